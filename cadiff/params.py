@@ -1,0 +1,240 @@
+"""Typed parameters, and the only reader of YAML. Unknown keys are errors; every section is one pydantic model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from cadiff.errors import UsageError
+from cadiff.storage import digest
+
+Layout = Literal["demo", "mvtec", "visa", "folder"]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DatasetParams(Section):
+    """Where the real images are. For ``demo`` they are drawn into ``root`` by the first stage."""
+
+    name: str = "demo"
+    layout: Layout = "demo"
+    root: str = "data/made/demo"
+    max_normals: int | None = Field(None, ge=1, description="use at most this many train normals, by sorted name")
+
+
+class DrawParams(Section):
+    """The demo data set's drawing; ``products`` is empty for a data set that is already on disk."""
+
+    products: list[str] = []
+    normals: int = Field(60, ge=1)
+    test_good: int = Field(20, ge=0)
+    anomalies_per_type: int = Field(24, ge=3)
+
+
+class BaseParams(Section):
+    """The latent diffusion model: ``embedded``, a folder in diffusers' layout, or a hub name."""
+
+    path: str = "embedded"
+    variant: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    device: str = "auto"
+    size: int = Field(64, ge=16, description="side of the images in pixels; a multiple of 8 latent cells")
+
+
+class AdaptParams(Section):
+    """Fine-tuning of the base's U-Net (and autoencoder) on the product's normals; 0 steps switches it off."""
+
+    steps: int = Field(0, ge=0)
+    vae_steps: int = Field(0, ge=0)
+    batch: int = Field(16, ge=1)
+    learning_rate: float = Field(2e-4, gt=0)
+
+
+class PromptParams(Section):
+    """CTP, Eq. 2-8. ``tokens: single`` is Textual Inversion on the anomaly region (first row of Table 5)."""
+
+    tokens: Literal["multi", "single"] = "multi"
+    localizing: bool = True
+    contrastive: bool = True
+    gamma: float = Field(0.001, ge=0, description="weight of Eq. 5 (paper: 0.001)")
+    beta: float = Field(0.0005, ge=0, description="weight of Eq. 7 (paper: 0.0005)")
+    temperature: float = Field(0.1, gt=0, description="of NT-Xent, Eq. 6")
+    learning_rate: float = Field(1e-5, gt=0, description="paper: 1e-5")
+    initial_word: str = "anomaly"
+
+
+class ControlParams(Section):
+    """SSC, Eq. 9-10. ``interaction``: ``none`` is plain ControlNet, ``literal`` the printed equation, ``residual``
+    adds the ControlNet's own residual and positions (docs/method.md)."""
+
+    interaction: Literal["none", "literal", "residual"] = "residual"
+    positions: bool = True
+    heads: int = Field(4, ge=1)
+    learning_rate: float = Field(1e-5, gt=0, description="paper: 1e-5")
+
+
+class TrainParams(Section):
+    """Joint training of tokens, ControlNet and SAIM for one product (Eq. 8)."""
+
+    steps: int = Field(300, ge=1)
+    batch: int = Field(16, ge=1)
+    normal_share: float = Field(0.25, ge=0, lt=1, description="normals with a mask and no anomaly word; paper: 0")
+    mask_weight: float = Field(0.0, ge=0, description="extra weight of Eq. 4 inside the mask; paper: 0")
+    crop: float = Field(0.1, ge=0, le=0.5)
+    translate: float = Field(0.1, ge=0, le=0.5)
+    rotate: float = Field(15.0, ge=0, le=180, description="degrees")
+    checkpoint_seconds: float = Field(30, gt=0)
+
+
+class MaskParams(Section):
+    """Where synthesis masks come from."""
+
+    source: Literal["exemplars", "folder"] = "exemplars"
+    folder: str | None = None
+    min_area: float = Field(0.0005, gt=0, description="smallest accepted share of the image")
+    max_cut: float = Field(0.5, ge=0, le=1, description="largest share of a mask that placement may cut away")
+
+    @model_validator(mode="after")
+    def _folder_is_named(self) -> MaskParams:
+        if self.source == "folder" and not self.folder:
+            raise ValueError("source: folder needs `folder`, the directory with <anomaly_type>/*.png")
+        return self
+
+
+class IntensityParams(Section):
+    """IAR, Eq. 11; w is drawn uniformly from [low, high] per image."""
+
+    low: float = Field(0.5, ge=-2, le=2)
+    high: float = Field(1.5, ge=-2, le=2)
+    masked_focus: bool = True
+    delayed_focus: bool = True
+    threshold: float = Field(0.75, ge=0, description="alpha_thr (paper: 0.75)")
+    resolution: int | None = Field(None, ge=2, description="side of the map the focus is read at; null: by the base")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> IntensityParams:
+        if self.low > self.high:
+            raise ValueError(f"low ({self.low}) must not exceed high ({self.high})")
+        return self
+
+
+class GenerateParams(Section):
+    """Sampling. ``background: real`` keeps a real normal image's latents outside the dilated mask."""
+
+    per_type: int = Field(40, ge=1, description="images per anomaly type (paper: 1000)")
+    scheduler: Literal["ddim", "dpm"] = "ddim"
+    steps: int = Field(20, ge=1, description="denoising steps (paper: 50)")
+    guidance_scale: float = Field(1.0, ge=1, description="1: no second pass")
+    background: Literal["generated", "real"] = "real"
+    dilate: int = Field(1, ge=0, description="latent cells by which the mask grows before the background is kept")
+    batch: int = Field(16, ge=1)
+    part: int = Field(16, ge=1, description="images per resumable part")
+
+
+class DetectorParams(Section):
+    """The plain U-Net segmenter, and how it is trained."""
+
+    width: int = Field(64, ge=4, description="base width (paper's U-Net: 64)")
+    epochs: int = Field(200, ge=1)
+    samples_per_epoch: int = Field(500, ge=1)
+    batch: int = Field(8, ge=1)
+    learning_rate: float = Field(1e-4, gt=0)
+    pooling: int = Field(21, ge=1, description="side of the average pooling before the maximum (image score)")
+    seeds: list[int] = Field([0], min_length=1)
+    protocol: Literal["strict", "legacy"] = "strict"
+    checkpoint_seconds: float = Field(30, gt=0)
+
+
+SECTIONS = {
+    "base": BaseParams, "adapt": AdaptParams, "prompt": PromptParams, "control": ControlParams, "train": TrainParams,
+    "masks": MaskParams, "intensity": IntensityParams, "generate": GenerateParams, "detector": DetectorParams,
+}  # fmt: skip
+Method = Literal["cadiff", "exemplars", "both", "cutpaste", "perlin"]
+
+
+class Params(Section):
+    """All of ``params.yaml``. ``products`` maps each product to its own overrides of any section below."""
+
+    seed: int = 0
+    dataset: DatasetParams = DatasetParams()
+    draw: DrawParams = DrawParams()
+    products: dict[str, dict[str, Any]] = Field(min_length=1)
+    methods: list[Method] = Field(["cadiff", "exemplars"], min_length=1)
+    base: BaseParams = BaseParams()
+    adapt: AdaptParams = AdaptParams()
+    prompt: PromptParams = PromptParams()
+    control: ControlParams = ControlParams()
+    train: TrainParams = TrainParams()
+    masks: MaskParams = MaskParams()
+    intensity: IntensityParams = IntensityParams()
+    generate: GenerateParams = GenerateParams()
+    detector: DetectorParams = DetectorParams()
+
+    @model_validator(mode="after")
+    def _products_override_sections(self) -> Params:
+        for product, overrides in self.products.items():
+            for section, values in overrides.items():
+                if section not in SECTIONS:
+                    raise ValueError(f"products.{product}.{section}: not a section; one of {', '.join(SECTIONS)}")
+                if not isinstance(values, dict):
+                    raise ValueError(f"products.{product}.{section}: expected a mapping of keys to values")
+                try:
+                    SECTIONS[section](**{**getattr(self, section).model_dump(), **values})
+                except ValidationError as error:
+                    raise ValueError(f"products.{product}.{section}: {first_problem(error)}") from None
+        return self
+
+    def for_product(self, product: str) -> Params:
+        """These parameters with the product's own overrides applied, and no other product in them.
+
+        Raises:
+            UsageError: if the product is not under ``products``.
+        """
+        if product not in self.products:
+            raise UsageError(f"products.{product}: not in the parameters; products are {', '.join(self.products)}")
+        values = self.model_dump()
+        for section, overrides in self.products[product].items():
+            values[section] = {**values[section], **overrides}
+        return Params(**{**values, "products": {product: {}}})
+
+    def digest_of(self, *sections: str) -> str:
+        """16 hex digits that change when one of these top-level keys does."""
+        values = self.model_dump(mode="json")
+        return digest({name: values[name] for name in sections})
+
+
+def first_problem(error: ValidationError) -> str:
+    """One line of a validation error: the key, what was expected, what came."""
+    problem = error.errors()[0]
+    where = ".".join(map(str, problem["loc"]))
+    if problem["type"] == "extra_forbidden":
+        return f"{where}: unknown key; remove it or correct its spelling"
+    if problem["type"] == "value_error":
+        return f"{where}: {problem['ctx']['error']}" if where else str(problem["ctx"]["error"])
+    return f"{where}: {problem['msg']}, found {problem['input']!r}"
+
+
+def load_params(path: str | Path = "params.yaml") -> Params:
+    """The parameters in a YAML file.
+
+    Raises:
+        UsageError: names the file, the key, what was expected and what came.
+    """
+    path = Path(path)
+    try:
+        values = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such file; copy one of presets/*.yaml to params.yaml") from None
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(values, dict):
+        raise UsageError(f"{path}: expected a mapping of sections, found {type(values).__name__}")
+    try:
+        return Params(**values)
+    except ValidationError as error:
+        raise UsageError(f"{path}: {first_problem(error)}") from None

@@ -1,0 +1,164 @@
+"""Rows and batches that flow between stages, with their Arrow schemas. No behaviour beyond building and reading."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, TypeVar
+
+import pyarrow as pa
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+Role = Literal["normal", "exemplar", "held_out", "test_good"]
+ROLES: tuple[Role, ...] = ("normal", "exemplar", "held_out", "test_good")
+
+# Hugging Face `datasets` reads a struct of this shape as an Image feature.
+IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
+@dataclass(frozen=True)
+class SampleRow:
+    """A real image. ``anomaly_type`` and ``mask_path`` are None for normal images; paths are as given to the reader."""
+
+    sample_id: str
+    dataset: str
+    product: str
+    anomaly_type: str | None
+    role: Role
+    image_path: str
+    mask_path: str | None
+    width: int
+    height: int
+    image_sha256: str
+
+
+@dataclass(frozen=True)
+class MaskRow:
+    """A mask for synthesis: PNG bytes 0/255 at the base's size. ``normal_id`` is the real normal image whose
+    foreground it was placed on (None: placed without one)."""
+
+    mask_id: str
+    product: str
+    anomaly_type: str
+    index: int
+    mask: dict[str, Any]
+    mask_source: str
+    exemplar_id: str | None
+    normal_id: str | None
+
+
+@dataclass(frozen=True)
+class GeneratedRow:
+    """A generated image with its provenance. ``anomaly_types`` is empty for a normal image that took the same path.
+
+    ``image`` and ``mask`` are ``{"bytes": PNG, "path": name}``; ``focus_step`` is the denoising step (from 0) at
+    which re-weighting began, None if it never did or the generator has no such thing. Fields that a generator does
+    not have (a cut-paste image has no prompt) are None.
+    """
+
+    sample_id: str
+    product: str
+    anomaly_types: list[str]
+    image: dict[str, Any]
+    mask: dict[str, Any]
+    mask_source: str
+    prompt: str | None
+    intensity: float | None
+    seed: int
+    steps: int | None
+    guidance_scale: float | None
+    focus_step: int | None
+    base_digest: str | None
+    generator_digest: str | None
+    params_digest: str
+    image_sha256: str
+
+
+@dataclass(frozen=True)
+class MetricRow:
+    """One measured figure. ``paper_value`` is null where the paper has none; ``n`` counts the images behind it."""
+
+    dataset: str
+    product: str
+    method: str
+    variant: str
+    metric: str
+    value: float
+    seed: int
+    n: int
+    protocol: Literal["strict", "legacy"]
+    paper_value: float | None
+    params_digest: str
+
+
+@dataclass(frozen=True)
+class ScoredRow:
+    """A held-out image with what a detector said of it: ``anomaly_map`` is an 8-bit PNG for viewing only."""
+
+    sample_id: str
+    product: str
+    anomaly_type: str | None
+    method: str
+    seed: int
+    image_score: float
+    anomaly_map: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images in [-1, 1] with their masks (True: anomaly)."""
+
+    image: Float[Tensor, "b 3 h w"]
+    mask: Bool[Tensor, "b 1 h w"]
+
+
+SAMPLE_SCHEMA = pa.schema(
+    [
+        ("sample_id", pa.string()), ("dataset", pa.string()), ("product", pa.string()),
+        ("anomaly_type", pa.string()), ("role", pa.string()), ("image_path", pa.string()),
+        ("mask_path", pa.string()), ("width", pa.int32()), ("height", pa.int32()), ("image_sha256", pa.string()),
+    ]
+)
+MASK_SCHEMA = pa.schema(
+    [
+        ("mask_id", pa.string()), ("product", pa.string()), ("anomaly_type", pa.string()), ("index", pa.int32()),
+        ("mask", IMAGE), ("mask_source", pa.string()), ("exemplar_id", pa.string()), ("normal_id", pa.string()),
+    ]
+)
+GENERATED_SCHEMA = pa.schema(
+    [
+        ("sample_id", pa.string()), ("product", pa.string()), ("anomaly_types", pa.list_(pa.string())),
+        ("image", IMAGE), ("mask", IMAGE), ("mask_source", pa.string()), ("prompt", pa.string()),
+        ("intensity", pa.float64()), ("seed", pa.int64()), ("steps", pa.int32()), ("guidance_scale", pa.float64()),
+        ("focus_step", pa.int32()), ("base_digest", pa.string()), ("generator_digest", pa.string()),
+        ("params_digest", pa.string()), ("image_sha256", pa.string()),
+    ]
+)
+METRIC_SCHEMA = pa.schema(
+    [
+        ("dataset", pa.string()), ("product", pa.string()), ("method", pa.string()), ("variant", pa.string()),
+        ("metric", pa.string()), ("value", pa.float64()), ("seed", pa.int64()), ("n", pa.int64()),
+        ("protocol", pa.string()), ("paper_value", pa.float64()), ("params_digest", pa.string()),
+    ]
+)
+SCORED_SCHEMA = pa.schema(
+    [
+        ("sample_id", pa.string()), ("product", pa.string()), ("anomaly_type", pa.string()), ("method", pa.string()),
+        ("seed", pa.int64()), ("image_score", pa.float64()), ("anomaly_map", IMAGE),
+    ]
+)
+# Losses over training steps: tidy, so that any number of parts fits one table.
+CURVE_SCHEMA = pa.schema([("step", pa.int32()), ("name", pa.string()), ("value", pa.float64())])
+
+Row = TypeVar("Row")
+
+
+def to_table(rows: Sequence[Any], schema: pa.Schema) -> pa.Table:
+    """Dataclass rows as a table of exactly this schema."""
+    return pa.Table.from_pylist([asdict(row) for row in rows], schema=schema)
+
+
+def from_table(table: pa.Table, row_type: type[Row]) -> list[Row]:
+    """A table's rows as dataclasses."""
+    return [row_type(**values) for values in table.to_pylist()]

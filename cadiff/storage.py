@@ -1,0 +1,174 @@
+"""Files in and out: images, Parquet, tensors, JSON. Everything is written to a temporary name, then renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from PIL import Image, UnidentifiedImageError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as safetensors_bytes
+
+from cadiff.errors import CADiffError
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` that takes its place when the block ends well, and is removed when not."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: str | Path, data: bytes) -> None:
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    write_bytes(path, text.encode())
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    try:
+        return json.loads(Path(path).read_text())
+    except FileNotFoundError:
+        raise missing(path) from None
+    except json.JSONDecodeError as error:
+        raise CADiffError(f"{path}: expected JSON, but it does not parse ({error}). Remove it and rerun its stage.") from None
+
+
+def missing(path: str | Path) -> CADiffError:
+    return CADiffError(f"{path}: expected this file, but it is not there. Run the stage that makes it (dvc repro).")
+
+
+def write_table(path: str | Path, table: pa.Table) -> None:
+    """One Parquet file; the same table gives the same bytes."""
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd", store_schema=True)
+
+
+def read_table(path: str | Path, schema: pa.Schema | None = None) -> pa.Table:
+    """A Parquet file, with the schema it must have.
+
+    Raises:
+        CADiffError: if the file is absent, is no Parquet file, or has other columns.
+    """
+    try:
+        table = pq.read_table(path)
+    except FileNotFoundError:
+        raise missing(path) from None
+    except pa.ArrowInvalid as error:
+        raise CADiffError(
+            f"{path}: expected a whole Parquet file, but it does not open ({error}). Remove it and rerun its stage."
+        ) from None
+    if schema is not None and table.schema.names != schema.names:
+        raise CADiffError(
+            f"{path}: expected the columns {schema.names}, found {table.schema.names}. Rerun the stage that makes it."
+        )
+    return table
+
+
+def decode_image(data: bytes, mode: str, name: str = "image") -> np.ndarray:
+    """PNG bytes (or any format that Pillow reads) as uint8: ``h w 3`` for RGB, ``h w`` for L."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return np.asarray(image.convert(mode))
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise CADiffError(f"{name}: expected an image, but it does not decode ({error}).") from None
+
+
+def read_image(path: str | Path, mode: str = "RGB", size: int | None = None) -> np.ndarray:
+    """An image file as uint8 (``h w 3`` for RGB, ``h w`` for L), at ``size`` x ``size`` if given.
+
+    Masks (mode L) come back as 0/255: any value above 0 is anomaly, and a pixel of a shrunk mask counts where at
+    least a quarter of it was anomaly, so that thin defects survive.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CADiffError(f"{path}: expected an image, but there is no such file.")
+    pixels = decode_image(path.read_bytes(), mode, str(path))
+    if mode == "L":
+        pixels = np.where(pixels > 127, 255, 0).astype(np.uint8)
+    if size is None or pixels.shape[:2] == (size, size):
+        return pixels
+    if mode == "L":
+        shrunk = Image.fromarray(pixels).resize((size, size), Image.Resampling.BOX)
+        return np.where(np.asarray(shrunk) >= 64, 255, 0).astype(np.uint8)
+    return np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.LANCZOS))
+
+
+def encode_png(pixels: np.ndarray) -> bytes:
+    """uint8 pixels (``h w 3`` or ``h w``) as PNG bytes, without any metadata that varies."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, format="PNG", compress_level=6)
+    return buffer.getvalue()
+
+
+def write_image(path: str | Path, pixels: np.ndarray) -> None:
+    write_bytes(path, encode_png(pixels))
+
+
+def write_tensors(path: str | Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None) -> None:
+    """A safetensors file."""
+    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    write_bytes(path, safetensors_bytes(plain, metadata))
+
+
+def read_tensors(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """A safetensors file's tensors (on the CPU) and its metadata; never unpickles anything."""
+    if not Path(path).is_file():
+        raise missing(path)
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except SafetensorError as error:
+        raise CADiffError(
+            f"{path}: expected a whole safetensors file, but it does not open ({error}). Remove it and rerun its stage."
+        ) from None
+
+
+def sha256_bytes(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: str | Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_folder(path: str | Path) -> str:
+    """One digest over the relative names and bytes of all files below ``path``."""
+    root = Path(path)
+    digest = hashlib.sha256()
+    for file in sorted(p for p in root.rglob("*") if p.is_file()):
+        digest.update(f"{file.relative_to(root).as_posix()}\0{sha256_file(file)}\n".encode())
+    return digest.hexdigest()
+
+
+def digest(value: Any) -> str:
+    """16 hex digits for any JSON-able value: the name of what depends on it."""
+    return sha256_bytes(json.dumps(value, sort_keys=True, default=str).encode())[:16]
