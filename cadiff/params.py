@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from cadiff.errors import UsageError
 from cadiff.storage import digest
@@ -63,6 +63,7 @@ class PromptParams(Section):
     contrastive: bool = True
     gamma: float = Field(0.001, ge=0, description="weight of Eq. 5 (paper: 0.001)")
     beta: float = Field(0.0005, ge=0, description="weight of Eq. 7 (paper: 0.0005)")
+    balanced: bool = Field(False, description="Eq. 5 weighs inside and outside of a mask alike, however small it is")
     temperature: float = Field(0.1, gt=0, description="of NT-Xent, Eq. 6")
     learning_rate: float = Field(1e-5, gt=0, description="paper: 1e-5")
     initial_word: str = "anomaly"
@@ -157,6 +158,24 @@ SECTIONS = {
 Method = Literal["cadiff", "exemplars", "both", "cutpaste", "perlin"]
 
 
+class MethodGroups(Section):
+    """How ``params.yaml`` lists the methods: by the stages they need, so that dvc.yaml names exact inputs.
+
+    ``generators`` are adapted, trained and sampled; ``synthesizers`` draw from the real images alone;
+    ``unions`` train a detector on others' shards (``both``: cadiff's and the exemplars' together).
+    """
+
+    generators: list[Literal["cadiff"]]
+    synthesizers: list[Literal["exemplars", "cutpaste", "perlin"]]
+    unions: list[Literal["both"]]
+
+    @model_validator(mode="after")
+    def _unions_have_parts(self) -> MethodGroups:
+        if self.unions and not ("cadiff" in self.generators and "exemplars" in self.synthesizers):
+            raise ValueError("unions: both needs cadiff under generators and exemplars under synthesizers")
+        return self
+
+
 class Params(Section):
     """All of ``params.yaml``. ``products`` maps each product to its own overrides of any section below."""
 
@@ -174,6 +193,17 @@ class Params(Section):
     intensity: IntensityParams = IntensityParams()
     generate: GenerateParams = GenerateParams()
     detector: DetectorParams = DetectorParams()
+
+    @field_validator("methods", mode="before")
+    @classmethod
+    def _flatten_groups(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        try:
+            groups = MethodGroups(**value)
+        except ValidationError as error:
+            raise ValueError(first_problem(error)) from None
+        return [*groups.generators, *groups.synthesizers, *groups.unions]
 
     @model_validator(mode="after")
     def _products_override_sections(self) -> Params:
@@ -234,6 +264,11 @@ def load_params(path: str | Path = "params.yaml") -> Params:
         raise UsageError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
     if not isinstance(values, dict):
         raise UsageError(f"{path}: expected a mapping of sections, found {type(values).__name__}")
+    if isinstance(values.get("methods"), list):
+        raise UsageError(
+            f"{path}: methods: expected the lists {', '.join(MethodGroups.model_fields)} (each may be empty, "
+            f"as in presets/demo.yaml), found {values['methods']!r}"
+        )
     try:
         return Params(**values)
     except ValidationError as error:

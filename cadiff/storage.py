@@ -104,20 +104,25 @@ def decode_image(data: bytes, mode: str, name: str = "image") -> np.ndarray:
 def read_image(path: str | Path, mode: str = "RGB", size: int | None = None) -> np.ndarray:
     """An image file as uint8 (``h w 3`` for RGB, ``h w`` for L), at ``size`` x ``size`` if given.
 
-    Masks (mode L) come back as 0/255: any value above 0 is anomaly, and a pixel of a shrunk mask counts where at
-    least a quarter of it was anomaly, so that thin defects survive.
+    Masks (mode L) come back as 0/255. Values above 127 are anomaly; in a mask that has none, any value above 0
+    is (VisA numbers its regions 1, 2, ...). A pixel of a shrunk mask counts where at least a quarter of it was
+    anomaly, so that thin defects survive; where no pixel has that much, those with the most count.
     """
     path = Path(path)
     if not path.is_file():
         raise CADiffError(f"{path}: expected an image, but there is no such file.")
     pixels = decode_image(path.read_bytes(), mode, str(path))
     if mode == "L":
-        pixels = np.where(pixels > 127, 255, 0).astype(np.uint8)
+        threshold = 127 if pixels.max() > 127 else 0
+        pixels = np.where(pixels > threshold, 255, 0).astype(np.uint8)
     if size is None or pixels.shape[:2] == (size, size):
         return pixels
     if mode == "L":
-        shrunk = Image.fromarray(pixels).resize((size, size), Image.Resampling.BOX)
-        return np.where(np.asarray(shrunk) >= 64, 255, 0).astype(np.uint8)
+        shares = Image.fromarray(pixels.astype(np.float32))
+        coverage = np.asarray(shares.resize((size, size), Image.Resampling.BOX))
+        quarter = 63.5  # of 255, less rounding
+        counts = (coverage >= min(quarter, coverage.max())) & (coverage > 0)
+        return np.where(counts, 255, 0).astype(np.uint8)
     return np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.LANCZOS))
 
 
@@ -133,9 +138,20 @@ def write_image(path: str | Path, pixels: np.ndarray) -> None:
 
 
 def write_tensors(path: str | Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None) -> None:
-    """A safetensors file."""
+    """A safetensors file; the same tensors and metadata give the same bytes."""
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    write_bytes(path, safetensors_bytes(plain, metadata))
+    write_bytes(path, _with_sorted_metadata(safetensors_bytes(plain, metadata)))
+
+
+def _with_sorted_metadata(data: bytes) -> bytes:
+    """safetensors writes its metadata in the order of a hash map, another one in every call."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    if "__metadata__" in header:
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data[end:]
 
 
 def read_tensors(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

@@ -1,0 +1,41 @@
+# Needs Python 3.11 or newer and make. Everything else goes into .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+export DVC_NO_ANALYTICS := 1
+export DO_NOT_TRACK := 1
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+
+.PHONY: help env demo test test-slow lint
+
+help:
+	@echo "make demo       environment, then the whole pipeline on params.yaml; ends with reports/index.html"
+	@echo "make test       environment, lint, types, import rule, tests"
+	@echo "make test-slow  the tests that take minutes"
+
+env: .venv.stamp .dvc/config.local
+
+.venv.stamp: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, found " + sys.version.split()[0] + ". Name one with: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e ".[dev]"
+	@touch $@
+
+# DVC wants to know whether git is there: a source archive has none.
+.dvc/config.local: | .venv.stamp
+	@if [ -e .git ]; then touch $@; else $(BIN)/dvc config --local core.no_scm true; fi
+
+demo: env
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro
+	@echo "report: $(CURDIR)/reports/index.html"
+
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint
+	$(BIN)/python -m pytest
+
+test-slow: env
+	$(BIN)/python -m pytest -m slow

@@ -1,0 +1,172 @@
+"""Loading a base: U-Net, autoencoder, text encoder, tokenizer and noise schedule from a folder or the hub."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderTiny, DDPMScheduler, UNet2DConditionModel
+from jaxtyping import Float
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTokenizer
+from transformers.utils import logging as transformers_logging
+
+from cadiff.errors import CADiffError, UsageError
+from cadiff.params import BaseParams
+from cadiff.storage import digest, read_json, sha256_file
+
+Autoencoder = AutoencoderKL | AutoencoderTiny | AutoencoderDC
+EMBEDDED = Path(__file__).parent / "embedded"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass
+class Backbone:
+    """The frozen parts of Stable Diffusion's layout, on one device in one precision.
+
+    ``digest`` names the weights: 16 hex digits over the files they came from.
+    """
+
+    unet: UNet2DConditionModel
+    vae: Autoencoder
+    text_encoder: CLIPTextModel
+    tokenizer: CLIPTokenizer
+    schedule: DDPMScheduler
+    device: torch.device
+    dtype: torch.dtype
+    digest: str
+
+    def autocast(self) -> torch.autocast:
+        """Computes in ``base.dtype``; weights stay in float32, so that what is trained is trained in float32."""
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+
+    @property
+    def reduction(self) -> int:
+        """Pixels per latent cell, along a side."""
+        config = self.vae.config
+        if isinstance(self.vae, AutoencoderTiny):
+            return int(config["upsampling_scaling_factor"]) ** (len(config["decoder_block_out_channels"]) - 1)
+        widths = config["block_out_channels" if isinstance(self.vae, AutoencoderKL) else "encoder_block_out_channels"]
+        return 2 ** (len(widths) - 1)
+
+    def latent_side(self, size: int) -> int:
+        """The side of the latents of ``size`` px images.
+
+        Raises:
+            UsageError: if the U-Net's levels do not divide it.
+        """
+        step = self.reduction * 2 ** (len(self.unet.config["block_out_channels"]) - 1)
+        if size % step:
+            raise UsageError(f"base.size: expected a multiple of {step} for this base, found {size}")
+        return size // self.reduction
+
+    @torch.no_grad()
+    def encode(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c hl wl"]:
+        """Images in [-1, 1] as scaled latents (the mode of the posterior, where there is one)."""
+        encoded = self.vae.encode(images.to(self.device))
+        if hasattr(encoded, "latent_dist"):
+            latents = encoded.latent_dist.mode()
+        else:
+            latents = encoded.latent if hasattr(encoded, "latent") else encoded.latents
+        return latents * self.vae.config["scaling_factor"]
+
+    @torch.no_grad()
+    def decode(self, latents: Float[Tensor, "b c hl wl"]) -> Float[Tensor, "b 3 h w"]:
+        """Scaled latents as images in [-1, 1], float32 on the CPU."""
+        scaled = latents.to(self.device).float() / self.vae.config["scaling_factor"]
+        return self.vae.decode(scaled).sample.float().clamp(-1, 1).cpu()
+
+    def tokenize(self, prompts: list[str]) -> Tensor:
+        """Token ids (b length), padded to the text encoder's length.
+
+        Raises:
+            UsageError: if a prompt is too long to be read whole.
+        """
+        length = self.text_encoder.config.max_position_embeddings
+        encoded = self.tokenizer(prompts, padding="max_length", max_length=length, return_tensors="pt")
+        if encoded.input_ids.shape[1] > length:
+            longest = max(prompts, key=len)
+            raise UsageError(f"prompt: expected at most {length - 2} tokens, this one has more: {longest!r}")
+        return encoded.input_ids.to(self.device)
+
+    def encode_text(self, ids: Tensor) -> Float[Tensor, "b tokens d"]:
+        """The text encoder's last hidden states; gradients reach the input embeddings."""
+        return self.text_encoder(ids)[0]
+
+    def freeze(self) -> Backbone:
+        for module in (self.unet, self.vae, self.text_encoder):
+            module.requires_grad_(False).eval()
+        return self
+
+
+def pick_device(name: str) -> torch.device:
+    """``auto`` is the first accelerator, else the CPU.
+
+    Raises:
+        UsageError: if the named device is not on this machine.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"base.device: {name!r} cannot be used here ({str(error).splitlines()[0]})") from None
+    return device
+
+
+def _vae_class(path: str, variant: str | None) -> type[AutoencoderKL] | type[AutoencoderTiny] | type[AutoencoderDC]:
+    config = AutoencoderKL.load_config(path, subfolder="vae")
+    classes: dict[str, Any] = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny, "AutoencoderDC": AutoencoderDC}
+    name = str(config["_class_name"])
+    if name not in classes:
+        raise CADiffError(f"{path}/vae/config.json: expected one of {', '.join(classes)}, found {name}")
+    return classes[name]
+
+
+def weights_digest(path: str) -> str:
+    """16 hex digits over a local base's weights; a hub name stands for itself."""
+    root = Path(path)
+    if not root.is_dir():
+        return digest({"hub": path})
+    files = sorted(f for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler") for f in (root / part).rglob("*") if f.is_file())
+    return digest({f.relative_to(root).as_posix(): _file_digest(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files})
+
+
+@functools.cache
+def _file_digest(path: str, size: int, modified: int) -> str:
+    return sha256_file(path)
+
+
+def load_backbone(params: BaseParams) -> Backbone:
+    """The base that ``params.path`` names, frozen. Safetensors only; no remote code.
+
+    Raises:
+        UsageError: if there is nothing of diffusers' layout at the path.
+    """
+    path = str(EMBEDDED) if params.path == "embedded" else params.path
+    local = Path(path)
+    if (local.exists() or params.path == "embedded") and not (local / "unet" / "config.json").is_file():
+        raise UsageError(f"base.path: expected a model in diffusers' layout, but {local}/unet/config.json is not there")
+    device, dtype = pick_device(params.device), DTYPES[params.dtype]
+    transformers_logging.disable_progress_bar()
+    options = {"torch_dtype": torch.float32, "use_safetensors": True, "variant": params.variant, "low_cpu_mem_usage": False}
+    try:
+        unet = UNet2DConditionModel.from_pretrained(path, subfolder="unet", **options)
+        vae = _vae_class(path, params.variant).from_pretrained(path, subfolder="vae", **options)
+        text = CLIPTextModel.from_pretrained(path, subfolder="text_encoder", dtype=torch.float32, use_safetensors=True, variant=params.variant)
+        tokenizer = CLIPTokenizer.from_pretrained(path, subfolder="tokenizer")
+        schedule = DDPMScheduler.from_pretrained(path, subfolder="scheduler")
+    except OSError as error:
+        raise UsageError(f"base.path: {params.path!r} cannot be loaded ({str(error).splitlines()[0]})") from None
+    for module in (unet, vae, text):
+        module.to(device)
+    return Backbone(unet, vae, text, tokenizer, schedule, device, dtype, weights_digest(path)).freeze()
+
+
+def embedded_card() -> dict[str, object]:
+    """What is known of the shipped weights: version, training, checksums."""
+    return dict(read_json(EMBEDDED / "card.json"))

@@ -1,0 +1,138 @@
+"""Look at data, run stages, export and verify what was made. Exit codes: 0 done, 1 failed, 2 wrong call."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cadiff.errors import CADiffError, UsageError, exit_code
+from cadiff.params import Layout, load_params
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+ParamsPath = Annotated[Path, typer.Option("--params", help="the parameters' file")]
+Products = Annotated[list[str] | None, typer.Option("--product", help="may be given several times")]
+Product = Annotated[str, typer.Option(help="one product of the parameters")]
+Method = Annotated[str, typer.Option(help="one method of the parameters")]
+
+
+@app.command()
+def inspect(
+    root: Path, layout: Annotated[Layout | None, typer.Option(help="recognised if not given")] = None
+) -> None:
+    """Read a data set; print products, types, counts and every problem, each with its file."""
+    from cadiff.data.inspect import inspect_root
+
+    found = inspect_root(root, layout)
+    typer.echo(found.text())
+    if found.problems:
+        raise CADiffError(f"{root}: {len(found.problems)} problems, named above. Mend or remove those files.")
+
+
+@app.command()
+def stage(
+    name: Annotated[str, typer.Argument(help="a stage of dvc.yaml, without its @...")],
+    product: Product = "",
+    method: Method = "",
+    params: ParamsPath = Path("params.yaml"),
+) -> None:
+    """Run one stage here and now, up to date or not (DVC calls stages this way)."""
+    from cadiff.stages import run_stage
+
+    run_stage(name, load_params(params), product, method)
+
+
+@app.command()
+def draw(out: Path, products: Products = None, params: ParamsPath = Path("params.yaml")) -> None:
+    """Draw the demo's products into OUT/<product>, in MVTec AD layout."""
+    from cadiff.data.demo import draw_product
+
+    values = load_params(params)
+    for product in products or values.draw.products:
+        draw_product(values.draw, product, values.seed, out / product)
+        typer.echo(out / product)
+
+
+@app.command()
+def export(
+    out: Path,
+    products: Products = None,
+    method: Method = "cadiff",
+    params: ParamsPath = Path("params.yaml"),
+) -> None:
+    """Write generated shards as PNG folders in MVTec AD layout, for any other tool."""
+    from cadiff.export import export_product
+
+    values = load_params(params)
+    for product in products or values.products:
+        values.for_product(product)  # names it if it is unknown
+        count = export_product(Path("data/made/generated") / method / product, out / product)
+        typer.echo(f"{out / product}: {count} images")
+
+
+@app.command()
+def verify() -> None:
+    """Check every artefact against dvc.lock: nothing missing, changed or half-written."""
+    from cadiff.verify import find_problems
+
+    count, problems = find_problems(Path())
+    for problem in problems:
+        typer.echo(problem)
+    if problems:
+        raise CADiffError(
+            f"dvc.lock: {len(problems)} of {count} artefacts do not verify. `dvc checkout` brings back "
+            "those that are in the cache, `dvc repro` makes the others again."
+        )
+    typer.echo(f"{count} artefacts verify")
+
+
+@app.command()
+def doctor(params: ParamsPath = Path("params.yaml")) -> None:
+    """Devices, precisions, versions, and which weights are real and which are stand-ins."""
+    from cadiff.doctor import facts
+
+    for name, value in facts(load_params(params)):
+        typer.echo(f"{name:<22} {value}")
+
+
+@app.command()
+def times() -> None:
+    """Wall time and peak memory of each stage's last run on this machine."""
+    from cadiff.stages import read_times
+
+    rows = read_times()
+    typer.echo(f"{'stage':<12}{'product':<14}{'method':<12}{'seconds':>9}{'peak MiB':>10}{'device MiB':>12}")
+    for row in rows:
+        device = "-" if row["device_peak_mib"] is None else row["device_peak_mib"]
+        typer.echo(
+            f"{row['stage']:<12}{row['product']:<14}{row['method']:<12}"
+            f"{row['seconds']:>9.1f}{row['peak_mib']:>10}{device:>12}"
+        )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command's entry; ``--debug`` anywhere shows tracebacks."""
+    given = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in given
+    call = [word for word in given if word != "--debug"]
+    sys.exit(exit_code(lambda: run_app(call), debug))
+
+
+def run_app(call: list[str]) -> None:
+    """Runs the app with our own errors let through, and a wrong call turned into one of them."""
+    # typer names only this subclass of its usage error
+    wrong_call: type[Any] = typer.BadParameter.__bases__[0]
+    try:
+        code = app(args=call, prog_name="cadiff", standalone_mode=False)
+    except wrong_call as error:
+        raise UsageError(f"{error.format_message()} See `cadiff --help`.") from None
+    except typer.Abort:  # one of the two things that typer makes of Ctrl-C
+        raise KeyboardInterrupt from None
+    if code == 130:  # the other one
+        raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    main()

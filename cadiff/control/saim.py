@@ -1,0 +1,81 @@
+"""SAIM: how the control branch's features enter the main branch (Eq. 9-10)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+def grid_positions(height: int, width: int, channels: int) -> Float[Tensor, "cells channels"]:
+    """Sine-cosine positions of a grid's cells, half of the channels for rows and half for columns."""
+    quarter = -(-channels // 4)
+    frequencies = 10000.0 ** (-torch.arange(quarter) / quarter)
+    rows = torch.arange(height)[:, None] * frequencies
+    columns = torch.arange(width)[:, None] * frequencies
+    rows = torch.cat([rows.sin(), rows.cos()], 1)[:, None].expand(-1, width, -1)
+    columns = torch.cat([columns.sin(), columns.cos()], 1)[None].expand(height, -1, -1)
+    return torch.cat([rows, columns], -1).reshape(height * width, -1)[:, :channels]
+
+
+class InteractionBlock(nn.Module):
+    """One SAIM, for one skip: y_a = CrossAttn(RMSNorm(y), RMSNorm(y_c)) (Eq. 9), then MLP(y_a) (Eq. 10).
+
+    The MLP's last layer starts at zero: the module starts as the identity of the main branch.
+    """
+
+    def __init__(self, channels: int, heads: int, positions: bool) -> None:
+        super().__init__()
+        self.heads, self.positions = heads, positions
+        self.norm_main, self.norm_control = nn.RMSNorm(channels, eps=1e-6), nn.RMSNorm(channels, eps=1e-6)
+        self.to_q, self.to_k, self.to_v = (nn.Linear(channels, channels, bias=False) for _ in range(3))
+        self.mlp = nn.Sequential(nn.Linear(channels, channels), nn.SiLU(), nn.Linear(channels, channels))
+        nn.init.zeros_(self.mlp[2].weight)
+        nn.init.zeros_(self.mlp[2].bias)
+
+    def forward(self, y: Float[Tensor, "b c h w"], y_c: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """MLP(y_a), which is what is added to y."""
+        b, c, h, w = y.shape
+        query = self.norm_main(y.flatten(2).transpose(1, 2).float())
+        control = self.norm_control(y_c.flatten(2).transpose(1, 2).float())
+        key = control
+        if self.positions:
+            place = grid_positions(h, w, c).to(y.device)
+            query, key = query + place, key + place
+
+        def split(x: Tensor) -> Tensor:
+            return x.view(b, h * w, self.heads, c // self.heads).transpose(1, 2)
+
+        mixed = F.scaled_dot_product_attention(split(self.to_q(query)), split(self.to_k(key)), split(self.to_v(control)))
+        y_a = mixed.transpose(1, 2).reshape(b, h * w, c)
+        return self.mlp(y_a).transpose(1, 2).reshape(b, c, h, w)
+
+
+class SelfAdaptiveInteraction(ModelMixin, ConfigMixin):
+    """One interaction block per skip of the U-Net and one for its mid block.
+
+    Forms (docs/method.md): ``none`` y + y_c, plain ControlNet; ``literal`` y + MLP(y_a), Eq. 10 as printed;
+    ``residual`` y + y_c + MLP(y_a).
+    """
+
+    @register_to_config
+    def __init__(
+        self, channels: tuple[int, ...] = (), heads: int = 4,
+        interaction: Literal["none", "literal", "residual"] = "residual", positions: bool = True,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.interaction = interaction
+        used = channels if interaction != "none" else ()
+        self.blocks = nn.ModuleList(InteractionBlock(c, heads, positions) for c in used)
+
+    def forward(self, index: int, y: Float[Tensor, "b c h w"], y_c: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """What takes the place of y + y_c at skip ``index`` (the last index is the mid block)."""
+        if self.interaction == "none":
+            return y + y_c
+        added = self.blocks[index](y, y_c).to(y.dtype)
+        return y + added if self.interaction == "literal" else y + y_c + added

@@ -1,0 +1,104 @@
+"""The trainable copy of the encoder, and the hooks that bring it into a frozen U-Net."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from diffusers import ControlNetModel, UNet2DConditionModel
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from cadiff.backbone import Backbone
+from cadiff.control.saim import SelfAdaptiveInteraction
+from cadiff.errors import CADiffError
+from cadiff.params import ControlParams
+
+
+class SpatialControl(nn.Module):
+    """ControlNet with SAIM at every skip and at the mid block; the condition is the anomaly mask (b 1 h w, 0/1)."""
+
+    def __init__(self, controlnet: ControlNetModel, saim: SelfAdaptiveInteraction) -> None:
+        super().__init__()
+        self.controlnet, self.saim = controlnet, saim
+
+    @classmethod
+    def copied_from(cls, backbone: Backbone, params: ControlParams) -> SpatialControl:
+        """The paper's start: the encoder copied, zero-convolutions and the interaction at the identity."""
+        stages = backbone.reduction.bit_length() - 1  # the mask is halved until it has the latents' side
+        widths = (16, 32, 96, 256, 256)[: stages + 1]
+        controlnet = ControlNetModel.from_unet(
+            backbone.unet, conditioning_channels=1, conditioning_embedding_out_channels=widths
+        )
+        saim = SelfAdaptiveInteraction(
+            channels=skip_channels(controlnet), heads=params.heads, interaction=params.interaction, positions=params.positions
+        )
+        return cls(controlnet, saim).to(backbone.device).requires_grad_(True)
+
+    def save(self, folder: Path) -> None:
+        """Two diffusers folders with safetensors: ``controlnet`` and ``saim``."""
+        self.controlnet.save_pretrained(folder / "controlnet", safe_serialization=True)
+        self.saim.save_pretrained(folder / "saim", safe_serialization=True)
+
+    @classmethod
+    def load(cls, folder: Path, backbone: Backbone) -> SpatialControl:
+        for part in ("controlnet", "saim"):
+            if not (folder / part / "config.json").is_file():
+                raise CADiffError(f"{folder / part}/config.json: not there; run the train stage of this product.")
+        control = cls(
+            ControlNetModel.from_pretrained(folder / "controlnet", use_safetensors=True, low_cpu_mem_usage=False),
+            SelfAdaptiveInteraction.from_pretrained(folder / "saim", use_safetensors=True, low_cpu_mem_usage=False),
+        )
+        return control.to(backbone.device).requires_grad_(False).eval()
+
+    def features(
+        self, latents: Float[Tensor, "b c hl wl"], t: Tensor, text: Float[Tensor, "b tokens d"], mask: Float[Tensor, "b 1 h w"]
+    ) -> list[Tensor]:
+        """y_c of every skip, then of the mid block."""
+        down, mid = self.controlnet(latents, t, text, mask, return_dict=False)
+        return [*down, mid]
+
+    def denoise(
+        self, unet: UNet2DConditionModel, latents: Float[Tensor, "b c hl wl"], t: Tensor,
+        text: Float[Tensor, "b tokens d"], mask: Float[Tensor, "b 1 h w"],
+    ) -> Float[Tensor, "b c hl wl"]:  # fmt: skip
+        """The U-Net's prediction with this control."""
+        with joined(unet, self.features(latents, t, text, mask), self.saim):
+            return unet(latents, t, text).sample
+
+
+def skip_channels(controlnet: ControlNetModel) -> tuple[int, ...]:
+    """Channels of every skip, then of the mid block."""
+    zero_convolutions = [*controlnet.controlnet_down_blocks, controlnet.controlnet_mid_block]
+    return tuple(convolution.out_channels for convolution in zero_convolutions)
+
+
+@contextmanager
+def joined(unet: UNet2DConditionModel, control: Sequence[Tensor], saim: SelfAdaptiveInteraction) -> Iterator[None]:
+    """While entered, every skip y of the U-Net's next pass becomes saim(y, y_c), and its mid block's output too.
+
+    The decoder concatenates a skip with its own features: that is Eq. 10's concat, so no channel count changes.
+    """
+    left = len(control) - 1
+
+    def at_up_block(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        nonlocal left
+        skips = named["res_hidden_states_tuple"]
+        left -= len(skips)
+        changed = tuple(saim(left + k, y, control[left + k].to(y.dtype)) for k, y in enumerate(skips))
+        return inputs, {**named, "res_hidden_states_tuple": changed}
+
+    def after_mid_block(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+        return saim(len(control) - 1, output, control[-1].to(output.dtype))
+
+    handles = [block.register_forward_pre_hook(at_up_block, with_kwargs=True) for block in unet.up_blocks]
+    handles.append(unet.mid_block.register_forward_hook(after_mid_block))
+    try:
+        yield
+        if left != 0:
+            raise CADiffError(f"control: expected to meet every skip of the U-Net, {left} of {len(control) - 1} were not met.")
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,138 @@
+"""A scene of fields over the unit square, and the one light that turns it into a picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+Field = np.ndarray  # (n, n) float32, or (n, n, 3) where colour is meant
+
+SUPERSAMPLE = 2  # scenes are drawn at twice the picture's side, then averaged down
+
+
+@dataclass
+class Scene:
+    """What is seen: ``albedo`` (n n 3) in [0, 1], ``height`` in units of the half side, ``gloss`` in [0, 1],
+    ``silhouette`` True where the object is, ``defect`` True where a defect was drawn."""
+
+    albedo: Field
+    height: Field
+    gloss: Field
+    silhouette: Field
+    defect: Field
+
+    @property
+    def side(self) -> int:
+        return self.height.shape[0]
+
+
+def grid(side: int) -> tuple[Field, Field]:
+    """Coordinates ``x, y`` of the pixel centres in [-1, 1], each (side side)."""
+    axis = (np.arange(side, dtype=np.float32) + 0.5) / side * 2 - 1
+    x, y = np.meshgrid(axis, axis)
+    return x, y
+
+
+def rotate(x: Field, y: Field, angle: float) -> tuple[Field, Field]:
+    """The coordinates as seen in a frame turned by ``angle`` radians."""
+    c, s = np.cos(angle), np.sin(angle)
+    return c * x + s * y, -s * x + c * y
+
+
+def noise(rng: np.random.Generator, side: int, slope: float = 1.5, stretch: float = 1.0, angle: float = 0.0) -> Field:
+    """Fractal noise of zero mean and unit variance with amplitude ~ 1/f^slope.
+
+    ``stretch`` > 1 makes it longer along ``angle`` (radians): brushed metal, wood grain.
+    """
+    fy, fx = np.meshgrid(np.fft.fftfreq(side), np.fft.fftfreq(side), indexing="ij")
+    along, across = rotate(fx, fy, angle)
+    frequency = np.hypot(along * stretch, across)
+    frequency[0, 0] = 1.0
+    spectrum = np.fft.fft2(rng.standard_normal((side, side))) * np.maximum(frequency, 1.0 / side) ** -slope
+    spectrum[0, 0] = 0.0
+    field = np.real(np.fft.ifft2(spectrum))
+    return (field / (field.std() + 1e-9)).astype(np.float32)
+
+
+def soft(distance: Field, width: float) -> Field:
+    """1 where a signed distance is well below zero, 0 well above, linear over ``width``."""
+    return np.clip(0.5 - distance / max(width, 1e-6), 0, 1).astype(np.float32)
+
+
+def blend(below: Field, above: Field | np.ndarray, alpha: Field) -> Field:
+    """``above`` over ``below`` by ``alpha``."""
+    if below.ndim == 3 and alpha.ndim == 2:
+        alpha = alpha[..., None]
+    return below + (above - below) * alpha
+
+
+@dataclass(frozen=True)
+class Light:
+    """One distant light: azimuth and elevation in radians, ambient share, colour cast, exposure."""
+
+    azimuth: float
+    elevation: float
+    ambient: float
+    cast: tuple[float, float, float]
+    exposure: float
+    noise: float
+    blur: float
+
+    @classmethod
+    def drawn(cls, rng: np.random.Generator, vary: float = 1.0) -> Light:
+        """A light; ``vary`` scales how much one picture's light differs from the next's."""
+        cast = 1 + vary * rng.normal(0, 0.02, 3)
+        return cls(
+            azimuth=-2.2 + vary * rng.normal(0, 0.35),
+            elevation=0.9 + vary * rng.uniform(-0.15, 0.15),
+            ambient=0.45 + vary * rng.uniform(-0.06, 0.06),
+            cast=(float(cast[0]), float(cast[1]), float(cast[2])),
+            exposure=1 + vary * rng.normal(0, 0.06),
+            noise=float(rng.uniform(0.003, 0.010)),
+            blur=float(rng.uniform(0.3, 0.6)),
+        )
+
+
+def shade(scene: Scene, light: Light, rng: np.random.Generator) -> np.ndarray:
+    """The scene as a picture: Lambert's law, a Blinn highlight, a soft shadow; float (n n 3) in [0, 1]."""
+    gradient_y, gradient_x = np.gradient(scene.height, 2.0 / scene.side)
+    normal_z = 1.0 / np.sqrt(gradient_x**2 + gradient_y**2 + 1)
+    lx, ly = np.cos(light.elevation) * np.cos(light.azimuth), np.cos(light.elevation) * np.sin(light.azimuth)
+    lz = np.sin(light.elevation)
+    diffuse = np.clip((-gradient_x * lx - gradient_y * ly + lz) * normal_z, 0, None)
+    half = np.array([lx, ly, lz + 1.0]) / np.sqrt(lx**2 + ly**2 + (lz + 1.0) ** 2)
+    facing = np.clip((-gradient_x * half[0] - gradient_y * half[1] + half[2]) * normal_z, 0, 1)
+    highlight = scene.gloss * facing**24
+    shadow = shadow_of(scene, light)
+    lit = scene.albedo * (light.ambient + (1 - light.ambient) * diffuse * shadow / lz)[..., None]
+    picture = (lit + 0.55 * (highlight * shadow)[..., None]) * light.exposure * np.asarray(light.cast)
+    picture = ndimage.gaussian_filter(picture, (light.blur, light.blur, 0))
+    picture += rng.normal(0, light.noise * 1.6, picture.shape)
+    return np.clip(picture, 0, 1)
+
+
+def shadow_of(scene: Scene, light: Light) -> Field:
+    """1 in the light, below 1 on the ground beside the object."""
+    if scene.silhouette.all():
+        return np.ones_like(scene.height)
+    reach = 0.05 * scene.side
+    moved = ndimage.shift(
+        scene.silhouette.astype(np.float32),
+        (-np.sin(light.azimuth) * reach, -np.cos(light.azimuth) * reach), order=1, mode="nearest",
+    )  # fmt: skip
+    cast = ndimage.gaussian_filter(moved, 0.025 * scene.side)
+    return 1 - 0.5 * cast * ~scene.silhouette
+
+
+def develop(scene: Scene, light: Light, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """The picture (uint8, s s 3) and its exact mask (bool, s s), s = side / SUPERSAMPLE.
+
+    A pixel is anomalous where at least a quarter of it was changed, so that thin defects stay connected.
+    """
+    picture, k = shade(scene, light, rng), SUPERSAMPLE
+    side = scene.side // k
+    small = picture.reshape(side, k, side, k, 3).mean((1, 3))
+    mask = scene.defect.reshape(side, k, side, k).mean((1, 3)) >= 0.25
+    return np.round(small * 255).astype(np.uint8), mask

@@ -1,0 +1,58 @@
+"""From rows to pixels to batches, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+
+from cadiff.errors import CADiffError
+from cadiff.records import Batch, SampleRow
+from cadiff.storage import read_image
+
+
+def load_samples(
+    rows: Sequence[SampleRow], size: int
+) -> tuple[UInt8[np.ndarray, "n size size 3"], Bool[np.ndarray, "n size size"]]:
+    """The rows' images and masks at ``size`` x ``size`` (stretched); a normal image's mask is all False.
+
+    Raises:
+        CADiffError: if a file is absent or does not decode.
+    """
+    images = np.zeros((len(rows), size, size, 3), np.uint8)
+    masks = np.zeros((len(rows), size, size), bool)
+    for index, row in enumerate(rows):
+        images[index] = read_image(row.image_path, "RGB", size)
+        if row.mask_path is not None:
+            masks[index] = read_image(row.mask_path, "L", size) > 0
+    return images, masks
+
+
+def to_tensor(images: UInt8[np.ndarray, "n h w 3"]) -> Float[Tensor, "n 3 h w"]:
+    """uint8 pixels as float32 in [-1, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).float() / 127.5 - 1.0
+
+
+def to_uint8(images: Float[Tensor, "n 3 h w"]) -> UInt8[np.ndarray, "n h w 3"]:
+    """Values in [-1, 1] (clipped to it) as uint8 pixels; the inverse of ``to_tensor``."""
+    pixels = ((images.detach().float().cpu().clamp(-1, 1) + 1.0) * 127.5).round().to(torch.uint8)
+    return np.ascontiguousarray(pixels.permute(0, 2, 3, 1).numpy())
+
+
+def make_batch(
+    images: UInt8[np.ndarray, "n h w 3"], masks: Bool[np.ndarray, "n h w"], device: str | torch.device = "cpu"
+) -> Batch:
+    """Images and their masks as one batch on ``device``.
+
+    Raises:
+        CADiffError: if images and masks differ in count or size.
+    """
+    if images.shape[:3] != masks.shape:
+        raise CADiffError(
+            f"batch: expected one mask per image of its size, found images {images.shape} masks {masks.shape}"
+        )
+    mask = torch.from_numpy(np.ascontiguousarray(masks))[:, None]
+    return Batch(to_tensor(images).to(device), mask.to(device))

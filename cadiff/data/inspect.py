@@ -1,0 +1,101 @@
+"""A look at a data set before anything is trained on it: what is there, and all that is wrong with it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from cadiff.data import folder, mvtec, visa
+from cadiff.data.readers import list_products, scan_product
+from cadiff.errors import UsageError
+from cadiff.params import DatasetParams, Layout
+from cadiff.records import Role, SampleRow
+
+
+@dataclass(frozen=True)
+class ProductSummary:
+    """Counts of one product's whole images: per role, per anomaly type and role, and per (width, height)."""
+
+    product: str
+    roles: Counter[Role]
+    types: dict[str, Counter[Role]]
+    sizes: Counter[tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a root holds. ``problems`` are all that were found, each one line that starts with its file."""
+
+    root: str
+    layout: Layout
+    products: list[ProductSummary]
+    problems: list[str]
+
+    def text(self) -> str:
+        """The inspection as lines for a terminal."""
+        lines = [f"{self.root}: {len(self.products)} products, layout {self.layout}"]
+        for summary in self.products:
+            lines += ["", *_product_lines(summary)]
+        lines += ["", f"{len(self.problems)} problems" if self.problems else "No problems found."]
+        return "\n".join(lines + [f"  {problem}" for problem in self.problems])
+
+
+def inspect_root(root: str | Path, layout: Layout | None = None) -> Inspection:
+    """Reads every image and mask under ``root``; the layout is guessed from its files if not given.
+
+    Raises:
+        UsageError: if the root is not there, or holds no product in the layout.
+    """
+    layout = layout or guess_layout(Path(root))
+    dataset = DatasetParams(name=Path(root).name, layout=layout, root=str(root), max_normals=None)
+    summaries: list[ProductSummary] = []
+    problems: list[str] = []
+    for product in list_products(dataset):
+        try:
+            rows, found = scan_product(dataset, product)
+        except UsageError as error:  # a product whose own table does not read must not hide the others
+            rows, found = [], [str(error)]
+        summaries.append(_summarise(product, rows))
+        problems += found
+    return Inspection(str(root), layout, summaries, problems)
+
+
+def guess_layout(root: Path) -> Layout:
+    """The layout whose marks are in ``root``: VisA's split table, a product's table.csv, MVTec AD's folders.
+
+    Raises:
+        UsageError: if the root is not there, or has none of these marks.
+    """
+    if not root.is_dir():
+        raise UsageError(f"{root}: expected a data set's folder, but it is not there")
+    if visa.split_table(root).is_file():
+        return "visa"
+    if folder.products(root):
+        return "folder"
+    # One product's own folder is told so by list_products.
+    if mvtec.products(root) or (root / "train").is_dir() or (root / folder.TABLE).is_file():
+        return "mvtec"
+    raise UsageError(
+        f"{root}: no known layout; expected PRODUCT/train/good (mvtec), split_csv/1cls.csv (visa) or "
+        "PRODUCT/table.csv (folder)"
+    )
+
+
+def _summarise(product: str, rows: list[SampleRow]) -> ProductSummary:
+    types: dict[str, Counter[Role]] = {}
+    for row in rows:
+        if row.anomaly_type is not None:
+            types.setdefault(row.anomaly_type, Counter())[row.role] += 1
+    roles = Counter(row.role for row in rows)
+    return ProductSummary(product, roles, types, Counter((row.width, row.height) for row in rows))
+
+
+def _product_lines(summary: ProductSummary) -> list[str]:
+    sizes = ", ".join(f"{w}x{h} ({n})" for (w, h), n in sorted(summary.sizes.items()))
+    good = f"{summary.roles['normal']} train normals, {summary.roles['test_good']} test normals"
+    lines = [f"{summary.product}: {good}", f"  sizes: {sizes or 'none'}"]
+    for name, roles in sorted(summary.types.items()):
+        lone = "" if roles["held_out"] else "  (nothing is held out: its results cannot be measured)"
+        lines.append(f"  {name}: {roles['exemplar']} exemplars, {roles['held_out']} held out{lone}")
+    return lines

@@ -1,0 +1,81 @@
+"""What every layout's reader finds on disk: files become rows of a table before pixels become arrays."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, NamedTuple, get_args
+
+from cadiff.errors import UsageError
+
+Split = Literal["train", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
+LOSSY_SUFFIXES = frozenset({".jpg", ".jpeg"})
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image of a product; ``anomaly_type`` None: normal. ``name`` is unique within its split and type."""
+
+    split: Split
+    anomaly_type: str | None
+    name: str
+    image: Path
+    mask: Path | None
+
+    @property
+    def key(self) -> str:
+        """``<train|test>/<type>/<name>``, with ``good`` for normal images."""
+        return f"{self.split}/{self.anomaly_type or 'good'}/{self.name}"
+
+
+@dataclass
+class Listing:
+    """A product's images, and every problem met on the way, each starting with the file that it is about."""
+
+    entries: list[Entry] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+class Reader(NamedTuple):
+    """A layout: which products a root holds, and which files each has. Neither opens an image."""
+
+    products: Callable[[Path], list[str]]
+    list_files: Callable[[Path, str], Listing]
+
+
+def folders(path: Path) -> list[Path]:
+    """The visible folders in ``path`` by name; none if ``path`` is not there."""
+    if not path.is_dir():
+        return []
+    return sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def image_files(path: Path) -> list[Path]:
+    """The visible image files in ``path`` by name; none if ``path`` is not there."""
+    if not path.is_dir():
+        return []
+    visible = (p for p in path.iterdir() if not p.name.startswith("."))
+    return sorted(p for p in visible if p.suffix.lower() in IMAGE_SUFFIXES)
+
+
+def read_csv(path: Path, columns: Iterable[str]) -> list[dict[str, str]]:
+    """The rows of a CSV file with at least these columns; cells are stripped, absent ones empty.
+
+    Raises:
+        UsageError: if the file is absent, is no UTF-8 text, or lacks a column.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            lacking = ", ".join(name for name in columns if name not in (reader.fieldnames or []))
+            if lacking:
+                raise UsageError(f"{path}: expected the columns {', '.join(columns)}; {lacking} is not there")
+            return [{name: (row[name] or "").strip() for name in columns} for row in reader]
+    except FileNotFoundError:
+        raise UsageError(f"{path}: expected this table, but it is not there") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path}: expected UTF-8 text; save the table as UTF-8") from None

@@ -1,0 +1,129 @@
+"""From a data set's root to verified rows, whatever its layout."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from cadiff.data import folder, mvtec, visa
+from cadiff.data.listing import LOSSY_SUFFIXES, Entry, Listing, Reader
+from cadiff.data.split import assign_roles
+from cadiff.errors import CADiffError, UsageError
+from cadiff.params import DatasetParams, Layout
+from cadiff.records import SampleRow
+from cadiff.storage import decode_image, read_image, sha256_bytes
+
+READERS: dict[Layout, Reader] = {
+    "demo": mvtec.READER, "mvtec": mvtec.READER, "visa": visa.READER, "folder": folder.READER,
+}  # fmt: skip
+
+
+def list_products(dataset: DatasetParams) -> list[str]:
+    """The products under ``dataset.root``, by name.
+
+    Raises:
+        UsageError: if the root is not there, or holds no product in this layout.
+    """
+    root = Path(dataset.root)
+    if not root.is_dir():
+        raise UsageError(f"{root}: expected a folder (dataset.root), but it is not there")
+    found = READERS[dataset.layout].products(root)
+    if found:
+        return found
+    if (root / "train").is_dir() or (root / folder.TABLE).is_file():
+        raise UsageError(f"{root}: this is one product's folder; set dataset.root to {root.parent}")
+    raise UsageError(f"{root}: no {dataset.layout} product here; check dataset.root and dataset.layout")
+
+
+def read_samples(dataset: DatasetParams, product: str) -> list[SampleRow]:
+    """A product's images, each opened and checked against its mask, ordered by ``sample_id``.
+
+    ``sample_id`` is ``<product>/<train|test>/<type>/<name>``; paths are ``dataset.root`` joined with what is
+    below it. Of the train normals, the first ``dataset.max_normals`` by name are read.
+
+    Raises:
+        UsageError: the first problem of the data, in one line that names its file.
+    """
+    rows, problems = scan_product(dataset, product)
+    if problems:
+        others = len(problems) - 1
+        more = f" (and {others} more; `cadiff inspect {dataset.root}` lists all)" if others else ""
+        raise UsageError(problems[0] + more)
+    return rows
+
+
+def scan_product(dataset: DatasetParams, product: str) -> tuple[list[SampleRow], list[str]]:
+    """The rows of all images that are whole, and every problem found, each starting with its file.
+
+    Raises:
+        UsageError: if the root, its table or the product is not there at all.
+    """
+    there = list_products(dataset)
+    if product not in there:
+        raise UsageError(f"{dataset.root}: no product {product!r} here; products are {', '.join(there)}")
+    listing = READERS[dataset.layout].list_files(Path(dataset.root), product)
+    problems = listing.problems + _listing_problems(listing, Path(dataset.root) / product)
+    rows: list[SampleRow] = []
+    normals = 0
+    for entry, role in assign_roles(listing.entries):
+        normals += role == "normal"
+        if role == "normal" and dataset.max_normals is not None and normals > dataset.max_normals:
+            continue
+        try:
+            width, height, digest = _verify(entry)
+        except CADiffError as error:
+            problems.append(str(error))
+            continue
+        mask = entry.mask.as_posix() if entry.mask else None
+        rows.append(
+            SampleRow(
+                sample_id=f"{product}/{entry.key}", dataset=dataset.name, product=product,
+                anomaly_type=entry.anomaly_type, role=role, image_path=entry.image.as_posix(), mask_path=mask,
+                width=width, height=height, image_sha256=digest,
+            )
+        )  # fmt: skip
+    return rows, problems
+
+
+def _listing_problems(listing: Listing, base: Path) -> list[str]:
+    problems = [
+        f"{entry.image}: a second image named {entry.key}; names are compared without suffix, so rename one"
+        for entry, count in _repeats(listing.entries)
+        if count > 1
+    ]
+    if not any(e.split == "train" and e.anomaly_type is None for e in listing.entries):
+        problems.append(f"{base}: no train normals; expected at least one normal image in its train split")
+    return problems
+
+
+def _repeats(entries: list[Entry]) -> list[tuple[Entry, int]]:
+    """Each entry with how often its key has come up so far."""
+    seen: Counter[str] = Counter()
+    counted = []
+    for entry in entries:
+        seen[entry.key] += 1
+        counted.append((entry, seen[entry.key]))
+    return counted
+
+
+def _verify(entry: Entry) -> tuple[int, int, str]:
+    """Width, height and SHA-256 of an image that decodes and fits its mask.
+
+    Raises:
+        CADiffError: names the image or mask that is missing, unreadable, empty, lossy or of another size.
+    """
+    for path in filter(None, (entry.image, entry.mask)):
+        if not path.is_file():
+            raise UsageError(f"{path}: listed, but there is no such file")
+    data = entry.image.read_bytes()
+    height, width = decode_image(data, "RGB", str(entry.image)).shape[:2]
+    if entry.mask is not None:
+        if entry.mask.suffix.lower() in LOSSY_SUFFIXES:
+            raise UsageError(f"{entry.mask}: JPEG blurs a mask's edge; expected a lossless mask, such as PNG")
+        mask = read_image(entry.mask, "L")
+        if mask.shape != (height, width):
+            found = f"{mask.shape[1]}x{mask.shape[0]}"
+            raise UsageError(f"{entry.mask}: expected {width}x{height} as {entry.image}, found {found}")
+        if not mask.any():
+            raise UsageError(f"{entry.mask}: empty mask; mark the anomaly or remove mask and image")
+    return width, height, sha256_bytes(data)

@@ -1,0 +1,166 @@
+"""Training the detector: focal loss, Adam, two drops of the learning rate; resumable to the same bytes.
+
+Protocol (docs/method.md): half of each batch is normal, the last checkpoint is the result, and nothing of the
+test set is read. The batch of a step depends on the step's number alone, so a run that was stopped and
+resumed on the CPU ends with the tensors of one that was not.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from cadiff.checkpoint import load_training, save_training
+from cadiff.detection.batches import TrainingData, load_training_data, training_batch
+from cadiff.detection.losses import focal_loss
+from cadiff.detection.unet import UNet, check_side, pick_device, place
+from cadiff.errors import CADiffError, UsageError
+from cadiff.params import DetectorParams, Params
+from cadiff.progress import Progress
+from cadiff.records import CURVE_SCHEMA, Batch, SampleRow
+from cadiff.seeds import derive_seed, torch_generator
+from cadiff.storage import write_table, write_tensors
+
+CURVE_POINTS = 200
+
+
+class Curve(nn.Module):
+    """The loss at every ``total / 200``-th step and the last; a module so that checkpoints carry it."""
+
+    value: Tensor
+
+    def __init__(self, total: int) -> None:
+        super().__init__()
+        every = max(1, total // CURVE_POINTS)
+        steps = sorted({*range(every, total + 1, every), total})
+        self.index = {step: index for index, step in enumerate(steps)}
+        self.register_buffer("value", torch.full((len(steps),), torch.nan, dtype=torch.float64))
+
+    def rows(self) -> list[dict[str, object]]:
+        """As CURVE_SCHEMA has them."""
+        values = zip(self.index, self.value.tolist(), strict=True)
+        return [{"step": step, "name": "focal", "value": value} for step, value in values]
+
+
+@dataclass
+class _State:
+    """A run between two steps."""
+
+    model: UNet
+    optimizer: torch.optim.Adam
+    curve: Curve
+    step: int = 0
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        return {"model": self.model, "curve": self.curve}
+
+
+def train_detector(
+    params: Params,
+    method: str,
+    product: str,
+    generated: Sequence[Path],
+    samples: Sequence[SampleRow],
+    seed: int,
+    out: Path,
+    work: Path,
+) -> None:
+    """Trains one detector; writes ``out/seed-<seed>.safetensors`` and ``out/curve-<seed>.parquet``
+    (CURVE_SCHEMA).
+
+    ``generated`` are folders of shards (GENERATED_SCHEMA); of ``samples`` only the train normals are used.
+    ``work`` keeps the checkpoint from which a stopped run goes on, and must be another folder for other
+    inputs. The checkpoint stays there when the run is done, so that a rerun only writes the result again.
+
+    Raises:
+        UsageError: if base.size does not fit the U-Net, or detector.protocol is legacy.
+        CADiffError: if images are missing or do not fit, training diverges, or the checkpoint is broken.
+    """
+    params = params.for_product(product)
+    settings, size = params.detector, params.base.size
+    check_side(size)
+    if settings.protocol != "strict":
+        raise UsageError("detector.protocol: legacy (best on the test set) is not built; use strict.")
+    device = pick_device(params.base.device)
+    data = load_training_data(product, samples, generated, size)
+    checkpoint = Path(work) / f"seed-{seed}.safetensors"
+    state = _start(settings, product, seed, device)
+    state.step = load_training(checkpoint, state.modules, state.optimizer)
+    _train(state, data, settings, (seed, "detector", method, product), checkpoint)
+    metadata = identity(params, method, product, seed) | {"made_by": data.made_by}
+    curve = pa.Table.from_pylist(state.curve.rows(), schema=CURVE_SCHEMA)
+    write_table(Path(out) / f"curve-{seed}.parquet", curve)
+    write_tensors(Path(out) / f"seed-{seed}.safetensors", state.model.state_dict(), metadata)
+
+
+def total_steps(settings: DetectorParams) -> int:
+    """Optimiser steps of a whole run; the last epoch's incomplete batch counts as a step."""
+    return -(-settings.epochs * settings.samples_per_epoch // settings.batch)
+
+
+def learning_rate(settings: DetectorParams, step: int) -> float:
+    """The rate of a step (from 0): times 0.2 from 80 % of the steps on, and again from 90 %."""
+    total = total_steps(settings)
+    drops = (10 * step >= 8 * total) + (10 * step >= 9 * total)
+    return settings.learning_rate * 0.2**drops
+
+
+def identity(params: Params, method: str, product: str, seed: int) -> dict[str, str]:
+    """What a trained detector's file says of itself."""
+    values = (params.detector.width, params.base.size, method, product, seed)
+    return dict(zip(("width", "size", "method", "product", "seed"), map(str, values), strict=True))
+
+
+def _start(settings: DetectorParams, product: str, seed: int, device: torch.device) -> _State:
+    # The method is not in this stream's name: methods are compared from the same initial weights.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "detector", "weights", product))
+        model = UNet(settings.width)
+    place(model, device).train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
+    return _State(model, optimizer, Curve(total_steps(settings)))
+
+
+def _train(
+    state: _State, data: TrainingData, settings: DetectorParams, stream: tuple, checkpoint: Path
+) -> None:
+    """Steps from where the state is to the end, saving every ``checkpoint_seconds`` and at the end."""
+    total = total_steps(settings)
+    progress = Progress(f"detector {' '.join(map(str, stream[2:]))} seed {stream[0]}", total, state.step)
+    saved, figures = time.monotonic(), {}
+    while state.step < total:
+        batch = training_batch(data, settings.batch, torch_generator(*stream, state.step))
+        loss = _step(state, batch, learning_rate(settings, state.step))
+        if state.step in state.curve.index:
+            figures["focal"] = loss.item()
+            if not math.isfinite(figures["focal"]):
+                raise CADiffError(
+                    f"detector.learning_rate: loss is not finite at step {state.step}; lower it."
+                )
+            state.curve.value[state.curve.index[state.step]] = figures["focal"]
+        progress.advance(1, figures)
+        if time.monotonic() - saved >= settings.checkpoint_seconds or state.step == total:
+            save_training(checkpoint, state.step, state.modules, state.optimizer)
+            saved = time.monotonic()
+
+
+def _step(state: _State, batch: Batch, rate: float) -> Float[Tensor, ""]:
+    device = next(state.model.parameters()).device
+    for group in state.optimizer.param_groups:
+        group["lr"] = rate
+    image = batch.image.to(device, memory_format=torch.channels_last)
+    loss = focal_loss(state.model(image), batch.mask.to(device))
+    state.optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    state.optimizer.step()
+    state.step += 1
+    return loss.detach()

@@ -1,0 +1,74 @@
+"""What this machine offers, and which weights are real: facts for people, nothing that a stage depends on."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+from cadiff.params import Params
+
+PACKAGES = ("torch", "torchvision", "diffusers", "transformers", "prefect", "dvc", "numpy", "pyarrow")
+# The files that torch's hub keeps.
+PUBLISHED = {
+    "LPIPS AlexNet": "alexnet-*.pth",
+    "LPIPS VGG": "vgg16-*.pth",
+    "Inception": "weights-inception-*.pth",
+}
+
+
+def facts(params: Params) -> list[tuple[str, str]]:
+    """Pairs of a name and what was found, in the order to print."""
+    return [
+        ("cadiff", version("cadiff")),
+        ("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
+        *((name, version(name)) for name in PACKAGES),
+        *devices(params.base.device),
+        *weights(params),
+    ]
+
+
+def devices(wanted: str) -> list[tuple[str, str]]:
+    """Each device with its memory and the precisions that it computes in natively."""
+    import torch
+
+    from cadiff.backbone import pick_device
+
+    found = [("device cpu", f"{torch.get_num_threads()} threads; float32, bfloat16")]
+    for index in range(torch.cuda.device_count()):
+        card = torch.cuda.get_device_properties(index)
+        precisions = "float32, float16" + (", bfloat16" if card.major >= 8 else "")
+        memory = f"{card.total_memory / 2**30:.0f} GiB"
+        found.append((f"device cuda:{index}", f"{card.name}, {memory}; {precisions}"))
+    if torch.backends.mps.is_available():
+        found.append(("device mps", "float32, float16"))
+    return [*found, ("device used", f"{pick_device(wanted)} (base.device: {wanted})")]
+
+
+def weights(params: Params) -> list[tuple[str, str]]:
+    """The base's weights, and the networks that metrics want: real, or what stands in for them."""
+    import torch
+
+    from cadiff.backbone.load import weights_digest
+
+    cached = Path(torch.hub.get_dir()) / "checkpoints"
+    found = [("weights base", describe_base(params.base.path))]
+    if params.base.path != "embedded" and Path(params.base.path).is_dir():
+        found.append(("weights digest", weights_digest(params.base.path)))
+    for name, pattern in PUBLISHED.items():
+        files = sorted(cached.glob(pattern))
+        state = f"real ({files[0]})" if files else f"absent: {cached / pattern} is not there"
+        found.append((f"weights {name}", state))
+    return found
+
+
+def describe_base(path: str) -> str:
+    from cadiff.backbone import EMBEDDED
+
+    if path == "embedded":
+        if (EMBEDDED / "unet" / "config.json").is_file():
+            return "embedded: shipped with CADiff, trained on drawn images only"
+        return f"absent: {EMBEDDED}"
+    if Path(path).is_dir():
+        return f"real: {path}"
+    return f"{path}: not a folder here; read from the hub, or its cache, when a stage starts"

@@ -1,0 +1,141 @@
+"""Fits a small base to a user's own product: a short fine-tuning on its normal photographs. Off for large bases."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cadiff.backbone import Backbone, load_backbone
+from cadiff.backbone.reconstruction import reconstruction_loss
+from cadiff.checkpoint import cosine, load_training, save_training
+from cadiff.data.augment import augment_batch
+from cadiff.data.images import load_samples, make_batch
+from cadiff.errors import CADiffError
+from cadiff.params import Params
+from cadiff.progress import Progress
+from cadiff.prompt.tokens import NORMAL_TEMPLATES
+from cadiff.records import SampleRow
+from cadiff.seeds import derive_seed, torch_generator
+from cadiff.storage import read_json, read_tensors, write_json, write_tensors
+
+RECORD = "adaptation.json"
+
+
+def velocity_or_noise(backbone: Backbone, latent: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    """What the base's U-Net predicts (Eq. 1 for epsilon, the velocity for v-prediction)."""
+    kind = backbone.schedule.config["prediction_type"]
+    if kind == "epsilon":
+        return noise
+    if kind == "v_prediction":
+        return backbone.schedule.get_velocity(latent, noise, t)
+    raise CADiffError(f"scheduler: expected prediction_type epsilon or v_prediction, found {kind}")
+
+
+def adapt_base(params: Params, product: str, samples: list[SampleRow], out: Path, work: Path) -> None:
+    """Fine-tunes the autoencoder's decoder, then the U-Net, on the product's normals; writes both under ``out``.
+
+    The cross-attention layers stay as they are: they hold what words mean, and normals would wash it out. With
+    ``adapt.steps`` and ``adapt.vae_steps`` 0 only a record is written and the base is used as it is.
+    """
+    backbone = load_backbone(params.base)
+    normals = [row for row in samples if row.role == "normal"]
+    images, _ = load_samples(normals, params.base.size)
+    if params.adapt.vae_steps:
+        _adapt_decoder(backbone, params, product, images, work / "decoder.safetensors")
+        write_tensors(out / "decoder.safetensors", backbone.vae.decoder.state_dict())
+    if params.adapt.steps:
+        _adapt_unet(backbone, params, product, images, work / "unet.safetensors")
+        write_tensors(out / "unet.safetensors", backbone.unet.state_dict())
+    write_json(out / RECORD, {"base": backbone.digest, "normals": len(normals), **params.adapt.model_dump()})
+
+
+def load_adapted(params: Params, adapted: Path) -> Backbone:
+    """The base, with the product's own U-Net and decoder where adaptation made them.
+
+    Raises:
+        CADiffError: if the adaptation was made from another base.
+    """
+    backbone = load_backbone(params.base)
+    record = read_json(adapted / RECORD)
+    if record["base"] != backbone.digest:
+        raise CADiffError(f"{adapted / RECORD}: expected base {backbone.digest}, found {record['base']}. Rerun the adapt stage.")
+    for name, module in (("unet", backbone.unet), ("decoder", backbone.vae.decoder)):
+        if (adapted / f"{name}.safetensors").exists():
+            module.load_state_dict(read_tensors(adapted / f"{name}.safetensors")[0])
+    return backbone
+
+
+def _views(images: np.ndarray, params: Params, name: str, product: str, step: int) -> tuple[Tensor, torch.Generator]:
+    """A batch of augmented normals; what is drawn depends on the step alone."""
+    generator = torch_generator(params.seed, name, product, step)
+    chosen = torch.randint(0, len(images), (params.adapt.batch,), generator=generator).numpy()
+    batch = make_batch(images[chosen], np.zeros((len(chosen), *images.shape[1:3]), bool))
+    return augment_batch(batch, 0.05, 0.05, 3.0, generator).image, generator
+
+
+def _adapt_decoder(backbone: Backbone, params: Params, product: str, images: np.ndarray, checkpoint: Path) -> None:
+    decoder = backbone.vae.decoder.requires_grad_(True)
+    optimiser = torch.optim.AdamW(decoder.parameters(), lr=1e-4, weight_decay=0)
+    steps = params.adapt.vae_steps
+    start = load_training(checkpoint, {"decoder": decoder}, optimiser)
+    bar, saved = Progress(f"adapt decoder {product}", steps, start), time.monotonic()
+    for step in range(start, steps):
+        optimiser.param_groups[0]["lr"] = 1e-4 * cosine(step, steps, warmup=20)
+        view = _views(images, params, "adapt-decoder", product, step)[0].to(backbone.device)
+        latent = backbone.encode(view)
+        output = backbone.vae.decode(latent / backbone.vae.config["scaling_factor"]).sample
+        loss = reconstruction_loss(output, view, torch.zeros_like(view[:, :1], dtype=torch.bool))
+        saved = _update(loss, optimiser, decoder, checkpoint, {"decoder": decoder}, step, steps, saved)
+        bar.advance(1, {"loss": loss.item()})
+    decoder.requires_grad_(False)
+
+
+def _adapt_unet(backbone: Backbone, params: Params, product: str, images: np.ndarray, checkpoint: Path) -> None:
+    unet, adapt = backbone.unet, params.adapt
+    for name, parameter in unet.named_parameters():
+        parameter.requires_grad_("attn2" not in name)
+    trained = [p for p in unet.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(trained, lr=adapt.learning_rate, weight_decay=0.01)
+    start = load_training(checkpoint, {"unet": unet}, optimiser)
+    prompts = [template.format(product="product") for template in NORMAL_TEMPLATES]
+    with torch.no_grad():
+        texts = backbone.encode_text(backbone.tokenize([*prompts, ""]))
+    bar, saved = Progress(f"adapt U-Net {product}", adapt.steps, start), time.monotonic()
+    for step in range(start, adapt.steps):
+        optimiser.param_groups[0]["lr"] = adapt.learning_rate * cosine(step, adapt.steps, warmup=20)
+        view, generator = _views(images, params, "adapt-unet", product, step)
+        latent = backbone.encode(view)
+        noise = torch.randn(latent.shape, generator=generator).to(backbone.device)
+        t = torch.randint(0, len(backbone.schedule), (len(view),), generator=generator).to(backbone.device)
+        said = torch.randint(0, len(texts), (len(view),), generator=generator).to(backbone.device)
+        with backbone.autocast():
+            predicted = unet(backbone.schedule.add_noise(latent, noise, t), t, texts[said]).sample
+        loss = F.mse_loss(predicted.float(), velocity_or_noise(backbone, latent, noise, t))
+        saved = _update(loss, optimiser, unet, checkpoint, {"unet": unet}, step, adapt.steps, saved)
+        bar.advance(1, {"loss": loss.item()})
+    unet.requires_grad_(False)
+
+
+def _update(
+    loss: Tensor, optimiser: torch.optim.Optimizer, module: nn.Module, checkpoint: Path,
+    modules: dict[str, nn.Module], step: int, steps: int, saved: float,
+) -> float:  # fmt: skip
+    """One optimiser step, and a checkpoint if the last is older than 30 s; returns when the last was written."""
+    optimiser.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+    optimiser.step()
+    if time.monotonic() - saved < 30 and step + 1 < steps:
+        return saved
+    save_training(checkpoint, step + 1, modules, optimiser)
+    return time.monotonic()
+
+
+def seed_everything(params: Params, *names: object) -> None:
+    """Seeds torch's global stream, for layers whose initialisation draws from it."""
+    torch.manual_seed(derive_seed(params.seed, *names))

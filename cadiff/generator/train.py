@@ -1,0 +1,188 @@
+"""Joint training of one product's tokens, ControlNet and SAIM (Eq. 8)."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from cadiff.backbone import Backbone, CrossAttentionTap
+from cadiff.checkpoint import load_training, save_training
+from cadiff.control import SpatialControl
+from cadiff.data.augment import augment_pair
+from cadiff.data.images import load_samples, to_tensor
+from cadiff.errors import CADiffError
+from cadiff.generator.adapt import load_adapted, seed_everything, velocity_or_noise
+from cadiff.params import Params
+from cadiff.progress import Progress
+from cadiff.prompt import CONTEXT, LearnedTokens, Prompt, contrastive_loss, localizing_loss
+from cadiff.records import CURVE_SCHEMA, SampleRow
+from cadiff.seeds import torch_generator
+from cadiff.storage import read_json, sha256_folder, write_json, write_table
+
+CURVE_EVERY = 5
+
+
+@dataclass
+class Generator:
+    """All that draws one product's anomalies; ``digest`` names the trained weights."""
+
+    backbone: Backbone
+    tokens: LearnedTokens
+    control: SpatialControl
+    digest: str
+
+
+@dataclass(frozen=True)
+class Exemplars:
+    """Real pictures in memory: ``images`` [-1, 1] (n 3 s s), ``masks`` (n 1 s s), ``types`` by index; normals beside."""
+
+    images: Tensor
+    masks: Tensor
+    types: list[str]
+    normals: Tensor
+
+    @classmethod
+    def read(cls, samples: list[SampleRow], size: int) -> Exemplars:
+        shown = [row for row in samples if row.role == "exemplar"]
+        if not shown:
+            raise CADiffError("samples: expected at least one exemplar of one anomaly type, found none.")
+        images, masks = load_samples(shown, size)
+        normals, _ = load_samples([row for row in samples if row.role == "normal"], size)
+        types = [str(row.anomaly_type) for row in shown]
+        return cls(to_tensor(images), torch.from_numpy(masks)[:, None], types, to_tensor(normals))
+
+
+@dataclass(frozen=True)
+class View:
+    """A training batch: pictures, their control masks, the masks their words may attend to, prompts."""
+
+    image: Float[Tensor, "b 3 h w"]
+    mask: Float[Tensor, "b 1 h w"]
+    concept_masks: Tensor  # b c h w, the context's first; a normal's anomaly masks are empty
+    positions: Int[Tensor, "b c"]
+    prompts: list[Prompt]
+
+
+def draw_view(exemplars: Exemplars, tokens: LearnedTokens, backbone: Backbone, params: Params, generator: torch.Generator) -> View:
+    """Augmented exemplars, types drawn alike; a share of normals that carry a mask but no anomaly word.
+
+    The normals teach that the word carries the anomaly, not the mask's shape (docs/method.md).
+    """
+    train, kinds = params.train, tokens.types
+    images, masks, prompts, concept_masks, positions = [], [], [], [], []
+    for slot in range(train.batch):
+        kind = kinds[int(torch.randint(0, len(kinds), (1,), generator=generator))]
+        members = [i for i, name in enumerate(exemplars.types) if name == kind]
+        chosen = members[int(torch.randint(0, len(members), (1,), generator=generator))]
+        image, mask = augment_pair(
+            exemplars.images[chosen], exemplars.masks[chosen], train.crop, train.translate, train.rotate, generator
+        )
+        said = [kind]
+        if slot < round(train.normal_share * train.batch):
+            image = exemplars.normals[int(torch.randint(0, len(exemplars.normals), (1,), generator=generator))]
+            said = []
+        prompt = tokens.prompt(backbone, said, int(torch.randint(0, 1 << 30, (1,), generator=generator)))
+        images.append(image), masks.append(mask), prompts.append(prompt)
+        anomaly = mask[0] if said else torch.zeros_like(mask[0])
+        own = {CONTEXT: ~anomaly, kind: anomaly}
+        concept_masks.append(torch.stack([own.get(c, torch.zeros_like(anomaly)) for c in tokens.concepts]))
+        positions.append(torch.tensor([prompt.positions.get(c, -1) for c in tokens.concepts]))
+    return View(torch.stack(images), torch.stack(masks).float(), torch.stack(concept_masks), torch.stack(positions), prompts)
+
+
+def joint_loss(generator: Generator, view: View, params: Params, rng: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    """L = L_CALDM + gamma L_loc + beta L_contrastive (Eq. 8), and its parts."""
+    backbone, tokens, prompt = generator.backbone, generator.tokens, params.prompt
+    latent = backbone.encode(view.image)
+    noise = torch.randn(latent.shape, generator=rng).to(backbone.device)
+    t = torch.randint(0, len(backbone.schedule), (len(latent),), generator=rng).to(backbone.device)
+    mask, positions = view.mask.to(backbone.device), view.positions.to(backbone.device)
+    with CrossAttentionTap(backbone.unet) as tap, backbone.autocast():
+        text = tokens.encode(backbone, view.prompts)
+        noisy = backbone.schedule.add_noise(latent, noise, t)
+        predicted = generator.control.denoise(backbone.unet, noisy, t, text, mask)
+        maps = list(tap.maps)
+    error = (predicted.float() - velocity_or_noise(backbone, latent, noise, t)).square()
+    cells = torch.nn.functional.interpolate(mask, size=error.shape[-2:], mode="area")
+    if tokens.single:  # Textual Inversion on the anomaly region: Eq. 2 inside the mask
+        denoising = (error * cells).sum() / (cells.sum() * error.shape[1]).clamp(min=1)
+    else:
+        denoising = (error * (1 + params.train.mask_weight * cells)).mean()
+    loss, parts = denoising, {"denoising": denoising.item()}
+    if prompt.localizing and prompt.gamma:
+        localizing = localizing_loss(maps, positions, view.concept_masks.to(backbone.device), prompt.balanced)
+        loss, parts["localizing"] = loss + prompt.gamma * localizing, localizing.item()
+    if prompt.contrastive and prompt.beta:
+        present = positions >= 0
+        vectors = text.float().gather(1, positions.clamp(min=0)[..., None].expand(-1, -1, text.shape[-1]))[present]
+        concepts = torch.arange(positions.shape[1], device=positions.device).expand_as(positions)[present]
+        contrast = contrastive_loss(vectors, concepts, prompt.temperature)
+        loss, parts["contrastive"] = loss + prompt.beta * contrast, contrast.item()
+    return loss, parts
+
+
+def new_generator(params: Params, product: str, types: list[str], backbone: Backbone) -> Generator:
+    seed_everything(params, "generator", product)
+    tokens = LearnedTokens(backbone, product, types, params.prompt.initial_word, params.prompt.tokens == "single")
+    return Generator(backbone, tokens.to(backbone.device), SpatialControl.copied_from(backbone, params.control), "")
+
+
+def train_generator(params: Params, product: str, samples: list[SampleRow], adapted: Path, out: Path, work: Path) -> None:
+    """Trains and writes ``tokens.safetensors``, ``controlnet/``, ``saim/``, ``curve.parquet`` and ``generator.json``.
+
+    Goes on from ``work/training.safetensors`` where there is one, and ends with the same bytes (CPU).
+    """
+    backbone = load_adapted(params, adapted)
+    exemplars = Exemplars.read(samples, params.base.size)
+    types = sorted(set(exemplars.types))
+    generator = new_generator(params, product, types, backbone)
+    tokens, control, steps = generator.tokens, generator.control, params.train.steps
+    optimiser = torch.optim.AdamW(
+        [
+            {"params": list(tokens.parameters()), "lr": params.prompt.learning_rate, "weight_decay": 0.0},
+            {"params": list(control.parameters()), "lr": params.control.learning_rate, "weight_decay": 0.01},
+        ]
+    )
+    checkpoint, modules = work / "training.safetensors", {"tokens": tokens, "control": control}
+    start = load_training(checkpoint, modules, optimiser)
+    curve: list[dict[str, object]] = read_json(work / f"curve-{start}.json") if start else []
+    bar, saved = Progress(f"train {product}", steps, start), time.monotonic()
+    for step in range(start, steps):
+        rng = torch_generator(params.seed, "train", product, step)
+        loss, parts = joint_loss(generator, draw_view(exemplars, tokens, backbone, params, rng), params, rng)
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_([p for group in optimiser.param_groups for p in group["params"]], 1.0)
+        optimiser.step()
+        if step % CURVE_EVERY == 0 or step + 1 == steps:
+            curve += [{"step": step, "name": name, "value": value} for name, value in parts.items()]
+        bar.advance(1, parts)
+        if time.monotonic() - saved > params.train.checkpoint_seconds and step + 1 < steps:
+            write_json(work / f"curve-{step + 1}.json", curve)
+            save_training(checkpoint, step + 1, modules, optimiser)
+            saved = time.monotonic()
+    tokens.save(out / "tokens.safetensors")
+    control.save(out)
+    write_table(out / "curve.parquet", pa.Table.from_pylist(curve, schema=CURVE_SCHEMA))
+    write_json(out / "generator.json", {"product": product, "types": types, "base": backbone.digest, "steps": steps})
+
+
+def load_generator(params: Params, product: str, adapted: Path, folder: Path) -> Generator:
+    """The trained generator of a product, frozen.
+
+    Raises:
+        CADiffError: if it was trained on another base.
+    """
+    backbone, record = load_adapted(params, adapted), read_json(folder / "generator.json")
+    if record["base"] != backbone.digest:
+        raise CADiffError(f"{folder}/generator.json: expected base {backbone.digest}, found {record['base']}. Rerun the train stage.")
+    tokens = LearnedTokens(backbone, product, record["types"], params.prompt.initial_word, params.prompt.tokens == "single")
+    tokens.restore(folder / "tokens.safetensors")
+    tokens.to(backbone.device).requires_grad_(False)
+    return Generator(backbone, tokens, SpatialControl.load(folder, backbone), sha256_folder(folder)[:16])

@@ -1,0 +1,54 @@
+"""IAR: intensity-controllable attention re-weighting, pure tensors (Eq. 11).
+
+| here | paper |
+| --- | --- |
+| maps | A_t |
+| inside | M, at the map's resolution |
+| intensity | w |
+| focus_degree | alpha_t = n_t / n_start |
+| threshold | alpha_thr |
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+def mask_cells(masks: Bool[Tensor, "b k h w"], side: int) -> Bool[Tensor, "b k cells"]:
+    """Masks at a map's resolution: cells that are covered by half or more; a mask that would vanish keeps its
+    strongest cell. A mask that is empty to begin with stays empty."""
+    share = F.interpolate(masks.float(), size=(side, side), mode="area").flatten(2)
+    strongest = share.amax(-1, keepdim=True)
+    kept = (share >= 0.5) | ((strongest < 0.5) & (share >= strongest))
+    return kept & (strongest > 0)
+
+
+def focus_degree(attention: Float[Tensor, "b k cells"], inside: Bool[Tensor, "b k cells"]) -> Float[Tensor, "b k"]:
+    """alpha_t: the share of the mask's cells whose attention exceeds the map's mean; 0 for an empty mask."""
+    activated = (attention > attention.mean(-1, keepdim=True)) & inside
+    return activated.sum(-1) / inside.sum(-1).clamp(min=1)
+
+
+def reweight(
+    maps: Float[Tensor, "b heads cells tokens"],
+    positions: Int[Tensor, "b k"],
+    inside: Bool[Tensor, "b k cells"],
+    intensity: Float[Tensor, "b k"],
+    active: Bool[Tensor, "b k"],
+    masked_focus: bool = True,
+) -> Float[Tensor, "b heads cells tokens"]:
+    """Eq. 11: inside its mask a token's attention is multiplied by w, outside it stays; only where ``active``.
+
+    ||M||_1 as a number would multiply by a pixel count; the reading is docs/method.md's. Without masked focus the
+    whole map is multiplied. ``positions`` is -1 where an image has fewer than k types.
+    """
+    factor = torch.ones_like(maps[:, 0])  # b cells tokens
+    where = inside if masked_focus else torch.ones_like(inside)
+    acting = (active & (positions >= 0))[..., None] & where
+    scale = torch.where(acting, intensity[..., None].to(maps.dtype), torch.ones((), dtype=maps.dtype, device=maps.device))
+    index = positions.clamp(min=0)[:, None, :].expand(-1, maps.shape[2], -1)
+    factor = factor.scatter_reduce(2, index, scale.transpose(1, 2), reduce="prod")
+    return maps * factor[:, None]

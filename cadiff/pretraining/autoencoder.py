@@ -1,0 +1,173 @@
+"""The embedded base's autoencoder: trained on drawn pictures and on photographs that packages ship."""
+
+from __future__ import annotations
+
+import copy
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderDC
+from jaxtyping import Float
+from torch import Tensor
+
+from cadiff.backbone.reconstruction import reconstruction_loss
+from cadiff.checkpoint import cosine, load_training, save_training, update_average
+from cadiff.pretraining.stream import Stream
+from cadiff.progress import Progress
+from cadiff.seeds import derive_seed, numpy_generator
+
+LATENT_CHANNELS = 24
+WIDTHS = (8, 32, 128)  # a factor of 4 from level to level, so that the shortcuts are exact pixel (un)shuffles
+LATENT_NOISE = 0.05  # the decoder must bear what a sampler leaves; latents are kept near unit variance
+
+
+def build_autoencoder(patches: Float[Tensor, "n 48"], latent_channels: int = LATENT_CHANNELS) -> AutoencoderDC:
+    """Reduction 4 (64 px become 16x16 cells), started as the best linear code of 4x4 pixel patches.
+
+    A decoder that repeats pixels upwards cannot draw what is finer than a cell until it has learnt where in the cell
+    it is; pixel shuffling can from the first step. So the network starts as principal component analysis of
+    ``patches`` (in pixel-unshuffled order) and learns what is not linear on top of it.
+    """
+    empty: tuple[tuple[int, ...], ...] = ((), (), ())
+    model = AutoencoderDC(
+        in_channels=3, latent_channels=latent_channels, attention_head_dim=32,
+        encoder_block_types="ResBlock", decoder_block_types="ResBlock",
+        encoder_block_out_channels=WIDTHS, decoder_block_out_channels=WIDTHS,
+        encoder_layers_per_block=(0, 1, 2), decoder_layers_per_block=(0, 1, 3),
+        encoder_qkv_multiscales=empty, decoder_qkv_multiscales=empty,
+        encoder_out_shortcut=False, decoder_in_shortcut=False, decoder_norm_types="rms_norm", scaling_factor=1.0,
+    )  # fmt: skip
+    _start_linear(model, patches, latent_channels)
+    return model
+
+
+@torch.no_grad()
+def _start_linear(model: AutoencoderDC, patches: Float[Tensor, "n 48"], channels: int) -> None:
+    for name, parameter in model.named_parameters():
+        if ".norm." in name or name.endswith("norm.weight"):
+            parameter.fill_(0.0 if name.endswith("bias") else 0.0)
+    # 3 colours as 7 features, without loss. The eighth is a large constant: beside it the decoder's last RMS norm
+    # divides by almost the same number everywhere, and its ReLU is passed by an offset; so both start as linear.
+    lift = torch.cat([torch.linalg.qr(torch.randn(7, 3))[0], torch.zeros(1, 3)])
+    constant, offset = 20.0, 1.2
+    encoder, decoder = model.encoder, model.decoder
+    encoder.conv_in.conv.weight.zero_()[:, :, 1, 1] += lift
+    encoder.conv_in.conv.bias.zero_()
+    for block in (encoder.down_blocks[1][-1], decoder.up_blocks[1][0]):
+        block.conv.weight.zero_()
+        block.conv.bias.zero_()
+    mean = patches.mean(0)
+    values, vectors = torch.linalg.eigh((patches - mean).T @ (patches - mean) / len(patches))
+    values, vectors = values.flip(0)[:channels], vectors.flip(1)[:, :channels]
+    # between no whitening (fine channels drown in noise at once) and full (they cost as much as the coarse ones)
+    spread = (values / values.mean()).pow(0.25)
+    spread = spread / spread.square().mean().sqrt()
+    code = (vectors / values.sqrt() * spread).T
+    lifted = torch.kron(torch.eye(16), lift.contiguous())  # (128, 48): features of a cell from its pixels, position-major
+    order = _feature_order()
+    encoder.conv_out.weight.zero_()[:, order, 1, 1] += code @ lifted.T
+    encoder.conv_out.bias.copy_(-code @ mean)
+    decoder.conv_in.weight.zero_()[order, :, 1, 1] += lifted @ (vectors * values.sqrt() / spread)
+    decoder.conv_in.bias[order] = lifted @ mean + constant * torch.eye(8)[7].repeat(16)
+    decoder.norm_out.weight.fill_(constant * (4 / WIDTHS[1]) ** 0.5)
+    decoder.norm_out.bias.fill_(offset)
+    out = torch.zeros(12, 32)
+    for position in range(4):
+        for colour in range(3):
+            out[colour * 4 + position, torch.arange(8) * 4 + position] = lift[:, colour]
+    decoder.conv_out.conv.weight.zero_()[:, :, 1, 1] += out
+    decoder.conv_out.conv.weight[:, 7 * 4 :] = 0
+    decoder.conv_out.conv.bias.copy_(-offset * out.sum(1))
+
+
+def _feature_order() -> Tensor:
+    """For (pixel of the 4x4 cell row by row, feature) the channel that two pixel-unshuffles put it in, flattened."""
+    index = torch.arange(8 * 16).view(1, 128, 1, 1)
+    placed = F.pixel_shuffle(F.pixel_shuffle(index.float(), 2), 2)[0].long()  # (8, 4, 4)
+    return placed.permute(1, 2, 0).reshape(-1)
+
+
+def patches_of(images: np.ndarray, count: int = 60000, seed: int = 0) -> Float[Tensor, "n 48"]:
+    """4x4 pixel patches in [-1, 1] of uint8 images (n s s 3), row by row, colours last."""
+    n, side = images.shape[:2]
+    cells = images.reshape(n, side // 4, 4, side // 4, 4, 3).transpose(0, 1, 3, 2, 4, 5).reshape(-1, 48)
+    chosen = numpy_generator(seed, "patches").integers(0, len(cells), count)
+    return torch.from_numpy(cells[chosen]).float() / 127.5 - 1
+
+
+def photographs() -> list[np.ndarray]:
+    """Photographs and textures that scikit-image and scikit-learn carry in their wheels, uint8 (h w 3)."""
+    from skimage import color, data
+    from sklearn.datasets import load_sample_images
+
+    grey = [data.brick(), data.grass(), data.gravel(), data.camera(), data.coins(), data.moon(), data.page(), data.text()]
+    pictures = [data.astronaut(), data.coffee(), data.chelsea(), data.hubble_deep_field(), *load_sample_images().images]
+    return pictures + [np.round(color.gray2rgb(g)).astype(np.uint8) for g in grey]
+
+
+def crop_of(picture: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
+    """A random square of a photograph, brought to ``size`` by averaging."""
+    side = int(rng.integers(size, min(picture.shape[:2]) + 1))
+    top, left = rng.integers(0, picture.shape[0] - side + 1), rng.integers(0, picture.shape[1] - side + 1)
+    piece = torch.from_numpy(picture[top : top + side, left : left + side].copy()).permute(2, 0, 1)[None].float()
+    return F.interpolate(piece, size=(size, size), mode="area")[0].permute(1, 2, 0).round().byte().numpy()
+
+
+def vary_colours(image: Float[Tensor, "b 3 h w"], rng: np.random.Generator) -> Float[Tensor, "b 3 h w"]:
+    """Grey for a third, and brightness, contrast and colour balance varied; values stay in [-1, 1]."""
+    b = len(image)
+
+    def drawn(low: float, high: float, channels: int = 1) -> Tensor:
+        return torch.from_numpy(rng.uniform(low, high, (b, channels, 1, 1))).float()
+
+    grey = image.mean(1, keepdim=True).expand_as(image)
+    image = torch.where(torch.from_numpy(rng.random((b, 1, 1, 1)) < 0.33), grey, image * drawn(0.85, 1.15, 3))
+    return (image * drawn(0.5, 1.1) + drawn(-0.25, 0.25)).clamp(-1, 1)
+
+
+def _batch(stream: Stream, photos: list[np.ndarray], seed: int, step: int, batch: int) -> tuple[Tensor, Tensor]:
+    rng = numpy_generator(seed, "autoencoder", step)
+    chosen = rng.integers(0, len(stream.image), batch)
+    image, mask = stream.image[chosen].copy(), stream.mask[chosen].copy()
+    for slot in range(batch // 5):
+        image[slot], mask[slot] = crop_of(photos[int(rng.integers(len(photos)))], rng, image.shape[1]), False
+    if rng.random() < 0.5:
+        image, mask = image[:, :, ::-1], mask[:, :, ::-1]
+    pixels = torch.from_numpy(image.copy()).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return vary_colours(pixels, rng), torch.from_numpy(mask.copy())[:, None]
+
+
+def train_autoencoder(stream: Stream, work: Path, steps: int, batch: int = 16, seed: int = 0) -> AutoencoderDC:
+    """Trains the autoencoder, going on from ``work/autoencoder.safetensors`` if there; returns the averaged weights."""
+    torch.manual_seed(derive_seed(seed, "autoencoder"))
+    model = build_autoencoder(patches_of(stream.image[:2000])).to(memory_format=torch.channels_last)
+    average = copy.deepcopy(model).requires_grad_(False)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1.5e-4, weight_decay=1e-4)
+    checkpoint, modules = work / "autoencoder.safetensors", {"model": model, "average": average}
+    start = load_training(checkpoint, modules, optimiser)
+    photos, saved = photographs(), time.monotonic()
+    bar = Progress("autoencoder", steps, start)
+    for step in range(start, steps):
+        optimiser.param_groups[0]["lr"] = 1.5e-4 * cosine(step, steps)
+        image, mask = _batch(stream, photos, seed, step, batch)
+        generator = torch.Generator().manual_seed(derive_seed(seed, "autoencoder-noise", step))
+        with torch.autocast("cpu", torch.bfloat16):
+            latent = model.encode(image.contiguous(memory_format=torch.channels_last)).latent.float()
+            noisy = latent + LATENT_NOISE * torch.randn(latent.shape, generator=generator)
+            output = model.decode(noisy).sample.float()
+        loss = reconstruction_loss(output, image, mask)
+        scale = (latent.square().mean() - 1).square() + latent.mean((0, 2, 3)).square().mean()
+        optimiser.zero_grad()
+        (loss + 0.1 * scale).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        update_average(average, model, min(0.998, (step + 1) / (step + 10)))
+        psnr = -10 * np.log10((output - image).detach().square().mean().item() / 4 + 1e-12)
+        bar.advance(1, {"loss": loss.item(), "psnr": psnr, "scale": scale.item()})
+        if time.monotonic() - saved > 60 or step + 1 == steps:
+            save_training(checkpoint, step + 1, modules, optimiser)
+            saved = time.monotonic()
+    return average

@@ -1,0 +1,35 @@
+"""Writes the trained parts as a base in diffusers' layout, with a card and checksums beside the weights."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderDC, UNet2DConditionModel
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from cadiff.pretraining.diffusion import build_schedule
+from cadiff.storage import sha256_file, write_json
+
+
+def export_base(
+    out: Path, unet: UNet2DConditionModel, text: CLIPTextModel, tokenizer: CLIPTokenizer, vae: AutoencoderDC, card: dict[str, Any]
+) -> None:
+    """Half-precision safetensors under ``out`` (replaced if there), and ``card.json`` with every file's SHA-256."""
+    shutil.rmtree(out, ignore_errors=True)
+    for name, module in (("unet", unet), ("vae", vae), ("text_encoder", text)):
+        module.to(torch.float16).save_pretrained(out / name, safe_serialization=True)
+    tokenizer.save_pretrained(out / "tokenizer")
+    build_schedule().save_pretrained(out / "scheduler")
+    files = sorted(f for f in out.rglob("*") if f.is_file())
+    sums = {f.relative_to(out).as_posix(): sha256_file(f) for f in files}
+    size = sum(f.stat().st_size for f in files)
+    write_json(out / "card.json", {**card, "bytes": size, "sha256": sums})
+
+
+@torch.no_grad()
+def unit_scale(vae: AutoencoderDC, images: torch.Tensor) -> None:
+    """Registers the factor that brings the latents of ``images`` (b 3 h w) to unit variance."""
+    vae.register_to_config(scaling_factor=float(1 / vae.encode(images).latent.std()))

@@ -1,0 +1,115 @@
+"""The learnable tokens of one product, and the prompts they stand in."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from cadiff.backbone import Backbone
+from cadiff.errors import CADiffError, UsageError
+from cadiff.storage import read_tensors, write_tensors
+
+CONTEXT = "context"
+TEMPLATES = (
+    "a photo of a {product} with {defect}", "a close up photo of a {product} with {defect}",
+    "a picture of {defect} on a {product}", "{defect} on the {product}", "a {product} with {defect}",
+)  # fmt: skip
+NORMAL_TEMPLATES = ("a photo of a {product}", "a close up photo of a {product}", "a picture of a {product}", "a {product}")
+
+
+def placeholder(product: str, concept: str) -> str:
+    """The token's text: ``<nut-rust>``; letters, digits and dashes only, so that every tokenizer takes it whole."""
+    return f"<{re.sub(r'[^a-z0-9]+', '-', f'{product} {concept}'.lower()).strip('-')}>"
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt and where each concept's token stands in it (position in the padded sequence)."""
+
+    text: str
+    positions: dict[str, int]
+
+
+class LearnedTokens(nn.Module):
+    """One embedding for the context (the product) and one per anomaly type, in one prompt space (CTP).
+
+    The embeddings start from the mean of the initial word's sub-tokens (paper: "anomaly"). The text encoder stays
+    frozen: its embedding table is extended by rows that ``write_into`` overwrites, or that `encode` replaces on the
+    way in, so that gradients reach these embeddings and nothing else.
+    """
+
+    def __init__(self, backbone: Backbone, product: str, types: list[str], initial_word: str, single: bool = False) -> None:
+        super().__init__()
+        self.product, self.types, self.single = product, list(types), single
+        self.concepts = [*([] if single else [CONTEXT]), *self.types]
+        self.texts = {concept: placeholder(product, concept) for concept in self.concepts}
+        if len(set(self.texts.values())) < len(self.texts):
+            raise UsageError(f"products.{product}: two anomaly types give the same token: {sorted(self.texts.values())}")
+        self.ids = self._extend(backbone)
+        start = self._initial(backbone, initial_word)
+        self.vectors = nn.Parameter(start[None].repeat(len(self.concepts), 1))
+
+    def _extend(self, backbone: Backbone) -> list[int]:
+        backbone.tokenizer.add_tokens([self.texts[c] for c in self.concepts])
+        ids = backbone.tokenizer.convert_tokens_to_ids([self.texts[c] for c in self.concepts])
+        if max(ids) >= backbone.text_encoder.get_input_embeddings().num_embeddings:
+            backbone.text_encoder.resize_token_embeddings(len(backbone.tokenizer), mean_resizing=False)
+            backbone.text_encoder.requires_grad_(False)
+        return list(ids)
+
+    @staticmethod
+    def _initial(backbone: Backbone, word: str) -> Float[Tensor, "d"]:
+        ids = backbone.tokenizer(word, add_special_tokens=False).input_ids
+        if not ids or backbone.tokenizer.unk_token_id in ids:
+            raise UsageError(f"prompt.initial_word: {word!r} is not in this base's vocabulary")
+        return backbone.text_encoder.get_input_embeddings().weight[ids].detach().float().mean(0).clone()
+
+    def prompt(self, backbone: Backbone, types: list[str], template: int) -> Prompt:
+        """The ``template``-th way to say the product with these anomaly types (none: a good part)."""
+        product = "part" if self.single else self.texts[CONTEXT]
+        if types:
+            form = TEMPLATES[template % len(TEMPLATES)]
+            text = form.format(product=product, defect=" and ".join(self.texts[t] for t in types))
+        else:
+            text = NORMAL_TEMPLATES[template % len(NORMAL_TEMPLATES)].format(product=product)
+        ids = backbone.tokenize([text])[0].tolist()
+        present = [*([] if self.single else [CONTEXT]), *types]
+        try:
+            return Prompt(text, {concept: ids.index(self.ids[self.concepts.index(concept)]) for concept in present})
+        except ValueError:
+            raise CADiffError(f"prompt {text!r}: a learned token did not survive tokenisation") from None
+
+    def encode(self, backbone: Backbone, prompts: list[Prompt]) -> Float[Tensor, "b tokens d"]:
+        """The prompts' hidden states, with the learned vectors in their places; differentiable in the vectors."""
+        ids = backbone.tokenize([p.text for p in prompts])
+        table = backbone.text_encoder.get_input_embeddings()
+
+        def replace(_module: nn.Module, _inputs: tuple[Tensor, ...], embedded: Tensor) -> Tensor:
+            for row, token in enumerate(self.ids):
+                embedded = torch.where((ids == token)[..., None], self.vectors[row].to(embedded.dtype), embedded)
+            return embedded
+
+        handle = table.register_forward_hook(replace)
+        try:
+            return backbone.encode_text(ids)
+        finally:
+            handle.remove()
+
+    def save(self, path: Path) -> None:
+        """The embeddings, each under its token's text: the form that ``pipe.load_textual_inversion`` reads."""
+        tensors = {self.texts[c]: self.vectors[row].detach().float() for row, c in enumerate(self.concepts)}
+        write_tensors(path, tensors, {"product": self.product, "concepts": "\n".join(self.concepts)})
+
+    def restore(self, path: Path) -> None:
+        tensors, _ = read_tensors(path)
+        expected = {self.texts[c] for c in self.concepts}
+        if set(tensors) != expected:
+            raise CADiffError(f"{path}: expected the tokens {sorted(expected)}, found {sorted(tensors)}. Rerun the train stage.")
+        with torch.no_grad():
+            for row, concept in enumerate(self.concepts):
+                self.vectors[row].copy_(tensors[self.texts[concept]])

@@ -1,0 +1,89 @@
+"""The one door through which the report reads: an absent file is an error, or noted when a part is enough."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from cadiff.params import Params
+from cadiff.records import (
+    CURVE_SCHEMA,
+    GENERATED_SCHEMA,
+    METRIC_SCHEMA,
+    SAMPLE_SCHEMA,
+    SCORED_SCHEMA,
+    GeneratedRow,
+    SampleRow,
+    ScoredRow,
+    from_table,
+)
+from cadiff.storage import missing, read_image, read_table
+
+WITHOUT_SHARDS = {"both"}  # trained on other methods' shards, has none of its own
+WITHOUT_TYPES = {"cutpaste", "perlin"}  # draw one kind of anomaly, in anomaly.parquet
+WITH_GENERATOR = {"cadiff", "both"}
+
+
+@dataclass
+class Artefacts:
+    """What the stages left below ``root``. With ``partial`` an absent file reads as empty and is listed in
+    ``absent``; without, it is a CADiffError that names it."""
+
+    params: Params
+    root: Path
+    partial: bool = False
+    absent: list[str] = field(default_factory=list)
+
+    def table(self, relative: str, schema: pa.Schema) -> pa.Table:
+        """The Parquet file at ``root/relative``."""
+        if self._is_there(relative):
+            return read_table(self.root / relative, schema)
+        return schema.empty_table()
+
+    def samples(self, product: str) -> list[SampleRow]:
+        return from_table(self.table(f"data/made/samples/{product}.parquet", SAMPLE_SCHEMA), SampleRow)
+
+    def exemplars(self, product: str) -> list[SampleRow]:
+        """The anomalies that may be trained on, with their masks, by type and name."""
+        rows = [row for row in self.samples(product) if row.role == "exemplar" and row.anomaly_type]
+        return sorted(rows, key=lambda row: (row.anomaly_type or "", row.sample_id))
+
+    def types(self, product: str, method: str) -> list[str]:
+        if method in WITHOUT_SHARDS:
+            return []
+        if method in WITHOUT_TYPES:
+            return ["anomaly"]
+        return sorted({str(row.anomaly_type) for row in self.exemplars(product)})
+
+    def generated(self, method: str, product: str, anomaly_type: str) -> list[GeneratedRow]:
+        name = f"data/made/generated/{method}/{product}/{anomaly_type}.parquet"
+        return from_table(self.table(name, GENERATED_SCHEMA), GeneratedRow)
+
+    def metrics(self, method: str, product: str) -> pa.Table:
+        return self.table(f"data/made/evaluated/{method}/{product}/metrics.parquet", METRIC_SCHEMA)
+
+    def scored(self, method: str, product: str) -> list[ScoredRow]:
+        name = f"data/made/evaluated/{method}/{product}/scored.parquet"
+        return from_table(self.table(name, SCORED_SCHEMA), ScoredRow)
+
+    def generator_curve(self, product: str) -> pa.Table:
+        return self.table(f"data/made/generator/{product}/curve.parquet", CURVE_SCHEMA)
+
+    def detector_curve(self, method: str, product: str, seed: int) -> pa.Table:
+        return self.table(f"data/made/detectors/{method}/{product}/curve-{seed}.parquet", CURVE_SCHEMA)
+
+    def image(self, path: str, mode: str = "RGB", size: int | None = None) -> np.ndarray | None:
+        """A real image or mask (its path is relative to the root, or absolute); None if absent."""
+        return read_image(self.root / path, mode, size) if self._is_there(path) else None
+
+    def _is_there(self, relative: str) -> bool:
+        if (self.root / relative).is_file():
+            return True
+        if not self.partial:
+            raise missing(self.root / relative)
+        if relative not in self.absent:
+            self.absent.append(relative)
+        return False

@@ -1,0 +1,270 @@
+"""Pictures for the page: real and generated anomalies with their masks outlined, and anomaly maps."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+
+import matplotlib
+import numpy as np
+from PIL import Image
+from skimage.measure import approximate_polygon, find_contours
+from sklearn.metrics import average_precision_score
+
+from cadiff.records import GeneratedRow, SampleRow, ScoredRow
+from cadiff.reporting.artefacts import Artefacts
+from cadiff.storage import decode_image, encode_png
+
+PER_GROUP = 24
+PER_PEER = 8
+PER_STRIP = 7
+BUDGET = 7_000_000  # characters of data URIs in the gallery, so that the page stays below 12 MB
+EXACT_SIDE = 128  # larger images become thumbnails of this side
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An inlined image; ``outline`` is an SVG path in mask pixels, ``row`` the provenance."""
+
+    uri: str
+    alt: str
+    caption: str
+    outline: str
+    width: int
+    height: int
+    source: str
+    product: str
+    anomaly_type: str
+    intensity: float | None
+    area: float
+    row: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Group:
+    """One product's anomaly type from one source: the pictures shown, and what was read from all there are.
+
+    ``intensities`` are w (empty where a source has none), ``areas`` the masks' shares of the image.
+    """
+
+    product: str
+    anomaly_type: str
+    source: str
+    pictures: list[Picture]
+    areas: list[float]
+    intensities: list[float]
+
+    @property
+    def total(self) -> int:
+        return len(self.areas)
+
+
+@dataclass(frozen=True)
+class MapRow:
+    """A held-out image, and what each method's detector saw: ``maps`` are (method, data URI, pixel AP)."""
+
+    title: str
+    picture: Picture
+    maps: list[tuple[str, str, float | None]]
+
+
+def data_uri(pixels: np.ndarray) -> str:
+    """uint8 pixels (``h w 3`` or ``h w``) as a PNG data URI: exact to 128 px, a 64-colour thumbnail above."""
+    if max(pixels.shape[:2]) <= EXACT_SIDE:
+        png = encode_png(pixels)
+    else:
+        image = Image.fromarray(np.ascontiguousarray(pixels)).convert("RGB")
+        image.thumbnail((EXACT_SIDE, EXACT_SIDE), Image.Resampling.LANCZOS)
+        buffer = io.BytesIO()
+        image.quantize(64, method=Image.Quantize.MEDIANCUT).save(buffer, format="PNG", compress_level=9)
+        png = buffer.getvalue()
+    return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+def outline(mask: np.ndarray) -> str:
+    """The border of a mask (uint8 ``h w``, 0/255) as an SVG path in pixels; empty for an empty mask."""
+    # Padding by one pixel closes contours that touch the image's border; pixel i covers [i, i + 1] in SVG.
+    contours = find_contours(np.pad(mask > 127, 1).astype(float), 0.5)
+    paths = []
+    for contour in contours:
+        limits = np.array([mask.shape[1], mask.shape[0]])
+        xy = approximate_polygon(np.clip(contour[:, ::-1] - 0.5, 0, limits), max(mask.shape) / 300)
+        paths.append("M" + "L".join(f"{x:g} {y:g}" for x, y in xy[:-1]) + "Z")
+    return "".join(paths)
+
+
+def real_picture(artefacts: Artefacts, row: SampleRow) -> Picture | None:
+    """A real image at the base's size; None if its file is absent (and a part is enough)."""
+    size = artefacts.params.base.size
+    image = artefacts.image(row.image_path, "RGB", size)
+    mask = (
+        np.zeros((size, size), np.uint8)
+        if row.mask_path is None
+        else artefacts.image(row.mask_path, "L", size)
+    )
+    if image is None or mask is None:
+        return None
+    kind = row.anomaly_type or "good"
+    alt = f"Real {row.product}, {kind}, {row.sample_id}"
+    return _picture(image, mask, row, alt=alt, caption=_last(row.sample_id), source="real", kind=kind)
+
+
+def generated_picture(row: GeneratedRow, method: str, anomaly_type: str) -> Picture:
+    image = decode_image(row.image["bytes"], "RGB", row.sample_id)
+    mask = decode_image(row.mask["bytes"], "L", row.sample_id)
+    caption = _last(row.sample_id) if row.intensity is None else f"w = {row.intensity:.2f}"
+    alt = f"Generated {row.product}, {anomaly_type}, by {method}, {caption}"
+    more = {"method": method, "image": row.image["path"], "mask": row.mask["path"]}
+    return _picture(image, mask, row, alt=alt, caption=caption, source=method, kind=anomaly_type,
+                    intensity=row.intensity, more=more)  # fmt: skip
+
+
+def _picture(
+    image: np.ndarray, mask: np.ndarray, row: SampleRow | GeneratedRow, *, alt: str, caption: str,
+    source: str, kind: str, intensity: float | None = None, more: dict[str, str] | None = None,
+) -> Picture:  # fmt: skip
+    area = float((mask > 127).mean())
+    shown = {name: _shown(value) for name, value in {**asdict(row), **(more or {})}.items()}
+    shown["mask_area"] = f"{100 * area:.2f} %"
+    height, width = mask.shape
+    return Picture(data_uri(image), alt, caption, outline(mask), width, height, source, row.product, kind,
+                   intensity, area, shown)  # fmt: skip
+
+
+def _last(sample_id: str) -> str:
+    return sample_id.rsplit("/", 1)[-1]
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "none"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def spread_out(rows: Sequence[GeneratedRow], count: int) -> list[GeneratedRow]:
+    """``count`` rows evenly spaced in the order of intensity (then name), ends included: nobody picks."""
+    ordered = sorted(rows, key=lambda row: (row.intensity is not None, row.intensity or 0.0, row.sample_id))
+    if len(ordered) <= count:
+        return ordered
+    return [ordered[i] for i in np.linspace(0, len(ordered) - 1, count).round().astype(int)]
+
+
+def gallery(artefacts: Artefacts) -> list[Group]:
+    """Per product and type: the real exemplars, then each method's images, as many as fit."""
+    per_group = _group_size(artefacts)
+    groups = []
+    for product in artefacts.params.products:
+        methods = {method: artefacts.types(product, method) for method in shard_methods(artefacts)}
+        real = artefacts.types(product, "cadiff")
+        for kind in dict.fromkeys([*real, *(kind for kinds in methods.values() for kind in kinds)]):
+            if kind in real:
+                groups.append(_real(artefacts, product, kind, per_group))
+            for method in (method for method, kinds in methods.items() if kind in kinds):
+                count = per_group if method == "cadiff" else min(per_group, PER_PEER)
+                groups.append(_generated(artefacts, method, product, kind, count))
+    return groups
+
+
+def _real(artefacts: Artefacts, product: str, kind: str, count: int) -> Group:
+    rows = [row for row in artefacts.exemplars(product) if row.anomaly_type == kind]
+    pictures = [picture for picture in (real_picture(artefacts, row) for row in rows) if picture]
+    return Group(product, kind, "real", pictures[:count], [picture.area for picture in pictures], [])
+
+
+def _generated(artefacts: Artefacts, method: str, product: str, kind: str, count: int) -> Group:
+    rows = artefacts.generated(method, product, kind)
+    pictures = [generated_picture(row, method, kind) for row in spread_out(rows, count)]
+    areas = [float((decode_image(row.mask["bytes"], "L", row.sample_id) > 127).mean()) for row in rows]
+    intensities = [row.intensity for row in rows if row.intensity is not None]
+    return Group(product, kind, method, pictures, areas, intensities)
+
+
+def shard_methods(artefacts: Artefacts) -> list[str]:
+    """The methods that have shards of their own, cadiff (which ``both`` trains on too) first."""
+    methods: list[str] = list(artefacts.params.methods)
+    first = ["cadiff"] if {"cadiff", "both"} & set(methods) else []
+    return first + [method for method in methods if method not in ("cadiff", "both")]
+
+
+def _group_size(artefacts: Artefacts) -> int:
+    """Images per group: as many as the budget allows, from 2 to 24."""
+    side = artefacts.params.base.size
+    # About what a photograph's PNG takes as base64: 3.3 characters a pixel; a 64-colour thumbnail, 1 a pixel.
+    size = 3.3 * side**2 if side <= EXACT_SIDE else EXACT_SIDE**2
+    sources = 1 + len(shard_methods(artefacts))
+    groups = sum(len(artefacts.types(product, "cadiff")) * sources for product in artefacts.params.products)
+    return int(np.clip(BUDGET // (size * max(groups, 1)), 2, PER_GROUP))
+
+
+def strips(groups: list[Group]) -> list[Group]:
+    """The same type's images in the order of w: at most seven of each CADiff group."""
+    result = []
+    for group in groups:
+        pictures = [picture for picture in group.pictures if picture.intensity is not None]
+        if pictures:
+            keep = np.linspace(0, len(pictures) - 1, min(PER_STRIP, len(pictures))).round().astype(int)
+            result.append(replace(group, pictures=[pictures[i] for i in keep]))
+    return result
+
+
+def heat(anomaly_map: np.ndarray) -> np.ndarray:
+    """An 8-bit anomaly map (``h w``) in colours (``h w 3``): dark 0, bright 255."""
+    return (matplotlib.colormaps["inferno"](anomaly_map)[..., :3] * 255).round().astype(np.uint8)
+
+
+def map_rows(artefacts: Artefacts, product: str) -> list[MapRow]:
+    """The best, median and worst held-out anomaly by pixel AP of the first method's map, and the good image
+    that its detector suspects most. Maps are the lowest seed's; AP comes from their 8 bits, to rank."""
+    found = {method: _first_seed(artefacts.scored(method, product)) for method in artefacts.params.methods}
+    by_method = {method: rows for method, rows in found.items() if rows}
+    if not by_method:
+        return []
+    reference = next(iter(by_method.values()))
+    samples = {row.sample_id: row for row in artefacts.samples(product)}
+    masks = {i: _mask(artefacts, samples[i]) for i in reference if i in samples}
+    rows = []
+    for title, sample_id in _chosen(reference, masks):
+        picture = real_picture(artefacts, samples[sample_id])
+        if picture:
+            maps = [_map(method, scored[sample_id], masks[sample_id])
+                    for method, scored in by_method.items() if sample_id in scored]  # fmt: skip
+            rows.append(MapRow(title, picture, maps))
+    return rows
+
+
+def _chosen(scored: dict[str, ScoredRow], masks: dict[str, np.ndarray | None]) -> list[tuple[str, str]]:
+    """(title, sample_id) of the rows to show."""
+    values = {i: _ap(scored[i], mask) for i, mask in masks.items() if mask is not None}
+    ranked = sorted(values, key=lambda i: (-values[i], i))
+    good = sorted((-scored[i].image_score, i) for i in masks if scored[i].anomaly_type is None)
+    chosen = []
+    if ranked:
+        chosen = [("best", ranked[0]), ("median", ranked[len(ranked) // 2]), ("worst", ranked[-1])]
+    return chosen + [("most suspected good image", i) for _, i in good[:1]]
+
+
+def _first_seed(rows: list[ScoredRow]) -> dict[str, ScoredRow]:
+    seed = min((row.seed for row in rows), default=None)
+    return {row.sample_id: row for row in sorted(rows, key=lambda row: row.sample_id) if row.seed == seed}
+
+
+def _mask(artefacts: Artefacts, sample: SampleRow) -> np.ndarray | None:
+    """The true mask at the base's size; None for a good image, or if absent or empty."""
+    if sample.mask_path is None:
+        return None
+    mask = artefacts.image(sample.mask_path, "L", artefacts.params.base.size)
+    return mask if mask is not None and mask.any() else None
+
+
+def _ap(row: ScoredRow, mask: np.ndarray) -> float:
+    pixels = decode_image(row.anomaly_map["bytes"], "L", row.sample_id)
+    if pixels.shape != mask.shape:
+        mask = np.asarray(Image.fromarray(mask).resize(pixels.shape[::-1], Image.Resampling.NEAREST))
+    return float(average_precision_score(mask.ravel() > 127, pixels.ravel()))
+
+
+def _map(method: str, row: ScoredRow, mask: np.ndarray | None) -> tuple[str, str, float | None]:
+    pixels = decode_image(row.anomaly_map["bytes"], "L", row.sample_id)
+    return method, data_uri(heat(pixels)), None if mask is None else _ap(row, mask)

@@ -1,0 +1,251 @@
+"""The report: reads what the stages left, writes the joined metrics and one HTML file that opens offline."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from markupsafe import Markup
+
+from cadiff.params import Params
+from cadiff.reporting import figures, paper, tables
+from cadiff.reporting.artefacts import WITH_GENERATOR, Artefacts
+from cadiff.reporting.gallery import Group, gallery, map_rows, shard_methods, strips
+from cadiff.reporting.tables import Cell, Row, Table, counted
+from cadiff.storage import write_bytes, write_json, write_table, write_text
+
+PACKAGES = [
+    "cadiff",
+    "torch",
+    "diffusers",
+    "transformers",
+    "numpy",
+    "scikit-learn",
+    "scikit-image",
+    "pyarrow",
+]
+COMMANDS = [
+    ("make demo", "everything from nothing, on the embedded model"),
+    ("dvc repro", "the stages that are out of date, this report last"),
+    ("dvc metrics show", "the means below, in a terminal"),
+    ("cadiff verify", "every artefact against its manifest"),
+    ("cadiff inspect ROOT", "products, types and problems of a data set"),
+]
+
+
+def write_report(params: Params, root: Path, out: Path, partial: bool = False) -> None:
+    """Write metrics.parquet, metrics.json, paper.csv, summary.md and index.html into ``out``.
+
+    Args:
+        params: the whole parameters; ``products`` x ``methods`` is what is reported.
+        root: the folder that holds ``data/made``; paths in sample rows are relative to it or absolute.
+        out: the folder to write into.
+        partial: report what there is, and say on the page what is absent.
+
+    Raises:
+        CADiffError: names the first artefact that is absent (unless ``partial``) or does not read.
+    """
+    artefacts = Artefacts(params, Path(root), partial)
+    joined = tables.join_metrics(artefacts)
+    frame = joined.to_pandas()
+    page = render(artefacts, frame)
+    write_table(Path(out) / "metrics.parquet", joined)
+    write_json(Path(out) / "metrics.json", tables.means(frame))
+    write_bytes(Path(out) / "paper.csv", paper.SOURCE.read_bytes())
+    write_text(Path(out) / "summary.md", summary(artefacts, frame))
+    write_text(Path(out) / "index.html", page)
+
+
+def render(artefacts: Artefacts, frame: pd.DataFrame) -> str:
+    """The whole page; every string is escaped by the template."""
+    params = artefacts.params
+    products, methods = list(params.products), list(params.methods)
+    groups = gallery(artefacts)
+    context: dict[str, Any] = {
+        "title": f"CADiff on {params.dataset.name}",
+        "verdict": tables.verdict(frame),
+        "facts": facts(artefacts, frame, groups),
+        "headline": tables.headline_table(frame, methods),
+        "gains": tables.gain_table(frame, methods),
+        "dots": figures.product_dots(frame, "pixel_ap", products, methods),
+        "by_product": tables.product_table(frame, products, methods),
+        "by_type": tables.type_table(frame, products, methods),
+        "others": tables.other_table(frame, products),
+        "groups": nested(groups),
+        "intensities": intensity_range(groups),
+        "strips": strips(groups),
+        "histograms": histograms(groups, products),
+        "maps": {product: map_rows(artefacts, product) for product in products},
+        "curves": training_curves(artefacts),
+        "paper": paper.paper_tables(frame, params, scale(params)),
+        "images": image_table(artefacts, groups),
+        "parameters": params.model_dump_json(indent=2),
+        "digests": digests(params, groups),
+        "versions": versions(),
+        "commands": COMMANDS,
+        "products": products,
+        "sources": ["real", *shard_methods(artefacts)],
+        "types": sorted({group.anomaly_type for group in groups}),
+        "scale": scale(params),
+        "protocol": params.detector.protocol,
+        "size": params.base.size,
+    }
+    # Last, when everything has been looked for.
+    context["absent"] = artefacts.absent
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("cadiff.reporting"), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip
+    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False}  # provenance in the record's order
+    return environment.get_template("report.html.j2").render(context)
+
+
+def summary(artefacts: Artefacts, frame: pd.DataFrame) -> str:
+    """The headline in Markdown."""
+    headline = tables.headline_table(frame, list(artefacts.params.methods))
+    text = f"# CADiff: {scale(artefacts.params)}\n\n{' '.join(tables.verdict(frame))}\n\n"
+    text += (
+        f"{headline.caption} Protocol: {artefacts.params.detector.protocol}.\n\n{tables.markdown(headline)}"
+    )
+    if artefacts.absent:
+        text += "\nAbsent, so left out:\n\n" + "".join(f"- `{name}`\n" for name in artefacts.absent)
+    return text
+
+
+def scale(params: Params) -> str:
+    """What this run was, in a few words."""
+    return f"{params.dataset.name}, {params.base.size} px, {counted(len(params.products), 'product')}"
+
+
+def facts(artefacts: Artefacts, frame: pd.DataFrame, groups: list[Group]) -> list[tuple[str, str]]:
+    """The four questions that a reader brings, answered from the data."""
+    params = artefacts.params
+    made = sum(group.total for group in groups if group.source == "cadiff")
+    kinds = len({(group.product, group.anomaly_type) for group in groups if group.source == "cadiff"})
+    peers = [f"{tables.METHOD_NAMES[method]}" for method in params.methods if method != "cadiff"]
+    images = frame.loc[frame["metric"] == "image_auroc"].drop_duplicates(["product"])["n"].sum()
+    seeds = sorted(set(frame["seed"]))
+    tested = f"{images:,} test images" if images else "No test image"
+    protocol = (
+        "the last checkpoint is scored, and nothing was chosen by looking at test images"
+        if params.detector.protocol == "strict"
+        else "the best epoch was chosen on the test set, so these figures are optimistic (protocol: legacy)"
+    )
+    realism = sorted({m for m in frame["metric"] if str(m).startswith(("is(", "ic_lpips("))})
+    judged = f"Measured as {', '.join(realism)}." if realism else "Realism and diversity were not measured."
+    shown = f"{counted(made, 'image')} for {counted(kinds, 'anomaly type')}"
+    return [
+        ("Are the generated anomalies good?",
+         f"{judged} Judge by eye: {shown}, all of them used, none picked out; the gallery shows them beside "
+         "the real exemplars that they were learned from."),
+        ("Do they help the detector?", tables.verdict(frame)[0]),
+        ("Against what?",
+         f"The same detector, trained the same way, on {'; on '.join(peers) or 'nothing else: no peer'}."),
+        ("Can it be believed?",
+         f"{tested}; {counted(len(seeds), 'seed')}; {protocol}. {overlap(artefacts)}"),
+    ]  # fmt: skip
+
+
+def overlap(artefacts: Artefacts) -> str:
+    """Whether any image's bytes are both trained on and tested on."""
+    rows = [row for product in artefacts.params.products for row in artefacts.samples(product)]
+    seen = {row.image_sha256 for row in rows if row.role in ("normal", "exemplar")}
+    both = [
+        row.sample_id for row in rows if row.role in ("held_out", "test_good") and row.image_sha256 in seen
+    ]
+    if not both:
+        return "No test image is byte for byte a training image."
+    return f"Caution: {counted(len(both), 'test image')} equal training images, such as {both[0]}."
+
+
+def nested(groups: list[Group]) -> dict[str, dict[str, list[Group]]]:
+    """Groups by product, then type."""
+    result: dict[str, dict[str, list[Group]]] = {}
+    for group in groups:
+        result.setdefault(group.product, {}).setdefault(group.anomaly_type, []).append(group)
+    return result
+
+
+def intensity_range(groups: list[Group]) -> tuple[float, float] | None:
+    """The smallest and largest w of all pictures shown, to one decimal outwards."""
+    values = [p.intensity for group in groups for p in group.pictures if p.intensity is not None]
+    return (np.floor(min(values) * 10) / 10, np.ceil(max(values) * 10) / 10) if values else None
+
+
+def histograms(groups: list[Group], products: Iterable[str]) -> list[Markup]:
+    """Per product: w of CADiff's images, then mask areas of real and generated anomalies."""
+    charts = []
+    for i, product in enumerate(products):
+        mine = [group for group in groups if group.product == product]
+        w = np.array([value for group in mine if group.source == "cadiff" for value in group.intensities])
+        areas = {
+            name: 100 * np.array([area for group in mine if group.source == source for area in group.areas])
+            for name, source in (("CADiff", "cadiff"), ("real exemplars", "real"))
+        }
+        areas = {name: values for name, values in areas.items() if len(values)}
+        if len(w):
+            charts.append(figures.histogram({"CADiff": w}, f"w{i}", product, "intensity w"))
+        if areas:
+            charts.append(figures.histogram(areas, f"area{i}", product, "mask area, % of image"))
+    return charts
+
+
+def training_curves(artefacts: Artefacts) -> list[Markup]:
+    """Per product: the generator's losses, then every method's detector losses (a line per seed)."""
+    charts = []
+    for i, product in enumerate(artefacts.params.products):
+        seeds = artefacts.params.for_product(product).detector.seeds
+        if WITH_GENERATOR & set(artefacts.params.methods):
+            own = {"": [artefacts.generator_curve(product)]}
+            charts.append(figures.curves(own, f"generator{i}", f"{product}: generator"))
+        detectors: dict[str, list[pa.Table]] = {
+            method: [artefacts.detector_curve(method, product, seed) for seed in seeds]
+            for method in artefacts.params.methods
+        }
+        charts.append(figures.curves(detectors, f"detectors{i}", f"{product}: detectors"))
+    return [chart for chart in charts if chart]
+
+
+def image_table(artefacts: Artefacts, groups: list[Group]) -> Table:
+    """How many images of each role went in, and how many were generated."""
+    roles = {"normal": "Normal", "exemplar": "Exemplars", "held_out": "Held out", "test_good": "Test good"}
+    sources = shard_methods(artefacts)
+    rows = []
+    for product in artefacts.params.products:
+        found = [row.role for row in artefacts.samples(product)]
+        counts = [found.count(role) for role in roles]  # type: ignore[arg-type]
+        counts += [
+            sum(g.total for g in groups if (g.product, g.source) == (product, source)) for source in sources
+        ]
+        rows.append(Row([product], [Cell(f"{count:,}", count) for count in counts]))
+    columns = ["Product", *roles.values(), *(f"Made by {source}" for source in sources)]
+    return Table(
+        "Images: trained on are normal and exemplars, tested on are held out and test good.", columns, rows
+    )
+
+
+def digests(params: Params, groups: list[Group]) -> list[tuple[str, str]]:
+    """What identifies this run: the parameters' digest, then those found in the generated rows."""
+    found = [("all parameters", params.digest_of(*type(params).model_fields))]
+    for product in params.products:
+        rows = [p.row for g in groups if (g.product, g.source) == (product, "cadiff") for p in g.pictures]
+        for name in ("base_digest", "generator_digest", "params_digest"):
+            values = sorted({row[name] for row in rows})
+            if values:
+                found.append((f"{product}, {name}", ", ".join(values)))
+    return found
+
+
+def versions() -> list[tuple[str, str]]:
+    """The packages that wrote this page."""
+    return [
+        ("python", platform.python_version()),
+        *((name, importlib.metadata.version(name)) for name in PACKAGES),
+    ]

@@ -1,0 +1,279 @@
+"""Measured figures as tables: the joined rows, means with their spread, and the comparison with each peer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+import pyarrow as pa
+
+from cadiff.errors import CADiffError
+from cadiff.records import METRIC_SCHEMA
+from cadiff.reporting.artefacts import Artefacts
+
+HEADLINE = {
+    "pixel_ap": "Pixel AP",
+    "pixel_auroc": "Pixel AUROC",
+    "pixel_f1max": "Pixel F1-max",
+    "pro": "PRO",
+    "image_auroc": "Image AUROC",
+}
+METRIC_NAMES = {**HEADLINE, "image_ap": "Image AP", "image_f1max": "Image F1-max"}
+METHOD_NAMES = {
+    "cadiff": "CADiff images",
+    "exemplars": "augmented exemplars alone",
+    "both": "CADiff images and augmented exemplars",
+    "cutpaste": "CutPaste",
+    "perlin": "Perlin noise (DRAEM's synthesis)",
+}
+ABSENT = "–"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A table's cell; ``order`` is what a column is sorted by (None: the text), ``kind`` a CSS class."""
+
+    text: str
+    order: float | None = None
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """``heads`` name the row; ``here`` marks what was measured in this run among printed values."""
+
+    heads: list[str]
+    cells: list[Cell]
+    here: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    caption: str
+    columns: list[str]
+    rows: list[Row]
+    sortable: bool = False
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A metric's gain over a peer, in its unit, paired by product and seed; ``means`` ours and theirs."""
+
+    metric: str
+    peer: str
+    means: tuple[float, float]
+    gain: float
+    by_seed: list[float]
+    by_product: dict[str, float]
+
+    @property
+    def outcome(self) -> str:
+        """``better`` or ``worse`` only when every seed agrees and there are at least three of them."""
+        signs = {gain > 0 for gain in self.by_seed if gain != 0}
+        if len(self.by_seed) < 3 or len(signs) != 1 or 0.0 in self.by_seed:
+            return "undecided"
+        return "better" if self.gain > 0 else "worse"
+
+
+def join_metrics(artefacts: Artefacts) -> pa.Table:
+    """All evaluated rows of params.products x params.methods, in that order (METRIC_SCHEMA).
+
+    Raises:
+        CADiffError: if a file holds another product's or method's rows, or two rows for one metric and seed.
+    """
+    parts = []
+    for product in artefacts.params.products:
+        for method in artefacts.params.methods:
+            part = artefacts.metrics(method, product)
+            _check(part, method, product)
+            parts.append(part.cast(METRIC_SCHEMA))
+    return pa.concat_tables(parts)
+
+
+def _check(part: pa.Table, method: str, product: str) -> None:
+    name = f"evaluated/{method}/{product}/metrics.parquet"
+    strangers = {(row["product"], row["method"]) for row in part.to_pylist()} - {(product, method)}
+    if strangers:
+        raise CADiffError(
+            f"{name}: expected rows of {(product, method)} only, found {sorted(strangers)}. Rerun evaluate."
+        )
+    keys = part.select(["variant", "metric", "seed"]).to_pandas()
+    if keys.duplicated(["metric", "seed"]).any():
+        first = keys[keys.duplicated(["metric", "seed"])].iloc[0].to_dict()
+        raise CADiffError(
+            f"{name}: expected one row per metric and seed, found a second for {first}. Rerun evaluate."
+        )
+
+
+def mean_and_spread(frame: pd.DataFrame, method: str, metric: str) -> tuple[float, float, int]:
+    """Mean over products and seeds, standard deviation over seeds of the mean over products, number of seeds.
+
+    NaN (a metric that is undefined for a product) is left out. Only seeds that every product has enter the
+    spread, which is NaN for fewer than two of them.
+    """
+    rows = frame[(frame["method"] == method) & (frame["metric"] == metric)].dropna(subset=["value"])
+    if rows.empty:
+        return float("nan"), float("nan"), 0
+    grid = rows.pivot(index="seed", columns="product", values="value")
+    by_seed = grid.dropna().mean(axis=1)
+    return float(grid.mean().mean()), float(by_seed.std(ddof=1)), len(by_seed)
+
+
+def means(frame: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """{method: {metric: mean over products and seeds}}, without per-type metrics (``name/type``)."""
+    result: dict[str, dict[str, float]] = {}
+    for (method, metric), _ in frame.groupby(["method", "metric"], sort=True):
+        value = mean_and_spread(frame, str(method), str(metric))[0]
+        if "/" not in str(metric) and not pd.isna(value):
+            result.setdefault(str(method), {})[str(metric)] = value
+    return result
+
+
+def compare(frame: pd.DataFrame, metric: str, ours: str, peer: str) -> Comparison | None:
+    """The gain of ``ours`` over ``peer``, from products and seeds that both have; None if there are none."""
+    rows = frame[frame["metric"] == metric].dropna(subset=["value"])
+    grid = rows.pivot(index=["product", "seed"], columns="method", values="value")
+    if ours not in grid or peer not in grid:
+        return None
+    pairs = grid[[ours, peer]].dropna()
+    if pairs.empty:
+        return None
+    own, theirs = (float(pairs[method].unstack("product").mean().mean()) for method in (ours, peer))
+    gains = (pairs[ours] - pairs[peer]).unstack("product")
+    by_seed = gains.dropna().mean(axis=1)
+    by_product = {str(product): float(gain) for product, gain in gains.mean().items()}
+    gain = float(gains.mean().mean())
+    return Comparison(metric, peer, (own, theirs), gain, [float(value) for value in by_seed], by_product)
+
+
+def verdict(
+    frame: pd.DataFrame, metric: str = "pixel_ap", ours: str = "cadiff", peer: str = "exemplars"
+) -> list[str]:
+    """Two sentences: did the detector trained on generated images beat the same detector without them?"""
+    comparison = compare(frame, metric, ours, peer)
+    if comparison is None:
+        return [
+            f"Not compared: {METRIC_NAMES[metric]} was not measured for both {ours} and {peer}.",
+            "No claim is made.",
+        ]
+    own, theirs = map(percent, comparison.means)
+    products, seeds = len(comparison.by_product), len(comparison.by_seed)
+    won = [sum(gain > 0 for gain in gains) for gains in (comparison.by_product.values(), comparison.by_seed)]
+    figures = (
+        f"{METRIC_NAMES[metric]} is {own} for the detector trained on {METHOD_NAMES[ours]} and {theirs} for "
+        f"the same detector trained on {METHOD_NAMES[peer]}: {points(comparison.gain)} points, "
+        f"better on {won[0]} of {counted(products, 'product')} and in {won[1]} of {counted(seeds, 'seed')}."
+    )
+    conclusion = {
+        "better": "Yes: the generated images helped, in every seed.",
+        "worse": "No: the detector was better without the generated images, in every seed.",
+        "undecided": "Undecided: the seeds do not agree, so no claim is made.",
+    }[comparison.outcome]
+    if seeds < 3:
+        side = "ahead" if comparison.gain > 0 else "not ahead"
+        conclusion = f"An indication only: CADiff is {side}, but a claim needs at least 3 seeds."
+    return [conclusion, figures]
+
+
+def headline_table(frame: pd.DataFrame, methods: Sequence[str]) -> Table:
+    """Per method, each headline metric's mean over products and seeds with its spread, the best marked."""
+    present = [method for method in methods if method in set(frame["method"])]
+    figures = {(a, m): mean_and_spread(frame, a, m) for a in present for m in HEADLINE}
+    best = {m: _best(figures[a, m][0] for a in present) for m in HEADLINE}
+    rows = []
+    for method in methods:
+        cells = [
+            _figure(*figures[method, m][:2], best[m]) if method in present else Cell("not run")
+            for m in HEADLINE
+        ]
+        rows.append(Row([f"{method} – {METHOD_NAMES[method]}"], cells))
+    caption = "Mean over products and seeds, in %, ± standard deviation over seeds. Bold: best in the column."
+    return Table(caption, ["The detector was trained on", *HEADLINE.values()], rows)
+
+
+def gain_table(frame: pd.DataFrame, methods: Sequence[str], ours: str = "cadiff") -> Table:
+    """How far ``ours`` is ahead of every other method, in points."""
+    rows = []
+    for peer in [method for method in methods if method != ours]:
+        found = [compare(frame, metric, ours, peer) for metric in HEADLINE]
+        cells = [Cell(points(c.gain), c.gain, c.outcome) if c else Cell(ABSENT) for c in found]
+        rows.append(Row([f"{ours} over {peer}"], cells))
+    caption = (
+        "Difference in points, paired by product and seed. Underlined: every one of at least 3 seeds agrees."
+    )
+    return Table(caption, ["Against", *HEADLINE.values()], rows)
+
+
+def product_table(frame: pd.DataFrame, products: list[str], methods: Sequence[str]) -> Table:
+    """Every product and method: each metric's mean over seeds with its spread."""
+    rows = []
+    for product in products:
+        part = frame[frame["product"] == product]
+        figures = {(a, m): mean_and_spread(part, a, m)[:2] for a in methods for m in METRIC_NAMES}
+        best = {m: _best(figures[a, m][0] for a in methods) for m in METRIC_NAMES}
+        rows += [Row([product, a], [_figure(*figures[a, m], best[m]) for m in METRIC_NAMES]) for a in methods]
+    caption = "Per product: mean over seeds, in %, ± standard deviation. Bold: best method of the product."
+    return Table(caption, ["Product", "Method", *METRIC_NAMES.values()], rows, sortable=True)
+
+
+def type_table(frame: pd.DataFrame, products: list[str], methods: Sequence[str]) -> Table:
+    """Pixel AP per anomaly type, that type's held-out images against the good ones."""
+    typed = frame[frame["metric"].str.startswith("pixel_ap/")]
+    rows = []
+    for product in products:
+        part = typed[typed["product"] == product]
+        for metric in sorted(set(part["metric"])):
+            values = [mean_and_spread(part, method, metric)[:2] for method in methods]
+            best = _best(value for value, _ in values)
+            rows.append(Row([product, metric.removeprefix("pixel_ap/")], [_figure(*v, best) for v in values]))
+    return Table("Pixel AP per anomaly type, in %, mean ± standard deviation over seeds.",
+                 ["Product", "Anomaly type", *methods], rows, sortable=True)  # fmt: skip
+
+
+def other_table(frame: pd.DataFrame, products: list[str]) -> Table:
+    """Figures that no other table shows, such as realism and diversity."""
+    plain = frame[~frame["metric"].isin(list(METRIC_NAMES)) & ~frame["metric"].str.contains("/", regex=False)]
+    rows = []
+    for product in products:
+        for (method, metric), part in plain[plain["product"] == product].groupby(
+            ["method", "metric"], sort=True
+        ):
+            value = part["value"].mean()
+            rows.append(Row([product, f"{metric}"], [Cell(str(method)), Cell(f"{value:.3f}", value)]))
+    return Table("Other figures, in the metric's own unit, mean over seeds.",
+                 ["Product", "Metric", "Method", "Value"], rows, sortable=True)  # fmt: skip
+
+
+def markdown(table: Table) -> str:
+    """A table as GitHub-flavoured Markdown, the best figures bold."""
+    lines = ["| " + " | ".join(table.columns) + " |", "|" + " --- |" * len(table.columns)]
+    for row in table.rows:
+        cells = [f"**{cell.text}**" if cell.kind == "best" else cell.text for cell in row.cells]
+        lines.append("| " + " | ".join([*row.heads, *cells]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def percent(value: float) -> str:
+    return ABSENT if pd.isna(value) else f"{100 * value:.1f}\u202f%"
+
+
+def points(gain: float) -> str:
+    """A difference of two shares in points, with its sign; a true minus sign, as in print."""
+    text = f"{100 * gain:+.1f}"
+    return "0.0" if float(text) == 0 else text.replace("-", "−")
+
+
+def counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _best(values: Iterable[float]) -> float | None:
+    return max((value for value in values if not pd.isna(value)), default=None)
+
+
+def _figure(value: float, spread: float, best: float | None) -> Cell:
+    if pd.isna(value):
+        return Cell(ABSENT)
+    text = f"{100 * value:.1f}" + ("" if pd.isna(spread) else f" ± {100 * spread:.1f}")
+    return Cell(text, value, "best" if best is not None and value >= best else "")

@@ -1,0 +1,349 @@
+"""The imperative shell: parameters and paths in, artefacts out. ``python -m cadiff.stages STAGE`` runs one.
+
+Each stage reads what dvc.yaml names as its dependencies, calls one function of a lower layer, and writes what
+dvc.yaml names as its outputs. What varies between equal runs (time, memory) goes to ``.cadiff/times``, and
+what lets a stopped run go on goes to ``.cadiff/work``; neither is an artefact.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from cadiff.errors import UsageError, exit_code
+from cadiff.params import Params, load_params
+from cadiff.records import (
+    MASK_SCHEMA,
+    METRIC_SCHEMA,
+    SAMPLE_SCHEMA,
+    SCORED_SCHEMA,
+    MaskRow,
+    MetricRow,
+    SampleRow,
+    ScoredRow,
+    from_table,
+    to_table,
+)
+from cadiff.storage import digest, missing, read_json, read_table, sha256_file, write_json, write_table
+
+MADE = Path("data/made")
+REPORTS = Path("reports")
+TIMES = Path(".cadiff/times")
+WORK = Path(".cadiff/work")
+UNION = ("cadiff", "exemplars")  # what the method `both` is made of
+
+
+@dataclass(frozen=True)
+class Run:
+    """One stage of one product (and method), with its parameters and the paths of what it reads and writes.
+
+    ``params`` are those of the product where there is one; all paths are relative to the repository root.
+    """
+
+    stage: str
+    params: Params
+    product: str = ""
+    method: str = ""
+
+    @property
+    def name(self) -> str:
+        return "-".join(part for part in (self.product, self.method) if part)
+
+    @property
+    def raw(self) -> Path:
+        return Path(self.params.dataset.root) / self.product
+
+    @property
+    def samples_path(self) -> Path:
+        return MADE / "samples" / f"{self.product}.parquet"
+
+    @property
+    def masks_path(self) -> Path:
+        return MADE / "masks" / f"{self.product}.parquet"
+
+    @property
+    def adapted(self) -> Path:
+        return MADE / "adapted" / self.product
+
+    @property
+    def generator(self) -> Path:
+        return MADE / "generator" / self.product
+
+    @property
+    def detector(self) -> Path:
+        return MADE / "detectors" / self.method / self.product
+
+    @property
+    def evaluated(self) -> Path:
+        return MADE / "evaluated" / self.method / self.product
+
+    @property
+    def generated(self) -> Path:
+        return MADE / "generated" / self.method / self.product
+
+    @property
+    def sources(self) -> list[Path]:
+        """The shard folders that this method's detector is trained on.
+
+        Raises:
+            CADiffError: if one of them is absent or empty.
+        """
+        methods = UNION if self.method == "both" else (self.method,)
+        folders = [MADE / "generated" / method / self.product for method in methods]
+        for folder in folders:
+            if not any(folder.glob("*.parquet")):
+                raise missing(folder / "*.parquet")
+        return folders
+
+    @cached_property
+    def samples(self) -> list[SampleRow]:
+        return from_table(read_table(self.samples_path, SAMPLE_SCHEMA), SampleRow)
+
+    @cached_property
+    def masks(self) -> list[MaskRow]:
+        return from_table(read_table(self.masks_path, MASK_SCHEMA), MaskRow)
+
+    def work(self, *inputs: Path) -> Path:
+        """The folder of this run's resumable state; its name changes with all that the result depends on."""
+        spec = STAGES[self.stage]
+        mask_files = [Path(row.mask_path) for row in self.samples if row.mask_path]
+        key = {
+            "params": {name: pick(self.params, name) for name in spec.keys},
+            "code": [content_digest(Path(__file__).parent / part) for part in spec.code],
+            "inputs": [content_digest(path) for path in (self.samples_path, *mask_files, *inputs)],
+        }
+        folder = WORK / self.stage / f"{self.name}-{digest(key)}"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a stage does, the parameter keys and the parts of this package that its result depends on.
+
+    dvc.yaml lists the same keys and parts (a test compares them).
+    """
+
+    work: Callable[[Run], None]
+    keys: tuple[str, ...]
+    code: tuple[str, ...]
+
+
+def pick(params: Params, key: str) -> Any:
+    """The value at a dotted key, as in dvc.yaml's ``params``."""
+    value = params.model_dump(mode="json")
+    for part in key.split("."):
+        value = value[part]
+    return value
+
+
+def content_digest(path: Path) -> str:
+    """A digest of a file, or of a folder's files and their names (Python's byte code left out)."""
+    if not path.is_dir():
+        return sha256_file(path)
+    files = sorted(file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+    return digest([(file.relative_to(path).as_posix(), sha256_file(file)) for file in files])
+
+
+def draw(run: Run) -> None:
+    from cadiff.data.demo import draw_product
+
+    draw_product(run.params.draw, run.product, run.params.seed, run.raw)
+
+
+def samples(run: Run) -> None:
+    from cadiff.data import read_samples
+
+    write_table(run.samples_path, to_table(read_samples(run.params.dataset, run.product), SAMPLE_SCHEMA))
+
+
+def adapt(run: Run) -> None:
+    from cadiff.generator import adapt_base
+
+    base = Path(run.params.base.path)
+    work = run.work(*([base] if base.is_dir() else []))  # a base replaced in place is another base
+    adapt_base(run.params, run.product, run.samples, run.adapted, work)
+
+
+def train(run: Run) -> None:
+    from cadiff.generator import train_generator
+
+    work = run.work(run.adapted)
+    train_generator(run.params, run.product, run.samples, run.adapted, run.generator, work)
+
+
+def masks(run: Run) -> None:
+    from cadiff.masks import make_masks
+
+    rows = make_masks(run.params, run.product, run.samples)
+    write_table(run.masks_path, to_table(rows, MASK_SCHEMA))
+
+
+def generate(run: Run) -> None:
+    from cadiff.generator import generate_shards
+
+    work = run.work(run.adapted, run.generator, run.masks_path)
+    generate_shards(
+        run.params, run.product, run.samples, run.adapted, run.generator, run.masks, run.generated, work
+    )
+
+
+def synthesize(run: Run) -> None:
+    from cadiff.synthesis import synthesize as synthesize_shards
+
+    synthesize_shards(run.method, run.params, run.product, run.samples, run.generated)
+
+
+def detect(run: Run) -> None:
+    """Trains and scores one detector per seed."""
+    from cadiff.detection import score, train_detector
+
+    sources = run.sources
+    work = run.work(*sources)
+    metrics: list[MetricRow] = []
+    scored: list[ScoredRow] = []
+    for seed in run.params.detector.seeds:
+        train_detector(run.params, run.method, run.product, sources, run.samples, seed, run.detector, work)
+        figures, images = score(run.params, run.method, run.product, run.samples, seed, run.detector)
+        metrics += figures
+        scored += images
+    write_table(run.evaluated / "metrics.parquet", to_table(metrics, METRIC_SCHEMA))
+    write_table(run.evaluated / "scored.parquet", to_table(scored, SCORED_SCHEMA))
+
+
+def report(run: Run) -> None:
+    from cadiff.reporting import write_report
+
+    write_report(run.params, Path(), REPORTS, partial=False)
+
+
+STAGES = {
+    "draw": Stage(
+        draw,
+        ("seed", "draw.normals", "draw.test_good", "draw.anomalies_per_type"),
+        ("data/demo.py", "data/drawing"),
+    ),
+    "samples": Stage(samples, ("dataset",), ("data",)),
+    "adapt": Stage(adapt, ("seed", "base", "adapt"), ("generator/adapt.py", "prompt", "backbone", "data")),
+    "train": Stage(
+        train,
+        ("seed", "base", "prompt", "control", "train"),
+        ("generator/train.py", "generator/adapt.py", "prompt", "control", "backbone", "data"),
+    ),
+    "masks": Stage(masks, ("seed", "base.size", "masks", "generate.per_type"), ("masks",)),
+    "generate": Stage(
+        generate,
+        # all that GeneratedRow.params_digest covers
+        ("seed", "dataset", "base", "adapt", "prompt", "control", "train", "masks", "intensity", "generate"),
+        ("generator", "prompt", "control", "intensity.py", "backbone", "data"),
+    ),
+    "synthesize": Stage(
+        synthesize,
+        ("seed", "base.size", "generate.per_type", "train.crop", "train.translate", "train.rotate"),
+        ("synthesis", "data"),
+    ),
+    "detect": Stage(detect, ("base", "dataset.name", "detector"), ("detection", "metrics", "data")),
+    "report": Stage(report, tuple(Params.model_fields), ("reporting",)),  # its page prints all parameters
+}
+WITH_METHOD = {"adapt", "train", "generate", "synthesize", "detect"}  # a method names who needs the result
+
+
+def run_stage(stage: str, params: Params, product: str = "", method: str = "") -> None:
+    """Runs one stage here and now, whether or not its result is up to date.
+
+    Raises:
+        UsageError: if the stage is unknown, or the product or method that it needs is missing or superfluous.
+        CADiffError: if an input is absent or broken, or the work fails.
+    """
+    run = resolve(stage, params, product, method)
+    started = time.monotonic()
+    STAGES[stage].work(run)
+    record_times(run, time.monotonic() - started)
+    prune_work(run)
+
+
+def resolve(stage: str, params: Params, product: str = "", method: str = "") -> Run:
+    """The run that a call names, checked."""
+    if stage not in STAGES:
+        raise UsageError(f"{stage}: no such stage; one of {', '.join(STAGES)}")
+    if stage == "report":
+        if product or method:
+            raise UsageError("report: takes neither --product nor --method; it covers all of the parameters")
+        return Run(stage, params)
+    if not product:
+        raise UsageError(f"{stage}: needs --product; products are {', '.join(params.products)}")
+    if stage == "draw":
+        return Run(stage, params, product)
+    params_of_product = params.for_product(product)
+    needs_method = stage in {"synthesize", "detect"}
+    if needs_method and method not in params.methods:
+        raise UsageError(f"{stage}: needs --method, one of {', '.join(params.methods)}; found {method!r}")
+    if stage == "synthesize" and method in ("cadiff", "both"):
+        raise UsageError(f"synthesize: {method} is no synthesizer; its shards come from the stage generate")
+    if not needs_method and method not in ("", "cadiff"):
+        raise UsageError(f"{stage}: is of cadiff alone, found --method {method}")
+    return Run(stage, params_of_product, product, method or ("cadiff" if stage in WITH_METHOD else ""))
+
+
+def record_times(run: Run, seconds: float) -> None:
+    """Wall time and peak memory, for people: ``cadiff times``."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    figures = {
+        "stage": run.stage,
+        "product": run.product,
+        "method": run.method,
+        "seconds": round(seconds, 2),
+        "peak_mib": round(peak / (2**20 if sys.platform == "darwin" else 2**10)),
+        "device_peak_mib": device_peak_mib(),
+    }
+    name = "-".join(part for part in (run.stage, run.product, run.method) if part)
+    write_json(TIMES / f"{name}.json", figures)
+
+
+def device_peak_mib() -> int | None:
+    """Peak memory that torch held on the CUDA device; None where it was not used."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
+        return None
+    return round(torch.cuda.max_memory_allocated() / 2**20)
+
+
+def read_times() -> list[dict[str, Any]]:
+    """What ``record_times`` wrote, stages in the order of the pipeline."""
+    order = list(STAGES)
+    found = [read_json(path) for path in sorted(TIMES.glob("*.json"))]
+    return sorted(found, key=lambda row: order.index(row["stage"]))
+
+
+def prune_work(run: Run) -> None:
+    """Removes the state that earlier parameters, inputs or code of this run left; the newest stays, so that a
+    rerun that changes nothing in it costs no training."""
+    length = len(run.name) + 1 + 16  # other runs' names may begin with this one's
+    folders = [path for path in (WORK / run.stage).glob(f"{run.name}-*") if len(path.name) == length]
+    for folder in sorted(folders, key=lambda path: path.stat().st_mtime)[:-1]:
+        shutil.rmtree(folder)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m cadiff.stages", description="Run one stage.")
+    parser.add_argument("stage", metavar="STAGE", help=", ".join(STAGES))
+    parser.add_argument("--product", default="")
+    parser.add_argument("--method", default="")
+    parser.add_argument("--params", default="params.yaml", type=Path)
+    parser.add_argument("--debug", action="store_true", help="show a traceback with an error")
+    given = parser.parse_args(arguments)
+    return exit_code(
+        lambda: run_stage(given.stage, load_params(given.params), given.product, given.method), given.debug
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,35 @@
+"""Changes of light that several methods share."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float, Num
+
+MIN_DIFFERENCE = 2.0  # grey levels
+TRIES = 50
+
+
+def relight(
+    pixels: Num[np.ndarray, "h w 3"],
+    rng: np.random.Generator,
+    contrast: float,
+    brightness: float,
+    tint: float = 0.0,
+) -> Float[np.ndarray, "h w 3"]:
+    """Contrast times 1 +- ``contrast`` about the mean, plus up to +- ``brightness`` grey levels for all
+    channels and +- ``tint`` for each; clipped to [0, 255]."""
+    mean = pixels.mean(axis=(0, 1), keepdims=True)
+    gain = 1 + contrast * rng.uniform(-1, 1)
+    shift = brightness * rng.uniform(-1, 1) + tint * rng.uniform(-1, 1, 3)
+    return np.clip((pixels - mean) * gain + mean + shift, 0, 255)
+
+
+def is_visible(before: Num[np.ndarray, "h w 3"], after: Num[np.ndarray, "h w 3"], mask: np.ndarray) -> bool:
+    """Whether the mask is there and what it covers changed by at least ``MIN_DIFFERENCE`` grey levels on
+    average.
+
+    Black pasted on black is no anomaly, and a label that says so teaches a detector nothing true.
+    """
+    if not mask.any():
+        return False
+    return float(np.abs(after[mask].astype(float) - before[mask]).mean()) >= MIN_DIFFERENCE

@@ -1,0 +1,88 @@
+"""dvc.yaml against the stages: the same parameter keys, and all code that a stage imports."""
+
+from pathlib import Path
+
+import grimp
+import pytest
+import yaml
+from dvc.repo import Repo
+
+from cadiff.params import load_params
+from cadiff.stages import STAGES, pick
+
+ROOT = Path(__file__).resolve().parents[2]
+GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+PRESETS = sorted((ROOT / "presets").glob("*.yaml"))
+# What all stages share: contracts, files and messages.
+NAMES = ("errors", "seeds", "storage", "records", "params", "progress", "checkpoint", "_torchvision")
+FOUNDATION = {"cadiff", *(f"cadiff.{name}" for name in NAMES)}
+
+
+def stage_of(name: str) -> str:
+    return name.split("-")[0]
+
+
+def values_of(preset: Path) -> dict:
+    return yaml.safe_load(preset.read_text())
+
+
+@pytest.mark.parametrize("name", GRAPH)
+def test_dvc_names_the_keys_and_the_code_that_the_stage_declares(name: str) -> None:
+    stage, listed = STAGES[stage_of(name)], GRAPH[name]
+    keys = [key for key in listed["params"] if not key.startswith("products.")]
+    assert sorted(keys) == sorted(stage.keys)
+    code = [dep.removeprefix("cadiff/") for dep in listed["deps"] if dep.startswith("cadiff/")]
+    assert sorted(code) == sorted(stage.code)
+    per_product = "products.${item.product}" in listed["params"]
+    assert per_product == (name not in ("draw", "samples", "report")), "these have no overrides of their own"
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_declares_all_code_that_it_imports(name: str) -> None:
+    """Its first part is its door; what that imports, directly or not, must be a declared part or in one."""
+    graph = grimp.build_graph("cadiff")
+    declared = {"cadiff." + part.removesuffix(".py").replace("/", ".") for part in STAGES[name].code}
+    door = "cadiff." + STAGES[name].code[0].removesuffix(".py").replace("/", ".")
+    modules = {door, *graph.find_descendants(door)}
+    upstream = {up for module in modules for up in graph.find_upstream_modules(module)}
+    rest = {up for up in upstream if not any(f"{up}.".startswith(f"{part}.") for part in declared)}
+    assert rest <= FOUNDATION
+
+
+def test_params_are_the_demo() -> None:
+    assert (ROOT / "params.yaml").read_bytes() == (ROOT / "presets" / "demo.yaml").read_bytes()
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
+def test_presets_are_valid_and_hold_every_key_that_dvc_tracks(preset: Path) -> None:
+    load_params(preset)
+    for listed in GRAPH.values():
+        for key in listed["params"]:
+            value = values_of(preset)
+            for part in key.split("."):
+                if part != "${item":
+                    assert part in value, f"{preset.name} lacks {key}"
+                    value = value[part]
+                else:
+                    break
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
+def test_dvc_resolves_every_preset(preset: Path, tmp_path: Path) -> None:
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc" / "config").write_text("[core]\n    no_scm = true\n")
+    (tmp_path / "dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())
+    (tmp_path / "params.yaml").write_text(preset.read_text())
+    params = load_params(preset)
+    with Repo(str(tmp_path)) as repo:
+        names = {stage.name for stage in repo.index.graph}
+        graph = repo.index.graph
+        report = next(stage for stage in graph if stage.name == "report")
+        detectors = {stage.name for stage in graph.successors(report) if stage.name.startswith("detect")}
+    wanted = {f"{product}-{method}" for product in params.products for method in params.methods}
+    assert {name.partition("@")[2] for name in detectors} == wanted, "a detector for each product and method"
+    assert ("draw@" + next(iter(params.products)) in names) == bool(params.draw.products)
+
+
+def test_pick_reads_dotted_keys() -> None:
+    assert pick(load_params(ROOT / "presets" / "demo.yaml"), "base.size") == 64

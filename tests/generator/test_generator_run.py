@@ -1,0 +1,172 @@
+"""Adaptation, training, resuming and sampling on a small random base with real components."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from cadiff.errors import CADiffError
+from cadiff.generator import adapt_base, generate_shards, load_adapted, load_generator, train_generator
+from cadiff.generator.sample import Request, sample
+from cadiff.generator.train import Exemplars, draw_view, joint_loss, new_generator
+from cadiff.masks import make_masks
+from cadiff.params import Params
+from cadiff.records import GENERATED_SCHEMA, SampleRow
+from cadiff.seeds import torch_generator
+from cadiff.storage import decode_image, read_table, sha256_folder
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("run")
+
+
+@pytest.fixture()
+def trained(folders: Path, small_params: Params, nut_samples: list[SampleRow]) -> Path:
+    if not (folders / "generator" / "generator.json").exists():
+        adapt_base(small_params, "nut", nut_samples, folders / "adapted", folders / "work-a")
+        train_generator(small_params, "nut", nut_samples, folders / "adapted", folders / "generator", folders / "work-t")
+    return folders
+
+
+def test_two_trainings_give_the_same_bytes(trained: Path, small_params: Params, nut_samples: list[SampleRow], tmp_path: Path) -> None:
+    train_generator(small_params, "nut", nut_samples, trained / "adapted", tmp_path / "again", tmp_path / "work")
+    assert sha256_folder(tmp_path / "again") == sha256_folder(trained / "generator")
+
+
+def test_a_stopped_training_goes_on_to_the_same_bytes(
+    trained: Path, small_params: Params, nut_samples: list[SampleRow], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    eager = small_params.model_copy(update={"train": small_params.train.model_copy(update={"checkpoint_seconds": 1e-9})})
+    steps_done = 0
+
+    def stop_at_the_second(*arguments: object) -> object:
+        nonlocal steps_done
+        steps_done += 1
+        if steps_done == 3:
+            raise KeyboardInterrupt
+        return joint_loss(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("cadiff.generator.train.joint_loss", stop_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        train_generator(eager, "nut", nut_samples, trained / "adapted", tmp_path / "out", tmp_path / "work")
+    monkeypatch.undo()
+    train_generator(small_params, "nut", nut_samples, trained / "adapted", tmp_path / "out", tmp_path / "work")
+    assert sha256_folder(tmp_path / "out") == sha256_folder(trained / "generator")
+
+
+def test_gradients_reach_what_learns_and_nothing_frozen(small_params: Params, nut_samples: list[SampleRow], trained: Path) -> None:
+    backbone = load_adapted(small_params, trained / "adapted")
+    generator = new_generator(small_params, "nut", ["chip", "rust", "scratch"], backbone)
+    exemplars = Exemplars.read(nut_samples, 64)
+    wide = small_params.model_copy(update={"train": small_params.train.model_copy(update={"batch": 16})})  # every type in it
+    optimiser = torch.optim.SGD([*generator.tokens.parameters(), *generator.control.parameters()], lr=0.1)
+    for step in range(3):  # zero-convolutions and the zero MLP let gradients through after the first steps only
+        rng = torch_generator(0, "test", step)
+        loss, parts = joint_loss(generator, draw_view(exemplars, generator.tokens, backbone, wide, rng), wide, rng)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    assert set(parts) == {"denoising", "localizing", "contrastive"}
+    assert all(p.grad is None for m in (backbone.unet, backbone.vae, backbone.text_encoder) for p in m.parameters())
+    assert generator.tokens.vectors.grad is not None
+    assert (generator.tokens.vectors.grad.abs().sum(1) > 0).all()
+    silent = [name for name, p in generator.control.named_parameters() if p.grad is None or p.grad.abs().sum() == 0]
+    assert silent == []
+
+
+def test_shards_carry_provenance_and_come_back_identical(
+    trained: Path, small_params: Params, nut_samples: list[SampleRow], tmp_path: Path
+) -> None:
+    masks = make_masks(small_params, "nut", nut_samples)
+    arguments = (small_params, "nut", nut_samples, trained / "adapted", trained / "generator", masks)
+    generate_shards(*arguments, tmp_path / "out", tmp_path / "work")
+    first = sha256_folder(tmp_path / "out")
+    table = read_table(tmp_path / "out" / "rust.parquet", GENERATED_SCHEMA)
+    assert table.num_rows == 3
+    rows = table.to_pylist()
+    assert all(0.5 <= row["intensity"] <= 1.5 for row in rows)
+    assert len({row["image_sha256"] for row in rows}) == 3
+    assert rows[0]["anomaly_types"] == ["rust"]
+    assert decode_image(rows[0]["image"]["bytes"], "RGB").shape == (64, 64, 3)
+    (tmp_path / "out" / "rust.parquet").unlink()
+    next((tmp_path / "work").glob("chip-*.parquet")).unlink()
+    generate_shards(*arguments, tmp_path / "out", tmp_path / "work")
+    assert sha256_folder(tmp_path / "out") == first
+
+
+def test_what_is_kept_outside_the_mask_is_the_normal_and_w_acts_inside(trained: Path, small_params: Params) -> None:
+    generator = load_generator(small_params, "nut", trained / "adapted", trained / "generator")
+    mask = torch.zeros(1, 64, 64, dtype=torch.bool)
+    mask[:, :16, :16] = True
+    background = generator.backbone.encode(torch.rand(1, 3, 64, 64) * 2 - 1)[0]
+    prompt = generator.tokens.prompt(generator.backbone, ["rust"], 0)
+    params = small_params.generate.model_copy(update={"dilate": 0})
+    images = [
+        sample(generator, [Request(prompt, ("rust",), mask, (w,), 1, background)], params, small_params.intensity)[0]
+        for w in (1.0, 2.0)
+    ]
+    kept = generator.backbone.decode(background[None])
+    assert torch.allclose(images[0][..., 48:, 48:], kept[..., 48:, 48:], atol=0.05)
+    assert not torch.equal(images[0], images[1])
+
+
+def test_an_image_depends_on_its_own_request_alone(trained: Path, small_params: Params) -> None:
+    generator = load_generator(small_params, "nut", trained / "adapted", trained / "generator")
+    mask = torch.zeros(1, 64, 64, dtype=torch.bool)
+    mask[:, 20:30, 20:30] = True
+    requests = [
+        Request(generator.tokens.prompt(generator.backbone, [kind], 0), (kind,), mask, (1.0,), seed)
+        for seed, kind in enumerate(("rust", "chip", "scratch"))
+    ]
+    together, _ = sample(generator, requests, small_params.generate, small_params.intensity)
+    turned, _ = sample(generator, requests[::-1], small_params.generate, small_params.intensity)
+    assert torch.allclose(together, turned.flip(0), atol=1e-4)
+    alone, _ = sample(generator, requests[1:2], small_params.generate, small_params.intensity)
+    assert torch.allclose(together[1], alone[0], atol=1e-4)
+
+
+def test_several_types_share_an_image(trained: Path, small_params: Params) -> None:
+    generator = load_generator(small_params, "nut", trained / "adapted", trained / "generator")
+    masks = torch.zeros(2, 64, 64, dtype=torch.bool)
+    masks[0, :20, :20], masks[1, 40:, 40:] = True, True
+    both = Request(generator.tokens.prompt(generator.backbone, ["rust", "chip"], 0), ("rust", "chip"), masks, (0.5, 1.5), 0)
+    one = Request(generator.tokens.prompt(generator.backbone, ["rust"], 0), ("rust",), masks[:1], (1.0,), 1)
+    images, since = sample(generator, [both, one], small_params.generate, small_params.intensity)
+    assert images.shape == (2, 3, 64, 64)
+    assert since.shape == (2, 2)
+    assert since[1, 1] == -1
+
+
+def test_another_base_is_refused(trained: Path, small_params: Params, nut_samples: list[SampleRow], tmp_path: Path) -> None:
+    record = (trained / "adapted" / "adaptation.json").read_text()
+    (tmp_path / "adaptation.json").write_text(record.replace('"base": "', '"base": "0'))
+    with pytest.raises(CADiffError, match="Rerun the adapt stage"):
+        load_adapted(small_params, tmp_path)
+
+
+def test_adaptation_changes_the_unet_but_not_what_words_mean(
+    small_params: Params, nut_samples: list[SampleRow], tmp_path: Path
+) -> None:
+    params = small_params.model_copy(update={"adapt": small_params.adapt.model_copy(update={"steps": 2, "vae_steps": 2, "batch": 2})})
+    adapt_base(params, "nut", nut_samples, tmp_path / "adapted", tmp_path / "work")
+    before, after = load_adapted_plain(small_params), load_adapted(params, tmp_path / "adapted")
+    changed = {n for (n, a), (_, b) in zip(before.unet.named_parameters(), after.unet.named_parameters(), strict=True) if not a.equal(b)}
+    assert changed
+    assert not any("attn2" in name for name in changed)
+    assert all(torch.equal(a, b) for a, b in zip(before.vae.encoder.parameters(), after.vae.encoder.parameters(), strict=True))
+
+
+def load_adapted_plain(params: Params) -> object:
+    from cadiff.backbone import load_backbone
+
+    return load_backbone(params.base)
+
+
+def test_no_exemplars_is_one_clear_line(nut_samples: list[SampleRow]) -> None:
+    held_out = [dataclasses.replace(row, role="held_out") for row in nut_samples if row.role != "normal"]
+    with pytest.raises(CADiffError, match="at least one exemplar"):
+        Exemplars.read(held_out, 64)

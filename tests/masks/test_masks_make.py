@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import io
+from collections import Counter
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cadiff.errors import UsageError
+from cadiff.masks import foreground, make_masks, masks_of_type
+from cadiff.params import Params
+from cadiff.records import MASK_SCHEMA, MaskRow, from_table, to_table
+from cadiff.storage import read_image, write_image
+
+
+def pixels(row: MaskRow) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(row.mask["bytes"])))
+
+
+def with_masks(params: Params, **values) -> Params:
+    return params.model_copy(update={"masks": params.masks.model_copy(update=values)})
+
+
+def test_rows_are_complete_and_fit_their_schema(params, samples):
+    rows = make_masks(params, "bar", samples)
+    assert Counter(row.anomaly_type for row in rows) == {"missing": 40, "scratch": 40, "spot": 40}
+    assert [row.mask_id for row in rows[40:42]] == ["bar/scratch/00000", "bar/scratch/00001"]
+    exemplars = {row.sample_id: row.anomaly_type for row in samples if row.role == "exemplar"}
+    normals = {row.sample_id for row in samples if row.role == "normal"}
+    for row in rows:
+        assert pixels(row).shape == (32, 32)
+        assert set(np.unique(pixels(row))) == {0, 255}
+        assert exemplars[row.exemplar_id] == row.anomaly_type
+        assert row.normal_id in normals
+    assert from_table(to_table(rows, MASK_SCHEMA), MaskRow) == rows
+
+
+def test_a_mask_depends_on_its_own_name_alone(params, samples):
+    rows = {row.mask_id: row for row in make_masks(params, "bar", samples)}
+    few = masks_of_type(params, "bar", list(reversed(samples))[::-1], "spot", 3)
+    assert few == [rows[f"bar/spot/{k:05}"] for k in range(3)]
+    other_seed = params.model_copy(update={"seed": 1})
+    assert masks_of_type(other_seed, "bar", samples, "spot", 3) != few
+
+
+def test_masks_keep_to_the_product_of_their_normal(params, samples):
+    paths = {row.sample_id: row.image_path for row in samples}
+    for row in masks_of_type(params, "bar", samples, "scratch", 40):
+        if row.mask_source == "exemplars":
+            product = foreground(read_image(paths[row.normal_id]))
+            assert not (pixels(row)[~product]).any()
+
+
+def test_a_type_beside_the_product_is_not_moved_onto_it(params, samples):
+    rows = masks_of_type(params, "bar", samples, "missing", 40)
+    centres = np.array([np.argwhere(pixels(row)).mean(axis=0) for row in rows])
+    assert np.abs(centres.mean(axis=0) - 2).max() < 1
+
+
+def test_masks_are_like_their_exemplars_but_no_copies(params, samples):
+    own = [read_image(row.mask_path, "L") for row in samples if row.anomaly_type == "scratch"]
+    made = [pixels(row) for row in masks_of_type(params, "bar", samples, "scratch", 40)]
+    areas, own_areas = ([(mask > 0).sum() for mask in masks] for masks in (made, own))
+    assert np.mean(areas) == pytest.approx(np.mean(own_areas), rel=0.35)
+    level = [np.ptp(np.argwhere(mask)[:, 1]) > 2 * np.ptp(np.argwhere(mask)[:, 0]) for mask in made]
+    assert np.mean(level) > 0.9  # all exemplars are level
+    assert len({mask.tobytes() for mask in made}) > 30
+
+
+def test_what_cannot_be_placed_is_the_exemplar_unmoved_and_says_so(params, samples):
+    rows = masks_of_type(with_masks(params, min_area=0.9), "bar", samples, "spot", 4)
+    masks = {row.sample_id: read_image(row.mask_path, "L") for row in samples if row.anomaly_type == "spot"}
+    for row in rows:
+        assert row.mask_source == "exemplars, unmoved"
+        assert np.array_equal(pixels(row), masks[row.exemplar_id])
+
+
+def test_masks_from_a_folder_cycle_in_a_seeded_order(params, samples, tmp_path):
+    for kind in ("missing", "scratch", "spot"):
+        for index in range(3):
+            mask = np.zeros((64, 64), np.uint8)
+            mask[20 * index : 20 * index + 8, 8:16] = 255
+            write_image(tmp_path / "drawn" / kind / f"{index}.png", mask)
+    chosen = with_masks(params, source="folder", folder=str(tmp_path / "drawn"))
+    rows = [row for row in make_masks(chosen, "bar", samples) if row.anomaly_type == "spot"]
+    tops = [int(np.argwhere(pixels(row))[0, 0]) for row in rows]
+    assert sorted(tops[:3]) == [0, 10, 20]
+    assert tops[:6] == tops[:3] * 2
+    assert {(row.mask_source, row.exemplar_id, row.normal_id) for row in rows} == {("folder", None, None)}
+
+
+def test_what_is_missing_is_named(params, samples, tmp_path):
+    with pytest.raises(UsageError, match="bar: expected at least one anomaly"):
+        make_masks(params, "bar", [row for row in samples if row.role == "normal"])
+    with pytest.raises(UsageError, match="bar: expected train normals"):
+        make_masks(params, "bar", [row for row in samples if row.role != "normal"])
+    with pytest.raises(UsageError, match="bar: expected exemplars of rust"):
+        masks_of_type(params, "bar", samples, "rust", 1)
+    empty = with_masks(params, source="folder", folder=str(tmp_path / "drawn"))
+    with pytest.raises(UsageError, match=r"missing: expected at least one PNG mask"):
+        make_masks(empty, "bar", samples)
+    for kind in ("missing", "scratch", "spot"):
+        write_image(tmp_path / "drawn" / kind / "a.png", np.zeros((8, 8), np.uint8))
+    with pytest.raises(UsageError, match=r"a\.png: empty mask"):
+        make_masks(empty, "bar", samples)

@@ -1,0 +1,132 @@
+"""Ranking metrics against scikit-learn, torchmetrics and cases worked by hand."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from torchmetrics.functional.classification import binary_auroc, binary_average_precision
+
+from cadiff.errors import CADiffError
+from cadiff.metrics.ranking import auroc, average_precision, f1_max, pro
+
+
+def _random(seed: int, ties: bool, shape: tuple[int, ...] = (3, 9, 9)) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    labels = rng.random(shape) < 0.2
+    scores = rng.random(shape) + 0.3 * labels
+    return labels, (np.round(scores, 1) if ties else scores).astype(np.float32)
+
+
+def _f1_by_hand(labels: np.ndarray, scores: np.ndarray) -> float:
+    best = 0.0
+    for threshold in np.unique(scores):
+        called = scores >= threshold
+        hit = np.count_nonzero(called & labels)
+        best = max(best, 2 * hit / (np.count_nonzero(called) + np.count_nonzero(labels)))
+    return best
+
+
+def _pro_by_hand(masks: np.ndarray, maps: np.ndarray, limit: float) -> float:
+    """One threshold after another, regions grown by flood fill: slow, sharing no code with the real one."""
+    regions = []
+    for index, mask in enumerate(masks):
+        left = set(zip(*np.nonzero(mask), strict=True))
+        while left:
+            stack, region = [left.pop()], []
+            while stack:
+                row, column = stack.pop()
+                region.append((index, row, column))
+                near = {(row + i, column + j) for i in (-1, 0, 1) for j in (-1, 0, 1)} & left
+                left -= near
+                stack.extend(near)
+            regions.append(tuple(np.array(region).T))
+    curve = [(0.0, 0.0)]
+    for threshold in np.unique(maps)[::-1]:
+        called = maps >= threshold
+        overlap = np.mean([called[region].mean() for region in regions])
+        curve.append((called[~masks].mean(), float(overlap)))
+    area = 0.0
+    for (x0, y0), (x1, y1) in pairwise(curve):
+        if x1 > x0 and x0 < limit:
+            end = min(x1, limit)
+            y_end = y0 + (y1 - y0) * (end - x0) / (x1 - x0)
+            area += (end - x0) * (y0 + y_end) / 2
+    return area / limit
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("seed", range(4))
+def test_against_independent_oracles(seed: int, ties: bool) -> None:
+    labels, scores = _random(seed, ties)
+    target, predicted = torch.from_numpy(labels.ravel()).int(), torch.from_numpy(scores.ravel() / 2)
+    assert auroc(labels, scores) == pytest.approx(float(binary_auroc(predicted, target)), abs=1e-6)
+    assert average_precision(labels, scores) == pytest.approx(
+        float(binary_average_precision(predicted, target)), abs=1e-6
+    )
+    assert f1_max(labels, scores) == pytest.approx(_f1_by_hand(labels, scores), abs=1e-12)
+    for limit in (0.05, 0.3, 1.0):
+        assert pro(labels, scores, limit) == pytest.approx(_pro_by_hand(labels, scores, limit), abs=1e-9)
+
+
+def test_pro_worked_case() -> None:
+    # One column of seven is anomalous and the score falls from row to row: at every threshold the overlap
+    # equals the false positive rate, so the area up to 1/3 is a triangle of 1/18, and 1/6 once divided by
+    # 1/3.
+    masks = np.zeros((1, 7, 7), dtype=bool)
+    masks[0, :, 3] = True
+    maps = np.repeat(np.linspace(1, 0, 7)[:, None], 7, axis=1)[None]
+    assert pro(masks, maps, 1 / 3) == pytest.approx(1 / 6, abs=1e-12)
+
+
+def test_pro_gives_small_and_large_regions_the_same_weight() -> None:
+    masks = np.zeros((1, 8, 8), dtype=bool)
+    masks[0, :4, :4] = True
+    masks[0, 7, 7] = True
+    maps = np.zeros((1, 8, 8))
+    maps[0, 7, 7] = 1.0  # only the single pixel is found: one region of two
+    assert pro(masks, maps, 0.3) == pytest.approx((0.5 + 0.5 + 0.5 * 0.3) / 2, abs=1e-12)
+
+
+def test_pro_diagonal_neighbours_are_one_region() -> None:
+    masks = np.zeros((1, 4, 4), dtype=bool)
+    masks[0, 0, 0] = masks[0, 1, 1] = True
+    maps = np.zeros((1, 4, 4))
+    maps[0, 0, 0] = 1.0
+    separate = np.stack([masks[0].copy(), masks[0].copy()])
+    separate[0, 1, 1] = separate[1, 0, 0] = False
+    assert pro(masks, maps, 1.0) == pytest.approx(0.75)
+    assert pro(separate, np.stack([maps[0], maps[0] * 0]), 1.0) < 0.76
+
+
+def test_perfect_and_tied_scores() -> None:
+    labels, _ = _random(0, ties=False)
+    assert (auroc(labels, labels), average_precision(labels, labels), f1_max(labels, labels)) == (1, 1, 1)
+    assert pro(labels, labels.astype(float)) == pytest.approx(1)
+    flat = np.full(labels.shape, 0.5)
+    share = labels.mean()
+    assert auroc(labels, flat) == 0.5
+    assert average_precision(labels, flat) == pytest.approx(share)
+    assert f1_max(labels, flat) == pytest.approx(2 * share / (1 + share))
+    assert pro(labels, flat, 0.3) == pytest.approx(0.15)
+
+
+@pytest.mark.parametrize("metric", [auroc, average_precision, f1_max, pro])
+@pytest.mark.parametrize("value", [False, True])
+@pytest.mark.parametrize("shape", [(2, 4, 4), (1, 1, 1)])
+def test_constant_labels_are_not_defined(metric, value: bool, shape: tuple[int, ...]) -> None:
+    scores = np.random.default_rng(0).random(shape)
+    assert math.isnan(metric(np.full(shape, value), scores))
+
+
+@pytest.mark.parametrize("metric", [auroc, average_precision, f1_max, pro])
+def test_what_cannot_be_ranked_is_an_error(metric) -> None:
+    labels, scores = _random(0, ties=False)
+    with pytest.raises(CADiffError, match="expected one per label"):
+        metric(labels, scores[:1])
+    scores[0, 0, 0] = np.nan
+    with pytest.raises(CADiffError, match="1 are not"):
+        metric(labels, scores)

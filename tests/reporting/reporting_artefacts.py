@@ -1,0 +1,165 @@
+"""A complete set of artefacts with drawn images, as the stages leave them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from scipy.ndimage import gaussian_filter
+
+from cadiff.params import Params
+from cadiff.records import (
+    CURVE_SCHEMA,
+    GENERATED_SCHEMA,
+    METRIC_SCHEMA,
+    SAMPLE_SCHEMA,
+    SCORED_SCHEMA,
+    GeneratedRow,
+    MetricRow,
+    SampleRow,
+    ScoredRow,
+    to_table,
+)
+from cadiff.seeds import numpy_generator
+from cadiff.storage import encode_png, sha256_bytes, write_image, write_table
+
+SIZE = 64
+TYPES = {"fabric": ["hole", "stain"], "metal_plate": ["bent", "scratch"]}
+LEVEL = {"cadiff": 0.72, "exemplars": 0.66, "both": 0.75, "perlin": 0.51}
+METRICS = ["pixel_ap", "pixel_auroc", "pixel_f1max", "pro", "image_auroc", "image_ap", "image_f1max"]
+
+
+def make_params(**changes: object) -> Params:
+    values = {
+        "products": {"fabric": {}, "metal_plate": {}},
+        "methods": list(LEVEL),
+        "detector": {"seeds": [0, 1, 2]},
+    }
+    return Params(**{**values, **changes})
+
+
+def small_params() -> Params:
+    """A part of what make_params() asks for, quicker to report."""
+    return make_params(products={"fabric": {}}, methods=["cadiff", "exemplars"], detector={"seeds": [0]})
+
+
+def draw(product: str, kind: str | None, name: str, strength: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """An image (64 64 3) and its mask (64 64): a weave or brushed metal, with a blob or a streak."""
+    rng = numpy_generator(0, "draw", product, kind, name)
+    y, x = np.mgrid[:SIZE, :SIZE]
+    if product == "fabric":
+        base = 120 + 30 * np.sin(x * 1.3) * np.sin(y * 1.3) + rng.normal(0, 5, (SIZE, SIZE))
+        colour = np.array([0.8, 0.95, 1.2])
+    else:
+        base = 165 + gaussian_filter(rng.normal(0, 45, (SIZE, SIZE)), (0.4, 6)) - 0.4 * abs(x - 32)
+        colour = np.array([1.0, 1.0, 0.97])
+    mask = np.zeros((SIZE, SIZE), bool)
+    if kind in ("hole", "stain"):
+        cx, cy = rng.uniform(12, 52, 2)
+        radius = rng.uniform(4, 9) * (1 + 0.25 * np.sin(3 * np.arctan2(y - cy, x - cx)))
+        mask = np.hypot(x - cx, y - cy) < radius
+    elif kind:
+        angle, offset = rng.uniform(0, np.pi), rng.uniform(-12, 12)
+        along = (x - 32) * np.cos(angle) + (y - 32) * np.sin(angle)
+        mask = (abs((y - 32) * np.cos(angle) - (x - 32) * np.sin(angle) - offset) < 1.7) & (
+            abs(along) < rng.uniform(8, 26)
+        )
+    soft = gaussian_filter(mask.astype(float), 0.6)[..., None] * min(strength, 1.5)
+    defect = np.array([50, 40, 35]) if kind != "stain" else np.array([150, 95, 50])
+    image = base[..., None] * colour * (1 - soft) + defect * soft
+    return image.clip(0, 255).astype(np.uint8), np.where(mask, 255, 0).astype(np.uint8)
+
+
+def make_samples(root: Path, product: str) -> list[SampleRow]:
+    rows = []
+    for role, count in (("normal", 6), ("exemplar", 4), ("held_out", 5), ("test_good", 4)):
+        for kind in TYPES[product] if role in ("exemplar", "held_out") else [None]:
+            for k in range(count):
+                name = f"{product}/{kind or 'good'}/{role}-{k:02d}"
+                image, mask = draw(product, kind, name)
+                path, mask_path = (
+                    f"data/made/demo/{name}.png",
+                    f"data/made/demo/{name}_mask.png" if kind else None,
+                )
+                write_image(root / path, image)
+                if mask_path:
+                    write_image(root / mask_path, mask)
+                digest = sha256_bytes((root / path).read_bytes())
+                rows.append(SampleRow(name, "demo", product, kind, role, path, mask_path, SIZE, SIZE, digest))
+    write_table(root / f"data/made/samples/{product}.parquet", to_table(rows, SAMPLE_SCHEMA))
+    return rows
+
+
+def make_shard(root: Path, method: str, product: str, kind: str, count: int) -> None:
+    rows = []
+    for k in range(count):
+        name = f"{method}/{product}/{kind}/{k:04d}"
+        own = method == "cadiff"
+        w = float(numpy_generator(0, "w", name).uniform(0.5, 1.5)) if own else None
+        image, mask = draw(product, kind if kind != "anomaly" else TYPES[product][0], name, w or 1.0)
+        png = encode_png(image)
+        rows.append(GeneratedRow(
+            name, product, [kind], {"bytes": png, "path": f"{k:04d}.png"},
+            {"bytes": encode_png(mask), "path": f"{k:04d}_mask.png"}, "exemplars",
+            *((f"a photo of a <{product}> with {kind} & more", w, k, 20, 1.0, 4, "b" * 16, "c" * 16) if own
+              else (None, None, k, None, None, None, None, None)), "d" * 16, sha256_bytes(png),
+        ))  # fmt: skip
+    path = root / f"data/made/generated/{method}/{product}/{kind}.parquet"
+    write_table(path, to_table(rows, GENERATED_SCHEMA))
+
+
+def curve(names: list[str], *key: object) -> pa.Table:
+    rng = numpy_generator(0, "curve", *key)
+    rows = [
+        {
+            "step": step,
+            "name": name,
+            "value": float((i + 1) * 0.3 * np.exp(-step / 120) + 0.02 * rng.uniform(0.5, 1.5)),
+        }
+        for i, name in enumerate(names)
+        for step in range(400)
+    ]
+    return pa.Table.from_pylist(rows, schema=CURVE_SCHEMA)
+
+
+def make_evaluated(root: Path, method: str, product: str, samples: list[SampleRow]) -> None:
+    metrics, scored = [], []
+    for seed in (0, 1, 2):
+        rng = numpy_generator(0, "evaluated", product, seed)
+        names = METRICS + [f"pixel_ap/{kind}" for kind in TYPES[product]]
+        metrics += [
+            MetricRow("demo", product, method, "default", name,
+                      LEVEL[method] + 0.02 * i + rng.uniform(-0.01, 0.01), seed, 14, "strict", None, "e" * 16)
+            for i, name in enumerate(names)
+        ]  # fmt: skip
+        for row in [sample for sample in samples if sample.role in ("held_out", "test_good")]:
+            _, mask = draw(product, row.anomaly_type, row.sample_id)
+            noise = gaussian_filter(rng.uniform(0, 1, (SIZE, SIZE)), 2)
+            pixels = (255 * (0.75 * LEVEL[method] * gaussian_filter(mask / 255, 1.5) + 0.3 * noise)).clip(
+                0, 255
+            )
+            image = {"bytes": encode_png(pixels.astype(np.uint8)), "path": "map.png"}
+            scored.append(
+                ScoredRow(row.sample_id, product, row.anomaly_type, method, seed, float(pixels.max()), image)
+            )
+    folder = root / f"data/made/evaluated/{method}/{product}"
+    write_table(folder / "metrics.parquet", to_table(metrics, METRIC_SCHEMA))
+    write_table(folder / "scored.parquet", to_table(scored, SCORED_SCHEMA))
+
+
+def fabricate(root: Path) -> None:
+    """Everything that the stages of make_params() leave below root."""
+    for product, kinds in TYPES.items():
+        samples = make_samples(root, product)
+        for kind in kinds:
+            make_shard(root, "cadiff", product, kind, 30)
+            make_shard(root, "exemplars", product, kind, 10)
+        make_shard(root, "perlin", product, "anomaly", 10)
+        names = ["denoising", "localizing", "contrastive"]
+        write_table(root / f"data/made/generator/{product}/curve.parquet", curve(names, product))
+        for method in LEVEL:
+            for seed in (0, 1, 2):
+                path = root / f"data/made/detectors/{method}/{product}/curve-{seed}.parquet"
+                write_table(path, curve(["loss"], product, method, seed))
+            make_evaluated(root, method, product, samples)

@@ -1,0 +1,217 @@
+"""The page as a reader and a browser meet it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from reporting_artefacts import LEVEL, TYPES, make_params, small_params
+
+from cadiff.errors import CADiffError
+from cadiff.records import GENERATED_SCHEMA, METRIC_SCHEMA
+from cadiff.reporting import write_report
+from cadiff.storage import read_json, read_table, write_table
+
+VOID = {"meta", "link", "img", "input", "br"}
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+class Page(HTMLParser):
+    """All elements of a page with their attributes, and its text; fails on tags not closed in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] not in ("script", "style"):
+            self.text += data
+
+    def all(self, tag: str) -> list[dict[str, str]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+@pytest.fixture(scope="module")
+def page(report: Path) -> Page:
+    return Page((report / "index.html").read_text())
+
+
+def test_page_asks_no_host_for_anything(report: Path, page: Page) -> None:
+    text = (report / "index.html").read_text()
+    assert re.findall(r"https?://[^\s\"'<>]*", text) == []
+    for tag, attributes in page.elements:
+        for name in ("src", "href", "srcset", "action"):
+            value = attributes.get(name, "#")
+            assert value.startswith(("#", "data:")), (tag, name, value[:80])
+    assert len(text) < 12_000_000
+
+
+def test_page_is_accessible(page: Page) -> None:
+    assert page.all("html") == [{"lang": "en"}]
+    assert len(page.all("h1")) == 1
+    identifiers = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(identifiers) == len(set(identifiers))
+    for link in page.all("a"):
+        assert link["href"].removeprefix("#") in identifiers
+    for _, attributes in page.elements:
+        for name in attributes.get("aria-labelledby", "").split():
+            assert name in identifiers
+    assert all(image["alt"] for image in page.all("img"))
+    assert all(head.get("scope") in ("col", "row") for head in page.all("th"))
+    assert len(page.all("caption")) == len(page.all("table")) >= 10
+    charts = [attributes for attributes in page.all("svg") if attributes.get("class") == "chart"]
+    assert charts
+    assert all(chart["role"] == "img" and chart["aria-label"] for chart in charts)
+    levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch("h[1-6]", tag)]
+    assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
+
+
+def test_page_answers_the_four_questions(page: Page) -> None:
+    for text in ("Are the generated anomalies good?", "Do they help the detector?", "Against what?"):
+        assert text in page.text
+    assert "Can it be believed?" in page.text
+    assert "Yes: the generated images helped, in every seed." in page.text
+    assert "augmented exemplars alone" in page.text
+    assert "No test image is byte for byte a training image." in page.text
+
+
+def test_gallery_shows_real_beside_generated_with_provenance(page: Page) -> None:
+    sections = [section for section in page.all("section") if section.get("class") == "kind"]
+    kinds = {(section["data-product"], section["data-type"]) for section in sections}
+    assert kinds == {(p, t) for p, types in TYPES.items() for t in [*types, "anomaly"]}
+    assert {g["data-source"] for g in page.all("div") if g.get("class") == "group"} == {
+        "real", "cadiff", "exemplars", "perlin",
+    }  # fmt: skip
+    rows = [json.loads(button["data-row"]) for button in page.all("button") if "data-row" in button]
+    generated = [row for row in rows if row.get("method") == "cadiff"]
+    assert generated[0]["prompt"] == "a photo of a <fabric> with hole & more"
+    assert set(generated[0]) >= set(GENERATED_SCHEMA.names)
+    assert any(row.get("role") == "exemplar" for row in rows)
+
+
+def test_files_beside_the_page(report: Path) -> None:
+    joined = read_table(report / "metrics.parquet", METRIC_SCHEMA).to_pandas()
+    assert len(joined) == 2 * len(LEVEL) * 3 * 9
+    values = read_json(report / "metrics.json")
+    assert set(values) == set(LEVEL)
+    own = joined[(joined["method"] == "cadiff") & (joined["metric"] == "pro")]
+    assert values["cadiff"]["pro"] == pytest.approx(own["value"].mean())
+    assert not any("/" in metric for metric in values["cadiff"])
+    summary = (report / "summary.md").read_text()
+    assert "| cadiff – CADiff images |" in summary
+    assert "Protocol: strict" in summary
+    assert (report / "paper.csv").read_text().startswith("table,metric,method,product,value\n")
+
+
+def test_same_artefacts_give_the_same_bytes(artefacts_root: Path, tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        write_report(small_params(), artefacts_root, tmp_path / folder)
+    names = sorted(path.name for path in (tmp_path / "one").iterdir())
+    assert names == ["index.html", "metrics.json", "metrics.parquet", "paper.csv", "summary.md"]
+    for name in names:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
+
+
+def test_absent_artefact_is_an_error_that_names_it(tmp_path: Path) -> None:
+    line = r"evaluated/cadiff/fabric/metrics.parquet: expected this file, but it is not there. Run the stage"
+    with pytest.raises(CADiffError, match=line):
+        write_report(make_params(), tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def copy(root: Path, to: Path) -> None:
+    """The same files under another root as hard links, which writing through cadiff.storage parts."""
+    shutil.copytree(root, to, copy_function=lambda a, b: Path(b).hardlink_to(a))
+
+
+@pytest.mark.parametrize("gone", [
+    "data/made/samples/fabric.parquet", "data/made/generated/cadiff/fabric/hole.parquet",
+    "data/made/evaluated/exemplars/fabric/scored.parquet", "data/made/generator/fabric/curve.parquet",
+    "data/made/detectors/exemplars/fabric/curve-0.parquet", "data/made/demo/fabric/hole/exemplar-00.png",
+])  # fmt: skip
+def test_each_absent_artefact_is_named(gone: str, artefacts_root: Path, tmp_path: Path) -> None:
+    copy(artefacts_root, tmp_path / "root")
+    (tmp_path / "root" / gone).unlink()
+    with pytest.raises(CADiffError, match=re.escape(gone)):
+        write_report(small_params(), tmp_path / "root", tmp_path / "out")
+
+
+def test_partial_report_says_what_is_absent(artefacts_root: Path, tmp_path: Path) -> None:
+    copy(artefacts_root, tmp_path / "root")
+    for gone in ("evaluated/exemplars", "generated/cadiff/fabric", "generator"):
+        shutil.rmtree(tmp_path / "root/data/made" / gone)
+    write_report(small_params(), tmp_path / "root", tmp_path / "out", partial=True)
+    page = Page((tmp_path / "out/index.html").read_text())
+    assert "This report is partial" in page.text
+    assert "data/made/generated/cadiff/fabric/hole.parquet" in page.text
+    assert "Not compared: Pixel AP was not measured for both cadiff and exemplars." in page.text
+    assert "generated/cadiff/fabric/stain.parquet" in (tmp_path / "out/summary.md").read_text()
+
+
+def test_partial_report_of_nothing(tmp_path: Path) -> None:
+    write_report(make_params(), tmp_path, tmp_path / "out", partial=True)
+    page = Page((tmp_path / "out/index.html").read_text())
+    assert "No claim is made." in page.text
+    assert read_json(tmp_path / "out/metrics.json") == {}
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda rows: rows + rows[:1], "expected one row per metric and seed"),
+    (lambda rows: [{**row, "product": "other"} for row in rows], "expected rows of .* only"),
+])  # fmt: skip
+def test_metrics_that_do_not_belong_are_refused(
+    change: Callable[[list], list], message: str, artefacts_root: Path, tmp_path: Path
+) -> None:
+    copy(artefacts_root, tmp_path / "root")
+    path = tmp_path / "root/data/made/evaluated/cadiff/fabric/metrics.parquet"
+    table = read_table(path)
+    write_table(path, type(table).from_pylist(change(table.to_pylist()), schema=METRIC_SCHEMA))
+    with pytest.raises(CADiffError, match="evaluated/cadiff/fabric/metrics.parquet: " + message):
+        write_report(make_params(), tmp_path / "root", tmp_path / "out", partial=True)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on PATH")
+def test_browser_runs_the_page(report: Path, tmp_path: Path) -> None:
+    wanted = "product=fabric&type=hole&source=cadiff&from=1.0&to=1.2"
+    address = f"{(report / 'index.html').as_uri()}#show:{wanted}"
+    # --no-sandbox: containers and CI seldom allow Chromium's own; the page is ours.
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+             "--enable-logging=stderr", "--disable-background-networking", "--disable-component-update",
+             "--disable-sync", f"--user-data-dir={tmp_path}", "--dump-dom"]  # fmt: skip
+    done = subprocess.run([str(CHROMIUM), *flags, address], capture_output=True, text=True, timeout=60)
+    assert "CONSOLE" not in done.stderr
+    dom = Page(done.stdout)
+    cards = [figure for figure in dom.all("figure") if "data-w" in figure]
+    shown = [figure for figure in cards if "hidden" not in figure and figure["data-w"]]
+    sections = [section for section in dom.all("section") if section.get("class") == "kind"]
+    kinds = [section for section in sections if "hidden" not in section]
+    assert [(kind["data-product"], kind["data-type"]) for kind in kinds] == [("fabric", "hole")]
+    count = re.search(r"(\d+) of (\d+) pictures", dom.text)
+    assert count is not None
+    assert 0 < int(count[1]) < 24
+    strips = 4 * 7
+    assert len(shown) == int(count[1]) + strips
+    assert "hidden" not in dom.all("form")[0]
+    assert any(head.get("class") == "number" for head in dom.all("th"))

@@ -1,0 +1,117 @@
+"""Outlines, choices of pictures, anomaly maps and charts."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import re
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from matplotlib.figure import Figure
+from reporting_artefacts import make_params
+from skimage.draw import polygon2mask
+
+from cadiff.records import GENERATED_SCHEMA, GeneratedRow, from_table
+from cadiff.reporting import figures
+from cadiff.reporting.artefacts import Artefacts
+from cadiff.reporting.gallery import data_uri, heat, map_rows, outline, spread_out
+from cadiff.storage import decode_image, read_table
+
+
+def corners(path: str) -> np.ndarray:
+    return np.array([[float(n) for n in point.split()] for point in re.split("[MLZ]", path) if point])
+
+
+@pytest.mark.parametrize("place", [(slice(20, 30), slice(10, 40)), (slice(0, 8), slice(50, 64))])
+def test_outline_encloses_exactly_the_mask(place: tuple[slice, slice]) -> None:
+    mask = np.zeros((64, 64), np.uint8)
+    mask[place] = 255
+    xy = corners(outline(mask))
+    assert xy.min() >= 0
+    assert xy.max() <= 64
+    # Pixel centres inside the polygon are the mask again; +0.5 because polygon2mask samples at integers.
+    assert (polygon2mask((64, 64), xy[:, ::-1] - 0.5) == (mask > 0)).mean() > 0.995
+
+
+def test_outline_of_nothing_is_empty() -> None:
+    assert outline(np.zeros((16, 16), np.uint8)) == ""
+
+
+def test_small_images_are_inlined_exactly_and_large_ones_as_thumbnails() -> None:
+    rng = np.random.default_rng(0)
+    for side, shown in ((64, 64), (512, 128)):
+        pixels = rng.integers(0, 256, (side, side, 3), dtype=np.uint8)
+        png = base64.b64decode(data_uri(pixels).removeprefix("data:image/png;base64,"))
+        decoded = decode_image(png, "RGB")
+        assert decoded.shape == (shown, shown, 3)
+        if side == shown:
+            np.testing.assert_array_equal(decoded, pixels)
+
+
+def test_choice_spans_the_intensities(artefacts_root: Path) -> None:
+    path = artefacts_root / "data/made/generated/cadiff/fabric/hole.parquet"
+    rows = from_table(read_table(path, GENERATED_SCHEMA), GeneratedRow)
+    chosen = [row.intensity for row in spread_out(rows, 5)]
+    every = sorted(row.intensity for row in rows)
+    assert chosen == sorted(chosen)
+    assert (chosen[0], chosen[-1], len(chosen)) == (every[0], every[-1], 5)
+    without = [dataclasses.replace(row, intensity=None) for row in rows]
+    assert [row.sample_id for row in spread_out(without[::-1], 99)] == [row.sample_id for row in rows]
+
+
+def test_maps_are_ranked_and_show_every_method(artefacts_root: Path) -> None:
+    rows = map_rows(Artefacts(make_params(), artefacts_root), "metal_plate")
+    assert [row.title for row in rows] == ["best", "median", "worst", "most suspected good image"]
+    methods = ["cadiff", "exemplars", "both", "perlin"]
+    assert [[method for method, _, _ in row.maps] for row in rows] == [methods] * 4
+    aps = [row.maps[0][2] for row in rows[:3]]
+    assert aps == sorted(aps, reverse=True)
+    assert rows[3].maps[0][2] is None
+    assert rows[3].picture.anomaly_type == "good"
+
+
+def test_heat_runs_from_dark_to_bright() -> None:
+    colours = heat(np.array([[0, 128, 255]], np.uint8)).astype(int).sum(axis=-1)[0]
+    assert colours[0] < colours[1] < colours[2]
+
+
+def test_svg_takes_the_pages_colours_and_names_no_host() -> None:
+    texts = []
+    for _ in range(2):
+        figure = Figure()
+        axes = figure.add_subplot()
+        axes.plot([0, 1], [0, 1], color=figures.SERIES[0])
+        axes.set_title("a < b & $x$", color=figures.INK)
+        texts.append(str(figures.svg(figure, "one", 'said "so"')))
+    text = texts[0]
+    assert texts[0] == texts[1]
+    assert "http" not in text
+    assert "var(--s0)" in text
+    assert "currentColor" in text
+    assert "a &lt; b &amp; $x$" in text
+    assert 'aria-label="said &#34;so&#34;"' in text
+    identifiers = re.findall(r' id="([^"]*)"', text)
+    assert all(name.startswith("one-") for name in identifiers)
+    assert set(re.findall(r'(?:url\(|href=")#([^")]*)', text)) <= set(identifiers)
+
+
+def test_curves_have_one_label_per_method_and_none_when_empty() -> None:
+    values = [1 / (i + 1) for i in range(500)]
+    table = pa.table({"step": list(range(500)), "name": ["loss"] * 500, "value": values})
+    text = str(figures.curves({"cadiff": [table, table], "perlin": [table]}, "c", "fabric"))
+    assert text.count(">cadiff<") == 1
+    assert "var(--s1)" in text
+    assert figures.curves({"": [table.slice(0, 0)]}, "c", "fabric") is None
+
+
+def test_thinned_curve_keeps_its_mean() -> None:
+    count = 4 * figures.POINTS
+    values = np.random.default_rng(0).uniform(size=count)
+    table = pa.table({"step": list(range(count)), "name": ["loss"] * count, "value": values})
+    steps, thinned = figures._thinned(table, "loss")
+    assert len(steps) == figures.POINTS
+    assert steps[0] == 1.5
+    assert thinned.mean() == pytest.approx(values.mean())

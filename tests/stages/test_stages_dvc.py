@@ -1,0 +1,54 @@
+"""The graph for real: `dvc repro` on a tiny data set, what a change reruns, and what `verify` finds."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cadiff.cli import main as cadiff
+
+STAGES_OF_TRAY = {"masks@tray", "synthesize@tray-exemplars", "detect-synthesized@tray-exemplars"}
+
+
+def dvc(*arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", *arguments], capture_output=True, text=True, check=False, timeout=80
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def ran(output: str) -> set[str]:
+    return {line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")}
+
+
+def code_of(*call: str) -> int | str | None:
+    with pytest.raises(SystemExit) as ended:
+        cadiff(list(call))
+    return ended.value.code
+
+
+@pytest.mark.slow
+def test_repro_reruns_one_product_and_verify_finds_what_changed(
+    repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    everything = ran(dvc("repro"))
+    assert {"samples@plate", "report", *STAGES_OF_TRAY} <= everything
+    assert Path("reports/index.html").is_file()
+    assert ran(dvc("repro")) == set()
+
+    text = Path("params.yaml").read_text()
+    Path("params.yaml").write_text(text.replace("samples_per_epoch: 8", "samples_per_epoch: 12"))
+    assert ran(dvc("repro")) <= {*STAGES_OF_TRAY, "report"}
+    assert code_of("verify") == 0
+    assert "artefacts verify" in capsys.readouterr().out
+
+    shard = next(Path("data/made/generated/exemplars/plate").glob("*.parquet"))
+    shard.write_bytes(shard.read_bytes()[:-7])
+    Path("data/made/masks/tray.parquet").unlink()
+    assert code_of("verify") == 1
+    found = capsys.readouterr()
+    assert "data/made/generated/exemplars/plate: has other content than dvc.lock says" in found.out
+    assert "data/made/masks/tray.parquet: is missing" in found.out
+    assert "dvc.lock: 2 of" in found.err
