@@ -32,7 +32,7 @@ def devices(wanted: str) -> list[tuple[str, str]]:
     """Each device with its memory and the precisions that it computes in natively."""
     import torch
 
-    from cadiff.backbone import pick_device
+    from cadiff.devices import pick_device
 
     found = [("device cpu", f"{torch.get_num_threads()} threads; float32, bfloat16")]
     for index in range(torch.cuda.device_count()):

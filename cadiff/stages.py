@@ -205,10 +205,14 @@ def synthesize(run: Run) -> None:
 def detect(run: Run) -> None:
     """Trains and scores one detector per seed."""
     from cadiff.detection import score, train_detector
+    from cadiff.metrics.generated import score_generated
 
     sources = run.sources
     work = run.work(*sources)
     metrics: list[MetricRow] = []
+    for source in sources:  # a union's images are its parts', scored there
+        if source.parent.name == run.method:
+            metrics += score_generated(run.params, run.method, run.product, run.samples, source)
     scored: list[ScoredRow] = []
     for seed in run.params.detector.seeds:
         train_detector(run.params, run.method, run.product, sources, run.samples, seed, run.detector, work)

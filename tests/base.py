@@ -6,6 +6,8 @@ from pathlib import Path
 
 import cadiff  # noqa: F401  (makes torchvision importable before diffusers asks for it)
 
+# isort: split
+
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 

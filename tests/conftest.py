@@ -44,6 +44,6 @@ def nut_samples(drawn_root: Path) -> list[SampleRow]:
     return read_samples(DatasetParams(name="demo", layout="demo", root=str(drawn_root)), "nut")
 
 
-@pytest.fixture()
+@pytest.fixture
 def small_params(tiny_base: Path) -> Params:
     return Params(**SMALL, base={"path": str(tiny_base), "size": 64, "device": "cpu"}).for_product("nut")

@@ -89,7 +89,7 @@ class CrossAttentionTap:
         self.clear()
 
 
-def token_map(maps: Maps, positions: Float[Tensor, "b"] | Tensor) -> Float[Tensor, "b cells"]:
+def token_map(maps: Maps, positions: Float[Tensor, b] | Tensor) -> Float[Tensor, "b cells"]:
     """A layer's map of one token per image: mean over heads of the column at ``positions`` (b integers)."""
     index = positions.view(-1, 1, 1).expand(-1, maps.shape[2], 1)
     return maps.mean(1).gather(2, index)[..., 0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderTiny, DDPMScheduler, UNet2DConditionModel
@@ -14,11 +14,12 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
+from cadiff.devices import pick_device
 from cadiff.errors import CADiffError, UsageError
 from cadiff.params import BaseParams
 from cadiff.storage import digest, read_json, sha256_file
 
-Autoencoder = AutoencoderKL | AutoencoderTiny | AutoencoderDC
+Autoencoder: TypeAlias = AutoencoderKL | AutoencoderTiny | AutoencoderDC
 EMBEDDED = Path(__file__).parent / "embedded"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -102,22 +103,6 @@ class Backbone:
         return self
 
 
-def pick_device(name: str) -> torch.device:
-    """``auto`` is the first accelerator, else the CPU.
-
-    Raises:
-        UsageError: if the named device is not on this machine.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"base.device: {name!r} cannot be used here ({str(error).splitlines()[0]})") from None
-    return device
-
-
 def _vae_class(path: str, variant: str | None) -> type[AutoencoderKL] | type[AutoencoderTiny] | type[AutoencoderDC]:
     config = AutoencoderKL.load_config(path, subfolder="vae")
     classes: dict[str, Any] = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny, "AutoencoderDC": AutoencoderDC}
@@ -132,8 +117,10 @@ def weights_digest(path: str) -> str:
     root = Path(path)
     if not root.is_dir():
         return digest({"hub": path})
-    files = sorted(f for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler") for f in (root / part).rglob("*") if f.is_file())
-    return digest({f.relative_to(root).as_posix(): _file_digest(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files})
+    parts = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+    files = sorted(file for part in parts for file in (root / part).rglob("*") if file.is_file())
+    stamps = [(file, file.stat()) for file in files]
+    return digest({f.relative_to(root).as_posix(): _file_digest(str(f), s.st_size, s.st_mtime_ns) for f, s in stamps})
 
 
 @functools.cache
@@ -157,7 +144,9 @@ def load_backbone(params: BaseParams) -> Backbone:
     try:
         unet = UNet2DConditionModel.from_pretrained(path, subfolder="unet", **options)
         vae = _vae_class(path, params.variant).from_pretrained(path, subfolder="vae", **options)
-        text = CLIPTextModel.from_pretrained(path, subfolder="text_encoder", dtype=torch.float32, use_safetensors=True, variant=params.variant)
+        text = CLIPTextModel.from_pretrained(
+            path, subfolder="text_encoder", dtype=torch.float32, use_safetensors=True, variant=params.variant
+        )
         tokenizer = CLIPTokenizer.from_pretrained(path, subfolder="tokenizer")
         schedule = DDPMScheduler.from_pretrained(path, subfolder="scheduler")
     except OSError as error:

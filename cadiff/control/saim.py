@@ -34,9 +34,10 @@ class InteractionBlock(nn.Module):
         self.heads, self.positions = heads, positions
         self.norm_main, self.norm_control = nn.RMSNorm(channels, eps=1e-6), nn.RMSNorm(channels, eps=1e-6)
         self.to_q, self.to_k, self.to_v = (nn.Linear(channels, channels, bias=False) for _ in range(3))
-        self.mlp = nn.Sequential(nn.Linear(channels, channels), nn.SiLU(), nn.Linear(channels, channels))
-        nn.init.zeros_(self.mlp[2].weight)
-        nn.init.zeros_(self.mlp[2].bias)
+        last = nn.Linear(channels, channels)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.mlp = nn.Sequential(nn.Linear(channels, channels), nn.SiLU(), last)
 
     def forward(self, y: Float[Tensor, "b c h w"], y_c: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """MLP(y_a), which is what is added to y."""

@@ -25,7 +25,7 @@ def draw_product(params: DrawParams, product: str, seed: int, out: Path) -> None
     """
     if product not in DEMO:
         raise UsageError(f"draw.products: expected some of {', '.join(PRODUCTS)}, found {product!r}")
-    counts = {("train", None): params.normals, ("test", None): params.test_good}
+    counts: dict[tuple[str, str | None], int] = {("train", None): params.normals, ("test", None): params.test_good}
     counts |= {("test", kind): params.anomalies_per_type for kind in DEMO[product].kinds}
     bar = Progress(f"draw {product}", sum(counts.values()))
     for (split, kind), count in counts.items():

@@ -12,7 +12,8 @@ from jaxtyping import Bool, Float
 
 from cadiff.data.images import load_samples, to_tensor
 from cadiff.detection.training import identity
-from cadiff.detection.unet import UNet, anomaly_map, check_side, pick_device, place
+from cadiff.detection.unet import UNet, anomaly_map, check_side, place
+from cadiff.devices import pick_device
 from cadiff.errors import CADiffError
 from cadiff.metrics.ranking import auroc, average_precision, f1_max, pro
 from cadiff.params import Params

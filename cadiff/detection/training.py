@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from cadiff.checkpoint import load_training, save_training
 from cadiff.detection.batches import TrainingData, load_training_data, training_batch
 from cadiff.detection.losses import focal_loss
-from cadiff.detection.unet import UNet, check_side, pick_device, place
+from cadiff.detection.unet import UNet, check_side, place
+from cadiff.devices import pick_device
 from cadiff.errors import CADiffError, UsageError
 from cadiff.params import DetectorParams, Params
 from cadiff.progress import Progress

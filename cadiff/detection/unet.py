@@ -56,23 +56,6 @@ def check_side(size: int) -> None:
         )
 
 
-def pick_device(name: str) -> torch.device:
-    """``auto`` is CUDA where there is one, else the CPU; any other name is torch's own.
-
-    Raises:
-        UsageError: if the device is not on this machine.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(
-            f"base.device: expected auto or a device that is here, found {name!r} "
-            f"({str(error).splitlines()[0]})."
-        ) from None
-
-
 def place(model: UNet, device: torch.device) -> UNet:
     """The model on the device, in the memory layout that its convolutions are fastest in."""
     model.to(device)

@@ -77,7 +77,7 @@ def draw_rows(
                 steps=params.generate.steps, guidance_scale=params.generate.guidance_scale,
                 focus_step=min(begun) if begun else None, base_digest=generator.backbone.digest,
                 generator_digest=generator.digest, params_digest=params.digest_of(*DIGESTED), image_sha256=sha256_bytes(image),
-            )  # fmt: skip
+            )
         )
     return rows
 
@@ -123,4 +123,4 @@ def _good_row(backbone: Backbone, params: Params, product: str, row: SampleRow, 
         mask={"bytes": mask, "path": f"{row.sample_id}_mask.png"}, mask_source="none", prompt=None, intensity=None,
         seed=params.seed, steps=None, guidance_scale=None, focus_step=None, base_digest=backbone.digest,
         generator_digest=None, params_digest=params.digest_of(*DIGESTED), image_sha256=sha256_bytes(image),
-    )  # fmt: skip
+    )

@@ -88,7 +88,9 @@ def draw_view(exemplars: Exemplars, tokens: LearnedTokens, backbone: Backbone, p
             image = exemplars.normals[int(torch.randint(0, len(exemplars.normals), (1,), generator=generator))]
             said = []
         prompt = tokens.prompt(backbone, said, int(torch.randint(0, 1 << 30, (1,), generator=generator)))
-        images.append(image), masks.append(mask), prompts.append(prompt)
+        images.append(image)
+        masks.append(mask)
+        prompts.append(prompt)
         anomaly = mask[0] if said else torch.zeros_like(mask[0])
         own = {CONTEXT: ~anomaly, kind: anomaly}
         concept_masks.append(torch.stack([own.get(c, torch.zeros_like(anomaly)) for c in tokens.concepts]))

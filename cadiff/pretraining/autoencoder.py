@@ -48,7 +48,7 @@ def build_autoencoder(patches: Float[Tensor, "n 48"], latent_channels: int = LAT
 def _start_linear(model: AutoencoderDC, patches: Float[Tensor, "n 48"], channels: int) -> None:
     for name, parameter in model.named_parameters():
         if ".norm." in name or name.endswith("norm.weight"):
-            parameter.fill_(0.0 if name.endswith("bias") else 0.0)
+            parameter.zero_()
     # 3 colours as 7 features, without loss. The eighth is a large constant: beside it the decoder's last RMS norm
     # divides by almost the same number everywhere, and its ReLU is passed by an offset; so both start as linear.
     lift = torch.cat([torch.linalg.qr(torch.randn(7, 3))[0], torch.zeros(1, 3)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,8 +48,6 @@ def build_tokenizer() -> CLIPTokenizer:
         vocab_size=4000, min_frequency=1, end_of_word_suffix="</w>", initial_alphabet=letters, show_progress=False
     )
     bpe.train_from_iterator([*words, *letters], trainer)
-    import json
-
     state = json.loads(bpe.to_str())["model"]
     tokens = sorted(set(state["vocab"]) | set(letters) | {f"{letter}</w>" for letter in letters})
     vocab = {token: index for index, token in enumerate([*tokens, "<|startoftext|>", "<|endoftext|>"])}
@@ -62,7 +61,7 @@ def build_text_encoder(tokenizer: CLIPTokenizer, width: int = 128) -> CLIPTextMo
             vocab_size=len(tokenizer), hidden_size=width, intermediate_size=4 * width, num_hidden_layers=3,
             num_attention_heads=4, max_position_embeddings=PROMPT_LENGTH, projection_dim=width,
             bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
-        )  # fmt: skip
+        )
     )
 
 
@@ -103,7 +102,9 @@ def caption(stream: Stream, chosen: np.ndarray, rng: np.random.Generator, tokeni
             text = str(rng.choice(TEMPLATES)).format(product=product, defect=defect)
         else:
             text = str(rng.choice(NORMAL_TEMPLATES)).format(product=product)
-        texts.append(text), products.append(product), defects.append(defect)
+        texts.append(text)
+        products.append(product)
+        defects.append(defect)
     ids = tokenizer(texts, padding="max_length", max_length=PROMPT_LENGTH, return_tensors="pt").input_ids
     return Captioned(ids, _last_word(ids, products, tokenizer), _last_word(ids, defects, tokenizer))
 

@@ -63,7 +63,7 @@ class LearnedTokens(nn.Module):
         return list(ids)
 
     @staticmethod
-    def _initial(backbone: Backbone, word: str) -> Float[Tensor, "d"]:
+    def _initial(backbone: Backbone, word: str) -> Float[Tensor, d]:
         ids = backbone.tokenizer(word, add_special_tokens=False).input_ids
         if not ids or backbone.tokenizer.unk_token_id in ids:
             raise UsageError(f"prompt.initial_word: {word!r} is not in this base's vocabulary")

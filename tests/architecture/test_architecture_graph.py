@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 PRESETS = sorted((ROOT / "presets").glob("*.yaml"))
 # What all stages share: contracts, files and messages.
-NAMES = ("errors", "seeds", "storage", "records", "params", "progress", "checkpoint", "_torchvision")
+NAMES = ("errors", "seeds", "storage", "records", "params", "progress", "checkpoint", "devices", "_torchvision")
 FOUNDATION = {"cadiff", *(f"cadiff.{name}" for name in NAMES)}
 
 

@@ -24,7 +24,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("run")
 
 
-@pytest.fixture()
+@pytest.fixture
 def trained(folders: Path, small_params: Params, nut_samples: list[SampleRow]) -> Path:
     if not (folders / "generator" / "generator.json").exists():
         adapt_base(small_params, "nut", nut_samples, folders / "adapted", folders / "work-a")
@@ -98,20 +98,27 @@ def test_shards_carry_provenance_and_come_back_identical(
     assert sha256_folder(tmp_path / "out") == first
 
 
-def test_what_is_kept_outside_the_mask_is_the_normal_and_w_acts_inside(trained: Path, small_params: Params) -> None:
+def test_outside_the_mask_the_normal_is_kept(trained: Path, small_params: Params) -> None:
     generator = load_generator(small_params, "nut", trained / "adapted", trained / "generator")
-    mask = torch.zeros(1, 64, 64, dtype=torch.bool)
-    mask[:, :16, :16] = True
     background = generator.backbone.encode(torch.rand(1, 3, 64, 64) * 2 - 1)[0]
     prompt = generator.tokens.prompt(generator.backbone, ["rust"], 0)
-    params = small_params.generate.model_copy(update={"dilate": 0})
-    images = [
-        sample(generator, [Request(prompt, ("rust",), mask, (w,), 1, background)], params, small_params.intensity)[0]
-        for w in (1.0, 2.0)
-    ]
-    kept = generator.backbone.decode(background[None])
-    assert torch.allclose(images[0][..., 48:, 48:], kept[..., 48:, 48:], atol=0.05)
-    assert not torch.equal(images[0], images[1])
+    nowhere = Request(prompt, ("rust",), torch.zeros(1, 64, 64, dtype=torch.bool), (1.0,), 1, background)
+    image, _ = sample(generator, [nowhere], small_params.generate, small_params.intensity)
+    assert torch.allclose(image, generator.backbone.decode(background[None]), atol=1e-4)
+
+
+def test_intensity_changes_the_image_and_one_is_neutral(trained: Path, small_params: Params) -> None:
+    generator = load_generator(small_params, "nut", trained / "adapted", trained / "generator")
+    mask = torch.zeros(1, 64, 64, dtype=torch.bool)
+    mask[:, :32, :32] = True
+    prompt = generator.tokens.prompt(generator.backbone, ["rust"], 0)
+    off = small_params.intensity.model_copy(update={"threshold": 9.0})  # never reached: no re-weighting at all
+
+    def drawn(w: float, intensity: object) -> torch.Tensor:
+        return sample(generator, [Request(prompt, ("rust",), mask, (w,), 1)], small_params.generate, intensity)[0]  # type: ignore[arg-type]
+
+    assert torch.equal(drawn(1.0, small_params.intensity), drawn(2.0, off))
+    assert not torch.equal(drawn(1.0, small_params.intensity), drawn(2.0, small_params.intensity))
 
 
 def test_an_image_depends_on_its_own_request_alone(trained: Path, small_params: Params) -> None:

@@ -6,6 +6,7 @@ Within one kind the shape, size, contrast and place vary, and some are faint.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 from scipy import ndimage
@@ -46,7 +47,7 @@ def walk(scene: Scene, rng: np.random.Generator, length: float, bend: float, at:
 
 def near(scene: Scene, path: np.ndarray) -> Field:
     """The distance of every pixel to a path, in half sides."""
-    dense = np.concatenate([np.linspace(a, b, 6, endpoint=False) for a, b in zip(path[:-1], path[1:], strict=True)])
+    dense = np.concatenate([np.linspace(a, b, 6, endpoint=False) for a, b in pairwise(path)])
     cells = np.round((dense + 1) / 2 * scene.side - 0.5).astype(int)
     cells = cells[((cells >= 0) & (cells < scene.side)).all(1)]
     if len(cells) == 0:

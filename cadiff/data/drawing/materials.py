@@ -36,7 +36,8 @@ class Style:
             metal = material in ("metal", "steel")
             colour = str(rng.choice(["grey", "grey", "white", "yellow"] if metal else list(COLOURS)))
         tint = np.clip(np.array(COLOURS[colour]) + rng.normal(0, 0.04, 3), 0.04, 0.95)
-        return cls(material, colour, tuple(map(float, tint)), float(rng.uniform(0.75, 1.35)), float(rng.uniform(0, np.pi)))
+        red, green, blue = map(float, tint)
+        return cls(material, colour, (red, green, blue), float(rng.uniform(0.75, 1.35)), float(rng.uniform(0, np.pi)))
 
 
 @dataclass
@@ -150,8 +151,7 @@ def _photographed() -> tuple[Field, ...]:
 def _rough(rng: np.random.Generator, side: int, style: Style) -> Surface:
     source = _photographed()[int(rng.integers(3))]
     source = np.rot90(source, int(rng.integers(4)))
-    scale = 256 // side if side <= 128 else 1
-    top, left = rng.integers(0, 256 - side * min(scale, 1) + 1, 2)
+    top, left = rng.integers(0, 256 - side + 1, 2)
     piece = source[top : top + side, left : left + side]
     return Surface(_tinted(side, style, 0.16 * piece), 0.008 * piece, np.full((side, side), 0.1, np.float32))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -124,7 +125,8 @@ def array(words: str, body: Style, ground: Style, proportions: np.ndarray) -> Pr
 
 def random_product(rng: np.random.Generator) -> Product:
     """A product that nobody makes: material, colour, shape, proportions and bench drawn at random."""
-    body, ground = Style.drawn(rng), Style.drawn(rng, str(rng.choice(["plastic", "rubber", "steel", "cardboard", "stone", "fabric", "wood"])))
+    benches = ["plastic", "rubber", "steel", "cardboard", "stone", "fabric", "wood"]
+    body, ground = Style.drawn(rng), Style.drawn(rng, str(rng.choice(benches)))
     kind, proportions = rng.random(), rng.random(4)
     if kind < 0.35:
         return texture(f"{body.colour} {body.material} surface", body)
@@ -214,7 +216,7 @@ def _connector() -> Product:
 
     def build_with(rng: np.random.Generator, side: int) -> Scene:
         scene, pose = body(rng, side)
-        bare = Scene(scene.albedo.copy(), scene.height.copy(), scene.gloss.copy(), scene.silhouette.copy(), scene.defect.copy())
+        bare = copy.deepcopy(scene)
         for column, row in _PINS:
             _put_pin(scene, rng, _pin_at(scene, pose, column, row))
         scene.__dict__["bare"], scene.__dict__["pose"] = bare, pose  # what the logical defects take away or move

@@ -21,7 +21,7 @@ def box(x: Field, y: Field, half_width: float, half_height: float, corner: float
     return np.hypot(np.maximum(dx, 0), np.maximum(dy, 0)) + np.minimum(np.maximum(dx, dy), 0) - corner
 
 
-def capsule(x: Field, y: Field, half_length: float = 0.42, radius: float = 0.26) -> Field:
+def capsule(x: Field, y: Field, half_length: float = 0.42, radius: float | Field = 0.26) -> Field:
     return np.hypot(np.abs(x) - np.minimum(np.abs(x), half_length), y) - radius
 
 

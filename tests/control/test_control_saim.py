@@ -1,0 +1,105 @@
+"""SSC: the identity at the start, the hooks against diffusers' own residuals, Eq. 9-10 against plain torch."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from cadiff.backbone import Backbone, load_backbone
+from cadiff.control import SelfAdaptiveInteraction, SpatialControl
+from cadiff.control.saim import InteractionBlock, grid_positions
+from cadiff.control.spatial import joined, skip_channels
+from cadiff.errors import CADiffError
+from cadiff.params import BaseParams, ControlParams
+
+
+@pytest.fixture(scope="module")
+def backbone(tiny_base: Path) -> Backbone:
+    return load_backbone(BaseParams(path=str(tiny_base), device="cpu"))
+
+
+def inputs(backbone: Backbone) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    torch.manual_seed(0)
+    text = backbone.encode_text(backbone.tokenize(["a photo of a part"] * 2))
+    return torch.randn(2, 4, 8, 8), torch.tensor([10, 900]), text, (torch.rand(2, 1, 64, 64) > 0.5).float()
+
+
+@pytest.mark.parametrize("interaction", ["none", "literal", "residual"])
+def test_control_starts_as_the_identity(backbone: Backbone, interaction: str) -> None:
+    latents, t, text, mask = inputs(backbone)
+    control = SpatialControl.copied_from(backbone, ControlParams(interaction=interaction, heads=2))
+    with torch.no_grad():
+        assert torch.allclose(control.denoise(backbone.unet, latents, t, text, mask), backbone.unet(latents, t, text).sample, atol=1e-5)
+
+
+def test_plain_control_equals_diffusers_own_residuals(backbone: Backbone) -> None:
+    latents, t, text, mask = inputs(backbone)
+    control = SpatialControl.copied_from(backbone, ControlParams(interaction="none"))
+    with torch.no_grad():
+        for parameter in control.controlnet.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+        down, mid = control.controlnet(latents, t, text, mask, return_dict=False)
+        expected = backbone.unet(
+            latents, t, text, down_block_additional_residuals=down, mid_block_additional_residual=mid
+        ).sample
+        found = control.denoise(backbone.unet, latents, t, text, mask)
+    assert torch.allclose(found, expected, atol=1e-5)
+    assert not torch.allclose(found, backbone.unet(latents, t, text).sample, atol=1e-2)
+
+
+def test_a_block_computes_equation_9_and_10() -> None:
+    torch.manual_seed(0)
+    block = InteractionBlock(8, heads=2, positions=True)
+    torch.nn.init.normal_(block.mlp[2].weight)
+    y, y_c = torch.randn(1, 8, 2, 3), torch.randn(1, 8, 2, 3)
+
+    def rms(x: torch.Tensor) -> torch.Tensor:
+        return x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt()
+
+    place = grid_positions(2, 3, 8)
+    main, side = rms(y[0].flatten(1).T), rms(y_c[0].flatten(1).T)
+    q, k, v = block.to_q(main + place), block.to_k(side + place), block.to_v(side)
+    heads = [torch.softmax(q[:, s] @ k[:, s].T / math.sqrt(4), -1) @ v[:, s] for s in (slice(0, 4), slice(4, 8))]
+    expected = block.mlp(torch.cat(heads, -1)).T.reshape(1, 8, 2, 3)
+    assert torch.allclose(block(y, y_c), expected, atol=1e-5)
+
+
+def test_positions_tell_every_cell_apart() -> None:
+    place = grid_positions(6, 5, 16)
+    distances = torch.cdist(place, place) + torch.eye(30) * 9
+    assert distances.min() > 0.1
+
+
+def test_there_is_one_block_per_skip_and_one_for_the_mid_block(backbone: Backbone) -> None:
+    control = SpatialControl.copied_from(backbone, ControlParams(heads=2))
+    features = control.features(*inputs(backbone))
+    assert [f.shape[1] for f in features] == list(skip_channels(control.controlnet))
+    assert len(control.saim.blocks) == len(features)
+
+
+def test_a_saved_control_is_the_same_control(backbone: Backbone, tmp_path: Path) -> None:
+    latents, t, text, mask = inputs(backbone)
+    control = SpatialControl.copied_from(backbone, ControlParams(heads=2))
+    with torch.no_grad():
+        for parameter in control.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    control.save(tmp_path)
+    again = SpatialControl.load(tmp_path, backbone)
+    with torch.no_grad():
+        assert torch.equal(
+            control.denoise(backbone.unet, latents, t, text, mask), again.denoise(backbone.unet, latents, t, text, mask)
+        )
+    with pytest.raises(CADiffError, match="run the train stage"):
+        SpatialControl.load(tmp_path / "nowhere", backbone)
+
+
+def test_a_unet_with_other_skips_is_noticed(backbone: Backbone) -> None:
+    latents, t, text, mask = inputs(backbone)
+    control = SpatialControl.copied_from(backbone, ControlParams(interaction="none"))
+    features = control.features(latents, t, text, mask)
+    plain = SelfAdaptiveInteraction(interaction="none")
+    with pytest.raises(CADiffError, match="were not met"), joined(backbone.unet, [features[0], *features], plain):
+        pass

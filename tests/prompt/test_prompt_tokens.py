@@ -1,0 +1,65 @@
+"""Learnable tokens in a real tokenizer and text encoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from cadiff.backbone import Backbone, load_backbone
+from cadiff.errors import CADiffError, UsageError
+from cadiff.params import BaseParams
+from cadiff.prompt import CONTEXT, LearnedTokens, placeholder
+
+
+@pytest.fixture
+def backbone(tiny_base: Path) -> Backbone:
+    return load_backbone(BaseParams(path=str(tiny_base), device="cpu"))
+
+
+def test_tokens_start_from_the_initial_word_and_stand_where_the_prompt_says(backbone: Backbone) -> None:
+    tokens = LearnedTokens(backbone, "metal_nut", ["rust", "bent lead"], "anomaly")
+    word = backbone.tokenizer("anomaly", add_special_tokens=False).input_ids
+    assert torch.allclose(tokens.vectors[0], backbone.text_encoder.get_input_embeddings().weight[word].mean(0))
+    prompt = tokens.prompt(backbone, ["bent lead"], 0)
+    ids = backbone.tokenize([prompt.text])[0]
+    assert ids[prompt.positions["bent lead"]] == tokens.ids[2]
+    assert ids[prompt.positions[CONTEXT]] == tokens.ids[0]
+    assert "rust" not in prompt.positions
+
+
+def test_encoding_uses_the_learned_vectors_and_gradients_reach_only_those_in_the_prompt(backbone: Backbone) -> None:
+    tokens = LearnedTokens(backbone, "nut", ["rust", "chip"], "anomaly")
+    prompt = tokens.prompt(backbone, ["rust"], 0)
+    before = tokens.encode(backbone, [prompt])
+    before.sum().backward()
+    assert tokens.vectors.grad is not None
+    assert tokens.vectors.grad.abs().sum(1).gt(0).tolist() == [True, True, False]
+    with torch.no_grad():
+        tokens.vectors[1] += 1
+    assert not torch.allclose(tokens.encode(backbone, [prompt]), before)
+
+
+def test_saved_tokens_come_back_under_their_own_names(backbone: Backbone, tmp_path: Path) -> None:
+    tokens = LearnedTokens(backbone, "nut", ["rust"], "anomaly")
+    with torch.no_grad():
+        tokens.vectors.normal_()
+    tokens.save(tmp_path / "tokens.safetensors")
+    again = LearnedTokens(backbone, "nut", ["rust"], "anomaly")
+    again.restore(tmp_path / "tokens.safetensors")
+    assert torch.equal(again.vectors, tokens.vectors)
+    other = LearnedTokens(backbone, "nut", ["chip"], "anomaly")
+    with pytest.raises(CADiffError, match=r"expected the tokens .*<nut-chip>"):
+        other.restore(tmp_path / "tokens.safetensors")
+
+
+def test_clashing_types_and_unknown_words_are_refused(backbone: Backbone) -> None:
+    assert placeholder("Metal_Nut", "bent lead!") == "<metal-nut-bent-lead>"
+    with pytest.raises(UsageError, match="same token"):
+        LearnedTokens(backbone, "nut", ["bent lead", "bent_lead"], "anomaly")
+
+
+def test_a_prompt_that_is_too_long_is_refused(backbone: Backbone) -> None:
+    with pytest.raises(UsageError, match="at most 30 tokens"):
+        backbone.tokenize(["a photo of a part " * 12])
