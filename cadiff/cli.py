@@ -73,6 +73,52 @@ def export(
 
 
 @app.command()
+def generate(
+    product: str,
+    types: Annotated[list[str], typer.Option("--type", help="an anomaly type; given several times: all in one image")],
+    out: Annotated[Path, typer.Option(help="folder for NNNN.png, NNNN_mask.png and rows.parquet")],
+    count: Annotated[int, typer.Option(min=1, help="how many images")] = 1,
+    intensity: Annotated[
+        tuple[float, float] | None, typer.Option(metavar="LOW HIGH", help="range of w, within -2 to 2; default: params")
+    ] = None,
+    masks: Annotated[list[Path] | None, typer.Option("--mask", exists=True, dir_okay=False, help="one for each --type")] = None,
+    on: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="the image to draw on; default: normals")] = None,
+    seed: Annotated[int | None, typer.Option(help="default: params")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="denoising steps; default: params")] = None,
+    params: ParamsPath = Path("params.yaml"),
+) -> None:
+    """Draw anomalous images on demand from the trained artefacts."""
+    from cadiff.on_demand import Order, generate_on_demand
+
+    order = Order(tuple(types), count, intensity, tuple(masks or ()), on, seed, steps)
+    rows = generate_on_demand(load_params(params), product, order, out)
+    typer.echo(f"{out}: {len(rows)} images with masks, rows.parquet")
+
+
+@app.command()
+def evaluate(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="PRODUCT/<type>/ with <stem>_mask.png, or MVTec AD layout")],
+    against: Annotated[Path, typer.Option(help="root of the real data set")],
+    layout: Annotated[Layout | None, typer.Option(help="of the real data set; recognised if not given")] = None,
+    products: Products = None,
+    seeds: Annotated[list[int] | None, typer.Option("--seed", "--seeds", help="may be given several times; default: params")] = None,
+    out: Annotated[Path | None, typer.Option(help="a Parquet file for all figures")] = None,
+    params: ParamsPath = Path("params.yaml"),
+) -> None:
+    """Score any generator's folder of images and masks with the pipeline's own detector and metrics."""
+    from rich.console import Console
+
+    from cadiff.evaluate import evaluate_folder, metrics_table
+    from cadiff.records import METRIC_SCHEMA, to_table
+    from cadiff.storage import write_table
+
+    rows = evaluate_folder(load_params(params), folder, against, layout, products or (), seeds or ())
+    if out:
+        write_table(out, to_table(rows, METRIC_SCHEMA))
+    Console().print(metrics_table(rows))
+
+
+@app.command()
 def verify() -> None:
     """Check every artefact against dvc.lock: nothing missing, changed or half-written."""
     from cadiff.verify import find_problems

@@ -1,4 +1,4 @@
-"""Which device computes."""
+"""Which device computes, and in which precision."""
 
 from __future__ import annotations
 
@@ -21,3 +21,14 @@ def pick_device(name: str) -> torch.device:
         raise UsageError(
             f"base.device: expected auto or a device that is here, found {name!r} ({str(error).splitlines()[0]})."
         ) from None
+
+
+def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+    """``auto`` is bfloat16 where the device has it in hardware (a CPU with AVX512-BF16 or AMX, a recent GPU), else float32."""
+    if name != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+    return torch.bfloat16 if native else torch.float32

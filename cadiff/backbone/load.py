@@ -14,14 +14,13 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
-from cadiff.devices import pick_device
+from cadiff.devices import pick_device, pick_dtype
 from cadiff.errors import CADiffError, UsageError
 from cadiff.params import BaseParams
 from cadiff.storage import digest, read_json, sha256_file
 
 Autoencoder: TypeAlias = AutoencoderKL | AutoencoderTiny | AutoencoderDC
 EMBEDDED = Path(__file__).parent / "embedded"
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass
@@ -138,7 +137,8 @@ def load_backbone(params: BaseParams) -> Backbone:
     local = Path(path)
     if (local.exists() or params.path == "embedded") and not (local / "unet" / "config.json").is_file():
         raise UsageError(f"base.path: expected a model in diffusers' layout, but {local}/unet/config.json is not there")
-    device, dtype = pick_device(params.device), DTYPES[params.dtype]
+    device = pick_device(params.device)
+    dtype = pick_dtype(params.dtype, device)
     transformers_logging.disable_progress_bar()
     options = {"torch_dtype": torch.float32, "use_safetensors": True, "variant": params.variant, "low_cpu_mem_usage": False}
     try:

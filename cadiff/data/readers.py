@@ -70,7 +70,7 @@ def scan_product(dataset: DatasetParams, product: str) -> tuple[list[SampleRow],
         if role == "normal" and dataset.max_normals is not None and normals > dataset.max_normals:
             continue
         try:
-            width, height, digest = _verify(entry)
+            width, height, digest = verify_entry(entry)
         except CADiffError as error:
             problems.append(str(error))
             continue
@@ -106,7 +106,7 @@ def _repeats(entries: list[Entry]) -> list[tuple[Entry, int]]:
     return counted
 
 
-def _verify(entry: Entry) -> tuple[int, int, str]:
+def verify_entry(entry: Entry) -> tuple[int, int, str]:
     """Width, height and SHA-256 of an image that decodes and fits its mask.
 
     Raises:

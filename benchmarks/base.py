@@ -1,0 +1,319 @@
+"""Measures the embedded base: ``python benchmarks/base.py [--base PATH] [--quick]``.
+
+Prints one figure a line ("name value") and writes a grid of samples per demo product. Pictures are drawn as those that
+the base learnt from, from beyond the end of its stream.
+
+| figures | what is measured |
+| --- | --- |
+| autoencoder.psnr* | 8-bit pictures against themselves encoded and decoded, in dB: everywhere, and inside the masks |
+| autoencoder.<kind>.* | a segmenter's IoU before and after encoding, their ratio, the defect's median width in px |
+| autoencoder.gate | pass: every kind wider than 3 px keeps at least 85 % of its IoU |
+| words.* | AUROC of the attention map of a defect's word against the defect's mask, over the latents' cells |
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import cadiff  # noqa: F401  (makes torchvision importable before diffusers asks for it)
+
+# isort: split
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import DDIMScheduler
+from jaxtyping import Bool, Float, Int, UInt8
+from scipy import ndimage
+from skimage.metrics import peak_signal_noise_ratio
+from sklearn.metrics import jaccard_score
+from torch import Tensor
+
+from cadiff.backbone import Backbone, CrossAttentionTap, load_backbone
+from cadiff.backbone.attention import token_map
+from cadiff.checkpoint import cosine
+from cadiff.data.drawing.products import DEMO
+from cadiff.data.images import make_batch, to_tensor, to_uint8
+from cadiff.detection.unet import UNet, anomaly_map, check_side, place
+from cadiff.intensity import mask_cells
+from cadiff.metrics.ranking import auroc
+from cadiff.params import BaseParams
+from cadiff.pretraining.diffusion import caption
+from cadiff.pretraining.stream import Stream, picture
+from cadiff.progress import Progress
+from cadiff.prompt.tokens import NORMAL_TEMPLATES, TEMPLATES
+from cadiff.seeds import derive_seed, numpy_generator, torch_generator
+from cadiff.storage import write_image
+
+Figures = Iterator[tuple[str, float | str]]
+
+SEED = 0  # of the stream that the base learnt from
+TRAIN_FROM, TEST_FROM = 1_000_000, 2_000_000  # indices of held-out pictures: for the segmenter, for all that is measured
+GATE, THIN, BLIND = 0.85, 3.0, 0.2  # ratio of IoU; width in px up to which none is asked; IoU below which a ratio is noise
+NOISE_LEVELS = (200, 400, 600)
+FOCUS_SIDE = 8  # the level at which the embedded base's focus is read
+GUIDANCE = (1.0, 2.0)
+BATCH = 50
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is drawn, trained and sampled. Of drawn pictures six in ten have a defect."""
+
+    train: int = 2500
+    test: int = 1600
+    steps: int = 400
+    width: int = 16
+    words: int = 400
+    samples: int = 3  # per row of a grid and guidance
+    sampling_steps: int = 30
+
+
+QUICK = Scale(train=400, test=250, steps=60, width=8, words=60, samples=1, sampling_steps=10)
+
+
+def held_out(first: int, count: int, size: int, workers: int = 2) -> Stream:
+    """Pictures ``first`` to ``first + count - 1`` of the stream; one worker draws in this process."""
+    drawn, indices = functools.partial(picture, SEED, size=size), range(first, first + count)
+    if workers == 1:
+        pictures = list(map(drawn, indices))
+    else:
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            pictures = list(pool.map(drawn, indices, chunksize=BATCH))
+    return Stream(
+        np.stack([p.image for p in pictures]), np.stack([p.mask for p in pictures]),
+        np.array([p.product for p in pictures]), np.array([p.defect for p in pictures]),
+    )  # fmt: skip
+
+
+def chosen(stream: Stream, which: np.ndarray | slice) -> Stream:
+    """Some of the pictures."""
+    return Stream(stream.image[which], stream.mask[which], stream.product[which], stream.defect[which])
+
+
+# 1. The autoencoder
+
+
+def decoded(base: Backbone, images: UInt8[np.ndarray, "n s s 3"]) -> UInt8[np.ndarray, "n s s 3"]:
+    """The pictures encoded and decoded."""
+    parts = np.split(images, range(BATCH, len(images), BATCH))
+    return np.concatenate([to_uint8(base.decode(base.encode(to_tensor(part)))) for part in parts])
+
+
+def psnr_figures(
+    images: UInt8[np.ndarray, "n s s 3"], copies: UInt8[np.ndarray, "n s s 3"], masks: Bool[np.ndarray, "n s s"]
+) -> Figures:
+    """Mean over pictures of the PSNR in dB, and of the PSNR of the pixels inside the mask where there is one."""
+    every = list(zip(images, copies, masks, strict=True))
+    yield "autoencoder.psnr", float(np.mean([peak_signal_noise_ratio(a, b, data_range=255) for a, b, _ in every]))
+    inside = [peak_signal_noise_ratio(a[m], b[m], data_range=255) for a, b, m in every if m.any()]
+    yield "autoencoder.psnr_inside_masks", float(np.mean(inside))
+
+
+def dice_loss(probability: Float[Tensor, "b h w"], mask: Bool[Tensor, "b 1 h w"]) -> Float[Tensor, ""]:
+    """1 - soft Dice over the whole batch (Milletari et al., "V-Net", 2016)."""
+    target = mask[:, 0].float()
+    return 1 - (2 * (probability * target).sum() + 1) / (probability.sum() + target.sum() + 1)
+
+
+def train_segmenter(stream: Stream, steps: int, width: int, batch: int = 16) -> UNet:
+    """The detector's U-Net, taught to find drawn defects in pictures that no autoencoder has touched."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(SEED, "segmenter"))
+        model = UNet(width)
+    place(model, torch.device("cpu")).train()
+    optimiser = torch.optim.Adam(model.parameters(), lr=2e-3)
+    bar = Progress("segmenter", steps)
+    for step in range(steps):
+        optimiser.param_groups[0]["lr"] = 2e-3 * cosine(step, steps, warmup=20)
+        rng = numpy_generator(SEED, "segmenter", step)
+        rows, turns = rng.integers(0, len(stream.image), batch), int(rng.integers(4))
+        images, masks = np.rot90(stream.image[rows], turns, (1, 2)), np.rot90(stream.mask[rows], turns, (1, 2))
+        data = make_batch(images, masks)
+        logits = model(data.image.contiguous(memory_format=torch.channels_last))
+        loss = F.cross_entropy(logits, data.mask[:, 0].long()) + dice_loss(anomaly_map(logits), data.mask)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        bar.advance(1, {"loss": loss.item()})
+    return model.eval()
+
+
+@torch.no_grad()
+def segmented(model: UNet, images: UInt8[np.ndarray, "n s s 3"]) -> Bool[np.ndarray, "n s s"]:
+    """Where the segmenter thinks a defect more likely than not."""
+    parts = np.split(images, range(BATCH, len(images), BATCH))
+    return np.concatenate([(anomaly_map(model(to_tensor(part))) > 0.5).numpy() for part in parts])
+
+
+def median_width(masks: Bool[np.ndarray, "n s s"]) -> float:
+    """Median over pictures of a defect's width in px: twice the largest distance of its pixels to the outside."""
+    return float(np.median([2 * ndimage.distance_transform_edt(mask).max() for mask in masks]))
+
+
+def verdict(width: float, before: float, ratio: float) -> str:
+    """``thin``: none is asked; ``blind``: the segmenter does not know this kind well enough to judge."""
+    if width <= THIN:
+        return "thin"
+    if before < BLIND:
+        return "blind"
+    return "pass" if ratio >= GATE else "fail"
+
+
+def gate_figures(
+    truth: Bool[np.ndarray, "n s s"], before: Bool[np.ndarray, "n s s"], after: Bool[np.ndarray, "n s s"], kinds: np.ndarray
+) -> Figures:
+    """Per kind the IoU (over all its pictures' pixels) before and after, the ratio, the width, the verdict; then the gate.
+
+    A kind that the segmenter is blind to keeps the gate from passing: nothing was shown for it.
+    """
+    verdicts = []
+    for kind in sorted({*kinds}):
+        rows = kinds == kind
+        first, second = (jaccard_score(truth[rows].ravel(), found[rows].ravel(), zero_division=0) for found in (before, after))
+        width, ratio = median_width(truth[rows]), second / first if first else float("nan")
+        verdicts.append(verdict(width, first, ratio))
+        measured = {"n": rows.sum(), "width": width, "iou_before": first, "iou_after": second, "ratio": ratio}
+        for name, value in measured.items():
+            yield f"autoencoder.{kind.replace(' ', '_')}.{name}", float(value)
+        yield f"autoencoder.{kind.replace(' ', '_')}.gate", verdicts[-1]
+    asked = [v for v in verdicts if v != "thin"]
+    yield "autoencoder.gate", "pass" if asked and set(asked) == {"pass"} else "fail"
+
+
+def autoencoder_figures(base: Backbone, train: Stream, test: Stream, scale: Scale) -> Figures:
+    """PSNR on all pictures of ``test``; the gate on those with a defect, by a segmenter that saw ``train`` alone."""
+    copies = decoded(base, test.image)
+    yield from psnr_figures(test.image, copies, test.mask)
+    model = train_segmenter(chosen(train, train.defect != ""), scale.steps, scale.width)
+    rows = test.defect != ""
+    before, after = segmented(model, test.image[rows]), segmented(model, copies[rows])
+    yield from gate_figures(test.mask[rows], before, after, test.defect[rows])
+
+
+# 2. The words
+
+
+@torch.no_grad()
+def word_maps(
+    base: Backbone, latents: Float[Tensor, "b c s s"], ids: Int[Tensor, "b tokens"], at: Int[Tensor, b], t: int, noise: Tensor
+) -> Float[Tensor, "b s s"]:
+    """The attention of the word at position ``at`` while latents at noise level ``t`` are denoised.
+
+    Mean over heads and over the layers of the finest level and of the level at which focus is read, all at the
+    latents' side.
+    """
+    side = latents.shape[-1]
+    levels = torch.full((len(latents),), t, device=base.device)
+    noised = base.schedule.add_noise(latents, noise.to(base.device), levels)
+    with CrossAttentionTap(base.unet) as tap, base.autocast():
+        base.unet(noised, levels, base.encode_text(ids.to(base.device)))
+        layers = [token_map(m, at.to(base.device)).float() for m in tap.maps if m.shape[2] in (side**2, FOCUS_SIDE**2)]
+    squares = [m.unflatten(1, (1, round(m.shape[1] ** 0.5), -1)) for m in layers]
+    large = [F.interpolate(m, size=(side, side), mode="bilinear") for m in squares]
+    return torch.stack(large).mean(0)[:, 0].cpu()
+
+
+def word_scores(base: Backbone, stream: Stream, t: int) -> tuple[np.ndarray, np.ndarray]:
+    """Per captioned picture with a defect: the AUROC of its word's map against its mask, and its kind."""
+    prompts = caption(stream, np.arange(len(stream.image)), numpy_generator(SEED, "captions"), base.tokenizer)
+    said = np.flatnonzero((prompts.defect_at >= 0).numpy())  # some prompts are left empty, as in training
+    scores: list[float] = []
+    for part in np.split(said, range(BATCH, len(said), BATCH)):
+        latents = base.encode(to_tensor(stream.image[part]))
+        noise = torch.stack([torch.randn(latents.shape[1:], generator=torch_generator(SEED, "words", t, i)) for i in part])
+        maps = word_maps(base, latents, prompts.ids[part], prompts.defect_at[part], t, noise)
+        cells = mask_cells(torch.from_numpy(stream.mask[part])[:, None], latents.shape[-1])[:, 0]
+        scores += [auroc(mask.numpy(), m.numpy()) for mask, m in zip(cells, maps.flatten(1), strict=True)]
+    return np.array(scores), stream.defect[said]
+
+
+def word_figures(base: Backbone, stream: Stream) -> Figures:
+    """Mean AUROC over pictures: per noise level, per kind (over all levels), and over everything."""
+    measured = {t: word_scores(base, stream, t) for t in NOISE_LEVELS}
+    for t, (scores, _) in measured.items():
+        yield f"words.t{t}.auroc", float(np.nanmean(scores))
+    scores = np.mean([s for s, _ in measured.values()], axis=0)
+    kinds = measured[NOISE_LEVELS[0]][1]
+    for kind in sorted({*kinds}):
+        yield f"words.{kind.replace(' ', '_')}.auroc", float(np.nanmean(scores[kinds == kind]))
+    yield "words.n", float(len(scores))
+    yield "words.auroc", float(np.nanmean(scores))
+
+
+# 3. Samples
+
+
+@torch.no_grad()
+def sampled(
+    base: Backbone, prompts: list[str], noise: Float[Tensor, "b c s s"], guidance: float, steps: int
+) -> UInt8[np.ndarray, "b h w 3"]:
+    """Pictures of the base alone, by DDIM on its own noise schedule."""
+    scheduler = DDIMScheduler.from_config(base.schedule.config)
+    scheduler.set_timesteps(steps)
+    text = base.encode_text(base.tokenize(prompts))
+    empty = base.encode_text(base.tokenize([""])).expand_as(text)
+    latents = noise.to(base.device) * scheduler.init_noise_sigma
+    for t in scheduler.timesteps:
+        with base.autocast():
+            predicted = base.unet(latents, t, text).sample.float()
+            if guidance != 1:
+                without = base.unet(latents, t, empty).sample.float()
+                predicted = without + guidance * (predicted - without)
+        latents = scheduler.step(predicted, t, latents, return_dict=False)[0]
+    return to_uint8(base.decode(latents))
+
+
+def product_grid(base: Backbone, product: str, size: int, scale: Scale) -> UInt8[np.ndarray, "h w 3"]:
+    """Rows: good, then each of the product's types. Columns: one block per guidance, from the same noise. Twice as large."""
+    words, kinds, columns = DEMO[product].words, ["", *DEMO[product].kinds], scale.samples
+    good, bad = NORMAL_TEMPLATES[0], TEMPLATES[0]
+    prompts = [(bad if k else good).format(product=words, defect=k.replace("_", " ")) for k in kinds for _ in range(columns)]
+    shape = (int(base.unet.config["in_channels"]), *[base.latent_side(size)] * 2)
+    streams = [torch_generator(SEED, "base", product, kind, i) for kind in kinds for i in range(columns)]
+    noise = torch.stack([torch.randn(shape, generator=stream) for stream in streams])
+    blocks = []
+    for guidance in GUIDANCE:
+        images = sampled(base, prompts, noise, guidance, scale.sampling_steps)
+        rows = images.reshape(len(kinds), columns, size, size, 3).transpose(0, 2, 1, 3, 4)
+        blocks += [rows.reshape(len(kinds) * size, columns * size, 3), np.full((len(kinds) * size, 4, 3), 255, np.uint8)]
+    return np.concatenate(blocks[:-1], axis=1).repeat(2, axis=0).repeat(2, axis=1)
+
+
+def draw_grids(base: Backbone, size: int, scale: Scale, out: Path) -> Figures:
+    """Writes ``out/base_<product>.png`` for the demo's products and says how large each is."""
+    for product in DEMO:
+        path = out / f"base_{product}.png"
+        write_image(path, product_grid(base, product, size, scale))
+        yield f"samples.{product}.bytes", float(path.stat().st_size)
+
+
+def measure(base: Backbone, size: int, scale: Scale, out: Path, workers: int = 2) -> Figures:
+    """Every figure, each as soon as it is known."""
+    check_side(size)
+    train, test = held_out(TRAIN_FROM, scale.train, size, workers), held_out(TEST_FROM, scale.test, size, workers)
+    yield from autoencoder_figures(base, train, test, scale)
+    yield from word_figures(base, chosen(test, np.flatnonzero(test.defect != "")[: scale.words]))
+    yield from draw_grids(base, size, scale, out)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base", default="embedded", help="a folder in diffusers' layout")
+    parser.add_argument("--size", type=int, default=64, help="side of the pictures in px")
+    parser.add_argument("--out", type=Path, default=Path("docs/figures"))
+    parser.add_argument("--quick", action="store_true", help="a look in two minutes; its gate proves nothing")
+    options = parser.parse_args()
+    base = load_backbone(BaseParams(path=options.base, size=options.size))
+    for name, value in measure(base, options.size, QUICK if options.quick else Scale(), options.out):
+        print(name, value if isinstance(value, str) else f"{value:.6g}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

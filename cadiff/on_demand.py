@@ -1,0 +1,138 @@
+"""From a call to scenes: which masks, which background, from which trained artefacts. ``cadiff generate``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool
+from pydantic import ValidationError
+
+from cadiff.errors import CADiffError, UsageError
+from cadiff.generator.on_demand import Scene, draw_on_demand
+from cadiff.masks import masks_of_type
+from cadiff.masks.exemplars import product_finder
+from cadiff.masks.folder import read_mask
+from cadiff.params import IntensityParams, Params, first_problem
+from cadiff.records import GeneratedRow, SampleRow
+from cadiff.seeds import derive_seed, numpy_generator
+from cadiff.stages import Run
+from cadiff.storage import decode_image, read_image, read_json, sha256_file
+
+FILES = "files"  # mask_source of masks that the call names
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to draw: ``count`` images with all of ``types`` in each.
+
+    ``masks`` are files, one per type in the order of the types (none: drawn as for the shards); ``on`` is the
+    image to draw on (none: a real normal, where generate.background is real). None elsewhere: as the parameters say.
+    """
+
+    types: tuple[str, ...]
+    count: int = 1
+    intensity: tuple[float, float] | None = None
+    masks: tuple[Path, ...] = ()
+    on: Path | None = None
+    seed: int | None = None
+    steps: int | None = None
+
+
+def generate_on_demand(params: Params, product: str, order: Order, out: Path) -> list[GeneratedRow]:
+    """Draws the order into ``out``, as ``cadiff.generator.on_demand.draw_on_demand`` writes it.
+
+    Raises:
+        UsageError: if the product, a type, a mask or the intensity is wrong, or ``out`` holds other images.
+        CADiffError: if a trained artefact is absent; it names the stage that makes it.
+    """
+    run = Run("generate", ordered_params(params.for_product(product), order), product, "cadiff")
+    check_artefacts(run)
+    check_order(order, read_json(run.generator / "generator.json")["types"], product)
+    check_out(out, order.count)
+    scenes = plan_scenes(run, order)
+    return draw_on_demand(run.params, product, run.adapted, run.generator, scenes, out)
+
+
+def ordered_params(params: Params, order: Order) -> Params:
+    """The parameters with the order's own seed, steps and range of intensity."""
+    changes: dict[str, object] = {}
+    if order.seed is not None:
+        changes["seed"] = order.seed
+    if order.steps is not None:
+        changes["generate"] = params.generate.model_copy(update={"steps": order.steps})
+    if order.intensity is not None:
+        low, high = order.intensity
+        try:
+            changes["intensity"] = IntensityParams(**{**params.intensity.model_dump(), "low": low, "high": high})
+        except ValidationError as error:
+            raise UsageError(f"--intensity: {first_problem(error)}") from None
+    return params.model_copy(update=changes)
+
+
+def check_artefacts(run: Run) -> None:
+    made_by = {
+        run.samples_path: f"samples@{run.product}",
+        run.adapted / "adaptation.json": f"adapt@{run.product}-{run.method}",
+        run.generator / "generator.json": f"train@{run.product}-{run.method}",
+    }
+    for path, stage in made_by.items():
+        if not path.is_file():
+            raise CADiffError(f"{path}: expected this artefact, but it is not there. Run `dvc repro {stage}`.")
+
+
+def check_order(order: Order, known: list[str], product: str) -> None:
+    for kind in order.types:
+        if kind not in known:
+            raise UsageError(f"--type {kind}: {product} has no such anomaly type; types are {', '.join(known)}")
+        if order.types.count(kind) > 1:
+            raise UsageError(f"--type {kind}: expected once, found {order.types.count(kind)} times; each type has one mask")
+    if order.masks and len(order.masks) != len(order.types):
+        raise UsageError(f"--mask: expected one file for each --type ({len(order.types)}) or none, found {len(order.masks)}")
+
+
+def check_out(out: Path, count: int) -> None:
+    """An earlier call's images beside this one's would look like this one's."""
+    ours = {f"{stem}{end}.png" for stem in map(stem_of, range(count)) for end in ("", "_mask")}
+    others = sorted(path.name for path in out.glob("*.png") if path.name not in ours)
+    if others:
+        raise UsageError(f"{out}: holds {len(others)} other images ({others[0]}, ...). Name another folder or remove them.")
+
+
+def stem_of(index: int) -> str:
+    return f"{index:04}"
+
+
+def plan_scenes(run: Run, order: Order) -> list[Scene]:
+    """Scene k depends on the seed, the product, the types and k alone. All masks of a scene are placed on the
+    picture that is its background."""
+    params = run.params
+    pictures = [given_picture(order.on, run)] if order.on else [row for row in run.samples if row.role == "normal"]
+    exemplars = [row for row in run.samples if row.role == "exemplar"]
+    given = [read_mask(path, params.base.size) for path in order.masks]
+    find = product_finder(params.base.size)
+    keeps = order.on is not None or params.generate.background == "real"
+    scenes = []
+    for stem in map(stem_of, range(order.count)):
+        sample_id = f"{run.product}/{'+'.join(order.types)}/on-demand-{stem}"
+        picture = pictures[int(numpy_generator(params.seed, "background", sample_id).integers(len(pictures)))]
+        masks, source = dict(zip(order.types, given, strict=False)), FILES
+        if not given:
+            own = params.model_copy(update={"seed": derive_seed(params.seed, "masks", sample_id)})
+            placed = [masks_of_type(own, run.product, [picture, *exemplars], kind, 1, find)[0] for kind in order.types]
+            masks = {row.anomaly_type: _decode(row.mask["bytes"]) for row in placed}
+            source = " + ".join(dict.fromkeys(row.mask_source for row in placed))
+        scenes.append(Scene(stem, sample_id, masks, source, Path(picture.image_path) if keeps else None))
+    return scenes
+
+
+def given_picture(path: Path, run: Run) -> SampleRow:
+    """The image that the call draws on, in place of the product's normals."""
+    height, width = read_image(path).shape[:2]
+    dataset = run.params.dataset.name
+    return SampleRow(str(path), dataset, run.product, None, "normal", str(path), None, width, height, sha256_file(path))
+
+
+def _decode(png: bytes) -> Bool[np.ndarray, "h w"]:
+    return decode_image(png, "L") > 127
