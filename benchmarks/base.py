@@ -57,6 +57,7 @@ SEED = 0  # of the stream that the base learnt from
 TRAIN_FROM, TEST_FROM = 1_000_000, 2_000_000  # indices of held-out pictures: for the segmenter, for all that is measured
 GATE, THIN, BLIND = 0.85, 3.0, 0.2  # ratio of IoU; width in px up to which none is asked; IoU below which a ratio is noise
 NOISE_LEVELS = (200, 400, 600)
+LEARNING_RATE = 3e-3  # the segmenter's
 FOCUS_SIDE = 8  # the level at which the embedded base's focus is read
 GUIDANCE = (1.0, 2.0)
 BATCH = 50
@@ -66,9 +67,9 @@ BATCH = 50
 class Scale:
     """How much is drawn, trained and sampled. Of drawn pictures six in ten have a defect."""
 
-    train: int = 2500
+    train: int = 5000
     test: int = 1600
-    steps: int = 400
+    steps: int = 1200
     width: int = 16
     words: int = 400
     samples: int = 3  # per row of a grid and guidance
@@ -128,15 +129,16 @@ def train_segmenter(stream: Stream, steps: int, width: int, batch: int = 16) -> 
         torch.manual_seed(derive_seed(SEED, "segmenter"))
         model = UNet(width)
     place(model, torch.device("cpu")).train()
-    optimiser = torch.optim.Adam(model.parameters(), lr=2e-3)
+    optimiser = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
+    of_kind = [np.flatnonzero(stream.defect == kind) for kind in sorted({*stream.defect})]
     bar = Progress("segmenter", steps)
     for step in range(steps):
-        optimiser.param_groups[0]["lr"] = 2e-3 * cosine(step, steps, warmup=20)
+        optimiser.param_groups[0]["lr"] = LEARNING_RATE * cosine(step, steps, warmup=50)
         rng = numpy_generator(SEED, "segmenter", step)
-        rows, turns = rng.integers(0, len(stream.image), batch), int(rng.integers(4))
-        images, masks = np.rot90(stream.image[rows], turns, (1, 2)), np.rot90(stream.mask[rows], turns, (1, 2))
-        data = make_batch(images, masks)
-        logits = model(data.image.contiguous(memory_format=torch.channels_last))
+        rows = [rng.choice(of_kind[rng.integers(len(of_kind))]) for _ in range(batch)]  # every kind as often
+        data = make_batch(stream.image[rows], stream.mask[rows])
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = model(data.image.contiguous(memory_format=torch.channels_last)).float()
         loss = F.cross_entropy(logits, data.mask[:, 0].long()) + dice_loss(anomaly_map(logits), data.mask)
         optimiser.zero_grad()
         loss.backward()

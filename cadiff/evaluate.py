@@ -156,7 +156,10 @@ def _row(entry: Entry, product: str, size: int, maker: str) -> GeneratedRow:
 
 def metrics_table(rows: Sequence[MetricRow]) -> Table:
     """Per product the mean over seeds of each figure in ``SHOWN``, and its standard deviation where there are several."""
-    table = Table("product", "metric", *(f"[right]{name}" for name in ("mean", "std", "seeds", "images")))
+    table = Table("product")
+    table.add_column("metric", overflow="fold")
+    for name in ("mean", "std", "seeds", "images"):
+        table.add_column(name, justify="right")
     for product in dict.fromkeys(row.product for row in rows):
         for metric in SHOWN:
             found = [row for row in rows if (row.product, row.metric) == (product, metric)]

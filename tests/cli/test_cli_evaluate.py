@@ -1,0 +1,134 @@
+"""`cadiff evaluate` on exported shards must find what the pipeline's own stage finds on the shards themselves."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cadiff.cli import main
+from cadiff.metrics.generated import IC_LPIPS, IS
+from cadiff.params import load_params
+from cadiff.records import METRIC_SCHEMA
+from cadiff.stages import run_stage
+from cadiff.storage import read_image, read_table, write_image
+
+METHOD = "exemplars"
+VALUES = {
+    "seed": 3,
+    "products": {"nut": {"detector": {"seeds": [0, 1]}}},
+    "methods": {"generators": [], "synthesizers": [METHOD], "unions": []},
+    "base": {"size": 32, "device": "cpu"},
+    "generate": {"per_type": 4},
+    "detector": {"width": 4, "epochs": 1, "samples_per_epoch": 16},
+}
+
+
+@pytest.fixture(scope="module")
+def piped(drawn_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository whose pipeline ran for one method, and that method's shards exported to ``exported/exemplars``."""
+    root = tmp_path_factory.mktemp("piped")
+    values = {**VALUES, "dataset": {"name": "drawn", "layout": "mvtec", "root": str(drawn_root)}}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        Path("params.yaml").write_text(yaml.safe_dump(values))
+        params = load_params()
+        for stage, method in (("samples", ""), ("synthesize", METHOD), ("detect", METHOD)):
+            run_stage(stage, params, "nut", method)
+        assert call("export", f"exported/{METHOD}", "--product", "nut", "--method", METHOD) == 0
+    return root
+
+
+@pytest.fixture(autouse=True)
+def repository(piped: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(piped)
+    return piped
+
+
+def call(*words: str) -> int | str | None:
+    with pytest.raises(SystemExit) as ended:
+        main(list(words))
+    return ended.value.code
+
+
+def to_plain(exported: Path, out: Path) -> Path:
+    """The other layout: each mask beside its image."""
+    for image in sorted((exported / "nut" / "test").rglob("*.png")):
+        kind = image.parent.name
+        mask = exported / "nut" / "ground_truth" / kind / f"{image.stem}_mask.png"
+        (out / "nut" / kind).mkdir(parents=True, exist_ok=True)
+        shutil.copy(image, out / "nut" / kind / image.name)
+        if kind != "good":
+            shutil.copy(mask, out / "nut" / kind / mask.name)
+    return out
+
+
+def figures(path: Path) -> list[tuple[str, int, float, int]]:
+    rows = read_table(path, METRIC_SCHEMA).to_pylist()
+    assert {(row["method"], row["product"], row["dataset"]) for row in rows} == {(METHOD, "nut", "drawn")}
+    return [(row["metric"], row["seed"], pytest.approx(row["value"], nan_ok=True), row["n"]) for row in rows]
+
+
+@pytest.mark.parametrize("layout", ["mvtec", "plain"])
+def test_figures_are_the_pipelines_own(
+    layout: str, drawn_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path("exported") / METHOD
+    if layout == "plain":
+        folder = to_plain(folder, tmp_path / METHOD)
+    assert call("evaluate", str(folder), "--against", str(drawn_root), "--out", str(tmp_path / "m.parquet")) == 0
+    assert figures(tmp_path / "m.parquet") == figures(Path("data/made/evaluated") / METHOD / "nut" / "metrics.parquet")
+    table = capsys.readouterr().out
+    for metric in ("pixel_auroc", "pixel_ap", "pixel_f1max", "pro", "image_auroc", "image_ap", "is(", "ic_lpips("):
+        assert metric in table
+
+
+def test_a_product_that_the_parameters_do_not_have(drawn_root: Path, tmp_path: Path) -> None:
+    shutil.copytree(drawn_root / "nut", tmp_path / "root" / "bolt")
+    to_plain(Path("exported") / METHOD, tmp_path / "images")
+    (tmp_path / "images" / "nut").rename(tmp_path / "images" / "bolt")
+    words = ("--against", str(tmp_path / "root"), "--seeds", "5", "--out", str(tmp_path / "m.parquet"))
+    assert call("evaluate", str(tmp_path / "images"), *words) == 0
+    rows = read_table(tmp_path / "m.parquet", METRIC_SCHEMA).to_pylist()
+    assert {(row["dataset"], row["product"], row["method"]) for row in rows} == {("root", "bolt", "images")}
+    assert {row["metric"] for row in rows} >= {"pixel_ap", "pixel_ap/rust", IS, IC_LPIPS}
+    assert {row["seed"] for row in rows if row["metric"] == "pixel_ap"} == {5}
+
+
+def error_of(capsys: pytest.CaptureFixture[str], folder: Path, root: Path, *words: str) -> str:
+    assert call("evaluate", str(folder), "--against", str(root), *words) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    return error
+
+
+def test_an_image_that_is_scored_on_is_refused(
+    drawn_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "which the detector is scored on" in error_of(capsys, drawn_root, drawn_root)
+    folder = to_plain(Path("exported") / METHOD, tmp_path / "images")
+    held_out = max((drawn_root / "nut" / "test" / "rust").iterdir())
+    shutil.copy(held_out, folder / "nut" / "rust" / "0000.png")
+    shutil.copy(max((drawn_root / "nut" / "ground_truth" / "rust").iterdir()), folder / "nut" / "rust" / "0000_mask.png")
+    assert str(held_out) in error_of(capsys, folder, drawn_root)
+
+
+def test_problems_name_the_file(drawn_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = to_plain(Path("exported") / METHOD, tmp_path / "images")
+    rust = folder / "nut" / "rust"
+    mask = rust / "0001_mask.png"
+    pixels = read_image(mask, "L")
+    write_image(mask, pixels[:16])
+    assert f"{mask}: expected 32x32 as" in error_of(capsys, folder, drawn_root)
+    mask.unlink()
+    assert f"0001.png: image without a mask; expected {mask}" in error_of(capsys, folder, drawn_root)
+    write_image(mask, pixels)
+    (rust / "0002.png").unlink()
+    assert "0002_mask.png: mask without an image" in error_of(capsys, folder, drawn_root)
+    (rust / "0002_mask.png").unlink()
+    shutil.copy(rust / "0003.png", rust / "0003.jpg")
+    assert "a second image named 0003" in error_of(capsys, folder, drawn_root)
+    (rust / "0003.jpg").unlink()
+    assert "no product 'cup' here" in error_of(capsys, folder, drawn_root, "--product", "cup")
+    assert f"{tmp_path}/none: expected PRODUCT/<type>/" in error_of(capsys, tmp_path / "none", drawn_root)
+    assert "nut: expected anomalies in" in error_of(capsys, tmp_path / "none", drawn_root, "--product", "nut")
