@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ from cadiff.checkpoint import cosine
 from cadiff.data.drawing.products import DEMO
 from cadiff.data.images import make_batch, to_tensor, to_uint8
 from cadiff.detection.unet import UNet, anomaly_map, check_side, place
+from cadiff.errors import exit_code
 from cadiff.intensity import mask_cells
 from cadiff.metrics.ranking import auroc
 from cadiff.params import BaseParams
@@ -76,7 +78,7 @@ class Scale:
     sampling_steps: int = 30
 
 
-QUICK = Scale(train=400, test=250, steps=60, width=8, words=60, samples=1, sampling_steps=10)
+QUICK = Scale(train=1000, test=400, steps=250, width=8, words=60, samples=1, sampling_steps=10)
 
 
 def held_out(first: int, count: int, size: int, workers: int = 2) -> Stream:
@@ -137,8 +139,7 @@ def train_segmenter(stream: Stream, steps: int, width: int, batch: int = 16) -> 
         rng = numpy_generator(SEED, "segmenter", step)
         rows = [rng.choice(of_kind[rng.integers(len(of_kind))]) for _ in range(batch)]  # every kind as often
         data = make_batch(stream.image[rows], stream.mask[rows])
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = model(data.image.contiguous(memory_format=torch.channels_last)).float()
+        logits = model(data.image.contiguous(memory_format=torch.channels_last))
         loss = F.cross_entropy(logits, data.mask[:, 0].long()) + dice_loss(anomaly_map(logits), data.mask)
         optimiser.zero_grad()
         loss.backward()
@@ -312,9 +313,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/figures"))
     parser.add_argument("--quick", action="store_true", help="a look in two minutes; its gate proves nothing")
     options = parser.parse_args()
-    base = load_backbone(BaseParams(path=options.base, size=options.size))
-    for name, value in measure(base, options.size, QUICK if options.quick else Scale(), options.out):
-        print(name, value if isinstance(value, str) else f"{value:.6g}", flush=True)
+
+    def work() -> None:
+        base = load_backbone(BaseParams(path=options.base, size=options.size))
+        for name, value in measure(base, options.size, QUICK if options.quick else Scale(), options.out):
+            print(name, value if isinstance(value, str) else f"{value:.6g}", flush=True)
+
+    sys.exit(exit_code(work))
 
 
 if __name__ == "__main__":
