@@ -134,6 +134,9 @@ class GenerateParams(Section):
     steps: int = Field(20, ge=1, description="denoising steps (paper: 50)")
     guidance_scale: float = Field(1.0, ge=1, description="1: no second pass")
     background: Literal["generated", "real"] = "real"
+    strength: float = Field(
+        1.0, gt=0, le=1, description="share of the steps that are taken; below 1 an image starts from its noised background"
+    )
     dilate: int = Field(1, ge=0, description="latent cells by which the mask grows before the background is kept")
     batch: int = Field(16, ge=1)
     part: int = Field(16, ge=1, description="images per resumable part")

@@ -106,9 +106,9 @@ def sample(
     text = generator.tokens.encode(backbone, [r.prompt for r in requests])
     empty = backbone.encode_text(backbone.tokenize([""])).expand_as(text) if params.guidance_scale > 1 else None
     scheduler, rewriting = scheduler_for(generator, params), Reweighting(positions, masks, weights, intensity, side)
-    latents = noise * scheduler.init_noise_sigma
+    first, latents = _start(requests, noise, scheduler, params.strength)
     with CrossAttentionTap(backbone.unet, rewriting) as tap:
-        for step, t in enumerate(scheduler.timesteps):
+        for step, t in enumerate(scheduler.timesteps[first:], start=first):
             tap.clear()
             scaled = scheduler.scale_model_input(latents, t)
             with backbone.autocast():
@@ -122,6 +122,23 @@ def sample(
             latents = scheduler.step(predicted, t, latents, return_dict=False)[0]
             latents = _keep_background(latents, requests, union, noise, scheduler, step, params.dilate)
     return backbone.decode(latents), rewriting.focus.since.cpu()
+
+
+def _start(
+    requests: Sequence[Request], noise: Tensor, scheduler: DDIMScheduler | DPMSolverMultistepScheduler, strength: float
+) -> tuple[int, Tensor]:
+    """The first step and its latents: pure noise, or the backgrounds noised to where ``strength`` of the steps remain.
+
+    A batch in which an image has no background starts from noise.
+    """
+    first = len(scheduler.timesteps) - max(1, round(strength * len(scheduler.timesteps)))
+    known = [r.background for r in requests if r.background is not None]
+    if first == 0 or len(known) < len(requests):
+        return 0, noise * scheduler.init_noise_sigma
+    if isinstance(scheduler, DPMSolverMultistepScheduler):
+        scheduler.set_begin_index(first)
+    t = scheduler.timesteps[first].expand(len(requests))
+    return first, scheduler.add_noise(torch.stack(known).to(noise), noise, t)
 
 
 def _padded(masks: Bool[Tensor, "k h w"], most: int) -> Bool[Tensor, "most h w"]:
