@@ -121,6 +121,19 @@ def test_intensity_changes_the_image_and_one_is_neutral(trained: Path, small_par
     assert not torch.equal(drawn(1.0, small_params.intensity), drawn(2.0, small_params.intensity))
 
 
+def test_less_strength_stays_nearer_to_the_background(trained: Path, small_params: Params) -> None:
+    generator = load_generator(small_params, "nut", trained / "adapted", trained / "generator")
+    background = generator.backbone.encode(torch.rand(1, 3, 64, 64) * 2 - 1)[0]
+    prompt = generator.tokens.prompt(generator.backbone, ["rust"], 0)
+    everywhere = Request(prompt, ("rust",), torch.ones(1, 64, 64, dtype=torch.bool), (1.0,), 1, background)
+    known, away = generator.backbone.decode(background[None]), []
+    for strength in (0.34, 1.0):
+        params = small_params.generate.model_copy(update={"strength": strength})
+        image, _ = sample(generator, [everywhere], params, small_params.intensity)
+        away.append((image - known).abs().mean().item())
+    assert 0 < away[0] < away[1]
+
+
 def test_an_image_depends_on_its_own_request_alone(trained: Path, small_params: Params) -> None:
     generator = load_generator(small_params, "nut", trained / "adapted", trained / "generator")
     mask = torch.zeros(1, 64, 64, dtype=torch.bool)
