@@ -138,8 +138,10 @@ def facts(artefacts: Artefacts, frame: pd.DataFrame, groups: list[Group]) -> lis
         if params.detector.protocol == "strict"
         else "the best epoch was chosen on the test set, so these figures are optimistic (protocol: legacy)"
     )
-    realism = sorted({m for m in frame["metric"] if str(m).startswith(("is(", "ic_lpips("))})
-    judged = f"Measured as {', '.join(realism)}." if realism else "Realism and diversity were not measured."
+    own = frame[(frame["method"] == "cadiff") & ~frame["metric"].astype(str).str.contains("/")]
+    realism = own[own["metric"].astype(str).str.startswith(("is(", "ic_lpips("))].groupby("metric")["value"].mean()
+    measured = ", ".join(f"{name} {value:.3f}" for name, value in realism.items())
+    judged = f"Mean over products: {measured}." if measured else "Realism and diversity were not measured."
     shown = f"{counted(made, 'image')} for {counted(kinds, 'anomaly type')}"
     return [
         ("Are the generated anomalies good?",
