@@ -147,6 +147,9 @@ def compare(frame: pd.DataFrame, metric: str, ours: str, peer: str) -> Compariso
     return Comparison(metric, peer, (own, theirs), gain, [float(value) for value in by_seed], by_product)
 
 
+CHANCE = 0.65  # a pixel AUROC below this is no detector; ranking at random gives 0.5
+
+
 def verdict(
     frame: pd.DataFrame, metric: str = "pixel_ap", ours: str = "cadiff", peer: str = "exemplars"
 ) -> list[str]:
@@ -170,7 +173,13 @@ def verdict(
         "worse": "No: the detector was better without the generated images, in every seed.",
         "undecided": "Undecided: the seeds do not agree, so no claim is made.",
     }[comparison.outcome]
-    if seeds < 3:
+    rankings = [mean_and_spread(frame, method, "pixel_auroc")[0] for method in (ours, peer)]
+    if any(pd.notna(value) for value in rankings) and max(value for value in rankings if pd.notna(value)) < CHANCE:
+        conclusion = (
+            f"Neither detector works: both are near chance (pixel AUROC below {percent(CHANCE)}), so their difference "
+            "means nothing. Train the detector longer (detector.epochs)."
+        )
+    elif seeds < 3:
         side = "ahead" if comparison.gain > 0 else "not ahead"
         conclusion = f"An indication only: CADiff is {side}, but a claim needs at least 3 seeds."
     return [conclusion, figures]

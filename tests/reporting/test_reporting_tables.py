@@ -75,6 +75,13 @@ def test_verdict_is_honest(gains: tuple[float, ...], outcome: str, begins: str) 
     assert "60.0\u202f% for the same detector trained on augmented exemplars alone" in figures
 
 
+def test_a_gain_between_two_detectors_at_chance_is_no_gain() -> None:
+    frame = paired(0.1, 0.1, 0.1)
+    chance = frame.assign(metric="pixel_auroc", value=0.52)
+    assert tables.verdict(pd.concat([frame, chance]))[0].startswith("Neither detector works")
+    assert tables.verdict(pd.concat([frame, chance.assign(value=0.9)]))[0].startswith("Yes")
+
+
 def test_verdict_without_a_peer_makes_no_claim() -> None:
     frame = paired(0.1, 0.1, 0.1)
     assert tables.verdict(frame[frame["method"] == "cadiff"])[0].startswith("Not compared")
