@@ -7,7 +7,7 @@ from types import TracebackType
 
 import torch
 from diffusers.models.attention_processor import Attention
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from cadiff.errors import CADiffError
@@ -89,13 +89,7 @@ class CrossAttentionTap:
         self.clear()
 
 
-def token_map(maps: Maps, positions: Float[Tensor, b] | Tensor) -> Float[Tensor, "b cells"]:
+def token_map(maps: Maps, positions: Int[Tensor, " b"]) -> Float[Tensor, "b cells"]:
     """A layer's map of one token per image: mean over heads of the column at ``positions`` (b integers)."""
     index = positions.view(-1, 1, 1).expand(-1, maps.shape[2], 1)
     return maps.mean(1).gather(2, index)[..., 0]
-
-
-def sides(model: nn.Module, latent_side: int) -> list[int]:
-    """The sides of the square maps that a U-Net's levels have, largest first."""
-    levels = len(model.config["block_out_channels"])  # type: ignore[index]
-    return [latent_side // 2**level for level in range(levels)]

@@ -47,7 +47,7 @@ def localizing_loss(
     return total
 
 
-def contrastive_loss(vectors: Float[Tensor, "n d"], concepts: Int[Tensor, n], temperature: float) -> Float[Tensor, ""]:
+def contrastive_loss(vectors: Float[Tensor, "n d"], concepts: Int[Tensor, " n"], temperature: float) -> Float[Tensor, ""]:
     """Eq. 6-7, NT-Xent over the contextual vectors of a batch; positives share a concept.
 
     l_ij = -ln( exp(cos(v_i, v_j)/tau) / sum_{k != i} exp(cos(v_i, v_k)/tau) ), averaged over all positive pairs.

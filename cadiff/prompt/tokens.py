@@ -39,8 +39,8 @@ class LearnedTokens(nn.Module):
     """One embedding for the context (the product) and one per anomaly type, in one prompt space (CTP).
 
     The embeddings start from the mean of the initial word's sub-tokens (paper: "anomaly"). The text encoder stays
-    frozen: its embedding table is extended by rows that ``write_into`` overwrites, or that `encode` replaces on the
-    way in, so that gradients reach these embeddings and nothing else.
+    frozen: its embedding table is extended by rows that `encode` replaces on the way in, so that gradients
+    reach these embeddings and nothing else.
     """
 
     def __init__(self, backbone: Backbone, product: str, types: list[str], initial_word: str, single: bool = False) -> None:
@@ -63,7 +63,7 @@ class LearnedTokens(nn.Module):
         return list(ids)
 
     @staticmethod
-    def _initial(backbone: Backbone, word: str) -> Float[Tensor, d]:
+    def _initial(backbone: Backbone, word: str) -> Float[Tensor, " d"]:
         ids = backbone.tokenizer(word, add_special_tokens=False).input_ids
         if not ids or backbone.tokenizer.unk_token_id in ids:
             raise UsageError(f"prompt.initial_word: {word!r} is not in this base's vocabulary")
