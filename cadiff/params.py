@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from cadiff.errors import UsageError
 from cadiff.storage import digest
 
-Layout = Literal["demo", "mvtec", "visa", "folder"]
+Layout = Literal["demo", "mvtec", "visa", "loco", "folder"]
 
 
 class Section(BaseModel):

@@ -19,7 +19,10 @@ IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 @dataclass(frozen=True)
 class SampleRow:
-    """A real image. ``anomaly_type`` and ``mask_path`` are None for normal images; paths are as given to the reader."""
+    """A real image. ``anomaly_type`` and ``mask_path`` are None for normal images; paths are as given to the reader.
+
+    A mask's path may be a folder: the union of its images (``cadiff.storage.read_image``).
+    """
 
     sample_id: str
     dataset: str

@@ -106,12 +106,16 @@ def read_image(path: str | Path, mode: str = "RGB", size: int | None = None) -> 
 
     Masks (mode L) come back as 0/255. Values above 127 are anomaly; in a mask that has none, any value above 0
     is (VisA numbers its regions 1, 2, ...). A pixel of a shrunk mask counts where at least a quarter of it was
-    anomaly, so that thin defects survive; where no pixel has that much, those with the most count.
+    anomaly, so that thin defects survive; where no pixel has that much, those with the most count. A mask may
+    be a folder of images, one a defect: their union (MVTec LOCO AD).
     """
     path = Path(path)
-    if not path.is_file():
+    if mode == "L" and path.is_dir():
+        pixels = _union([read_image(file, "L") for file in sorted(path.glob("[!.]*"))], path)
+    elif not path.is_file():
         raise CADiffError(f"{path}: expected an image, but there is no such file.")
-    pixels = decode_image(path.read_bytes(), mode, str(path))
+    else:
+        pixels = decode_image(path.read_bytes(), mode, str(path))
     if mode == "L":
         threshold = 127 if pixels.max() > 127 else 0
         pixels = np.where(pixels > threshold, 255, 0).astype(np.uint8)
@@ -124,6 +128,13 @@ def read_image(path: str | Path, mode: str = "RGB", size: int | None = None) -> 
         counts = (coverage >= min(quarter, coverage.max())) & (coverage > 0)
         return np.where(counts, 255, 0).astype(np.uint8)
     return np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.LANCZOS))
+
+
+def _union(masks: list[np.ndarray], folder: Path) -> np.ndarray:
+    if len({mask.shape for mask in masks}) != 1:
+        sizes = sorted(f"{mask.shape[1]}x{mask.shape[0]}" for mask in masks)
+        raise CADiffError(f"{folder}: expected masks of one size, found {', '.join(sizes) or 'none'}.")
+    return np.maximum.reduce(masks)
 
 
 def encode_png(pixels: np.ndarray) -> bytes:

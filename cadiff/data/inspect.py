@@ -6,7 +6,8 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from cadiff.data import folder, mvtec, visa
+from cadiff.data import folder, loco, mvtec, visa
+from cadiff.data.listing import folders
 from cadiff.data.readers import list_products, scan_product
 from cadiff.errors import UsageError
 from cadiff.params import DatasetParams, Layout
@@ -62,7 +63,8 @@ def inspect_root(root: str | Path, layout: Layout | None = None) -> Inspection:
 
 
 def guess_layout(root: Path) -> Layout:
-    """The layout whose marks are in ``root``: VisA's split table, a product's table.csv, MVTec AD's folders.
+    """The layout whose marks are in ``root``: VisA's split table, a product's table.csv, MVTec LOCO
+    AD's anomaly folders, MVTec AD's folders.
 
     Raises:
         UsageError: if the root is not there, or has none of these marks.
@@ -73,11 +75,14 @@ def guess_layout(root: Path) -> Layout:
         return "visa"
     if folder.products(root):
         return "folder"
+    if any(map(loco.is_product, folders(root))):
+        return "loco"
     # One product's own folder is told so by list_products.
     if mvtec.products(root) or (root / "train").is_dir() or (root / folder.TABLE).is_file():
         return "mvtec"
     raise UsageError(
-        f"{root}: no known layout; expected PRODUCT/train/good (mvtec), split_csv/1cls.csv (visa) or "
+        f"{root}: no known layout; expected PRODUCT/train/good (mvtec), PRODUCT/test/logical_anomalies (loco), "
+        "split_csv/1cls.csv (visa) or "
         "PRODUCT/table.csv (folder)"
     )
 

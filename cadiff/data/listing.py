@@ -18,7 +18,10 @@ LOSSY_SUFFIXES = frozenset({".jpg", ".jpeg"})
 
 @dataclass(frozen=True)
 class Entry:
-    """One image of a product; ``anomaly_type`` None: normal. ``name`` is unique within its split and type."""
+    """One image of a product; ``anomaly_type`` None: normal. ``name`` is unique within its split and type.
+
+    ``mask`` is a file, or a folder of files whose union is the mask (MVTec LOCO AD).
+    """
 
     split: Split
     anomaly_type: str | None

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from cadiff.data import folder, mvtec, visa
-from cadiff.data.listing import LOSSY_SUFFIXES, Entry, Listing, Reader
+from cadiff.data import folder, loco, mvtec, visa
+from cadiff.data.listing import LOSSY_SUFFIXES, Entry, Listing, Reader, image_files
 from cadiff.data.split import assign_roles
 from cadiff.errors import CADiffError, UsageError
 from cadiff.params import DatasetParams, Layout
@@ -14,7 +14,8 @@ from cadiff.records import SampleRow
 from cadiff.storage import decode_image, read_image, sha256_bytes
 
 READERS: dict[Layout, Reader] = {
-    "demo": mvtec.READER, "mvtec": mvtec.READER, "visa": visa.READER, "folder": folder.READER,
+    "demo": mvtec.READER, "mvtec": mvtec.READER, "visa": visa.READER, "loco": loco.READER,
+    "folder": folder.READER,
 }  # fmt: skip
 
 
@@ -112,14 +113,16 @@ def verify_entry(entry: Entry) -> tuple[int, int, str]:
     Raises:
         CADiffError: names the image or mask that is missing, unreadable, empty, lossy or of another size.
     """
-    for path in filter(None, (entry.image, entry.mask)):
+    masks = image_files(entry.mask) if entry.mask and entry.mask.is_dir() else [entry.mask]
+    for path in filter(None, (entry.image, *masks)):
         if not path.is_file():
             raise UsageError(f"{path}: listed, but there is no such file")
     data = entry.image.read_bytes()
     height, width = decode_image(data, "RGB", str(entry.image)).shape[:2]
     if entry.mask is not None:
-        if entry.mask.suffix.lower() in LOSSY_SUFFIXES:
-            raise UsageError(f"{entry.mask}: JPEG blurs a mask's edge; expected a lossless mask, such as PNG")
+        for path in filter(None, masks):
+            if path.suffix.lower() in LOSSY_SUFFIXES:
+                raise UsageError(f"{path}: JPEG blurs a mask's edge; expected a lossless mask, such as PNG")
         mask = read_image(entry.mask, "L")
         if mask.shape != (height, width):
             found = f"{mask.shape[1]}x{mask.shape[0]}"

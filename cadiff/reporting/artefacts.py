@@ -80,7 +80,7 @@ class Artefacts:
         return read_image(self.root / path, mode, size) if self._is_there(path) else None
 
     def _is_there(self, relative: str) -> bool:
-        if (self.root / relative).is_file():
+        if (self.root / relative).exists():
             return True
         if not self.partial:
             raise missing(self.root / relative)

@@ -56,6 +56,22 @@ def visa_root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def loco_root(tmp_path: Path) -> Path:
+    """Product box: 2 train and 1 validation normals, 1 test normal; 3 logical anomalies of two masks each (two
+    squares that do not touch), 3 structural ones of one mask."""
+    base = tmp_path / "loco" / "box"
+    for index, folder in enumerate(("train/good/000", "train/good/001", "validation/good/000", "test/good/000")):
+        write_image(base / f"{folder}.png", picture(index))
+    for kind, count in (("logical_anomalies", 2), ("structural_anomalies", 1)):
+        for index in range(3):
+            write_image(base / "test" / kind / f"{index:03}.png", picture(10 + index))
+            for part in range(count):
+                mask = np.roll(square(value=255 - part), 10 * part, axis=0)
+                write_image(base / "ground_truth" / kind / f"{index:03}" / f"{part:03}.png", mask)
+    return base.parent
+
+
+@pytest.fixture
 def folder_root(tmp_path: Path) -> Path:
     """Product gear: files of the same name in two folders, told apart by their paths."""
     base = tmp_path / "folder" / "gear"

@@ -6,9 +6,9 @@ from cadiff.data import inspect_root
 from cadiff.errors import UsageError
 
 
-def test_layouts_are_guessed(mvtec_root, visa_root, folder_root):
-    layouts = [inspect_root(root).layout for root in (mvtec_root, visa_root, folder_root)]
-    assert layouts == ["mvtec", "visa", "folder"]
+def test_layouts_are_guessed(mvtec_root, visa_root, loco_root, folder_root):
+    layouts = [inspect_root(root).layout for root in (mvtec_root, visa_root, loco_root, folder_root)]
+    assert layouts == ["mvtec", "visa", "loco", "folder"]
 
 
 def test_counts_and_sizes(mvtec_root):

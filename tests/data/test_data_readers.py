@@ -67,6 +67,56 @@ def test_visa_has_one_type_and_reads_numbered_masks(visa_root):
     assert masks.sum(axis=(1, 2)).tolist() == [36] * 4
 
 
+def loco(root: Path) -> DatasetParams:
+    return DatasetParams(name="loco", layout="loco", root=str(root))
+
+
+def test_loco_masks_are_the_union_of_an_images_defects(loco_root):
+    assert list_products(loco(loco_root)) == ["box"]
+    rows = read_samples(loco(loco_root), "box")
+    assert Counter(row.role for row in rows) == {"normal": 3, "test_good": 1, "exemplar": 2, "held_out": 4}
+    assert {row.anomaly_type for row in rows} == {None, "logical_anomalies", "structural_anomalies"}
+    assert [row.sample_id for row in rows if row.role == "normal"][-1] == "box/train/good/validation/000"
+    anomalies = [row for row in rows if row.mask_path]
+    _, masks = load_samples(anomalies, 24)
+    assert [int(mask.sum()) for mask in masks] == [72 if row.anomaly_type == "logical_anomalies" else 36 for row in anomalies]
+    _, small = load_samples(anomalies, 12)
+    assert [int(mask.sum()) for mask in small] == [18 if row.anomaly_type == "logical_anomalies" else 9 for row in anomalies]
+
+
+@pytest.mark.parametrize(
+    ("what", "named"),
+    [
+        ("image without a mask", "logical_anomalies/001.png"), ("mask without an image", "logical_anomalies/001"),
+        ("empty mask", "logical_anomalies/001"), ("JPEG", "000.jpg"), ("masks of one size", "logical_anomalies/001"),
+        ("expected in a folder named as its image", "logical_anomalies/lost.png"), ("does not decode", "note.txt"),
+    ],
+)  # fmt: skip
+def test_each_damage_of_a_loco_product_is_one_clear_line(loco_root, what, named):
+    truths = loco_root / "box" / "ground_truth" / "logical_anomalies"
+    masks = sorted((truths / "001").iterdir())
+    if what == "image without a mask":
+        shutil.rmtree(truths / "001")
+    elif what == "mask without an image":
+        (loco_root / "box" / "test" / "logical_anomalies" / "001.png").unlink()
+    elif what == "empty mask":
+        for mask in masks:
+            Image.fromarray(np.zeros((24, 24), np.uint8)).save(mask)
+    elif what == "JPEG":
+        Image.open(masks[0]).save(masks[0].with_suffix(".jpg"))
+    elif what == "masks of one size":
+        Image.fromarray(np.full((20, 24), 255, np.uint8)).save(masks[0])
+    elif what == "expected in a folder named as its image":
+        shutil.copy(masks[0], truths / "lost.png")
+    else:
+        (truths / "001" / "note.txt").write_text("a scratch")
+    with pytest.raises(UsageError) as error:
+        read_samples(loco(loco_root), "box")
+    assert what in str(error.value)
+    assert named in str(error.value)
+    assert "\n" not in str(error.value)
+
+
 def test_folder_tells_equal_file_names_apart(folder_root):
     dataset = DatasetParams(name="own", layout="folder", root=str(folder_root))
     rows = read_samples(dataset, "gear")
