@@ -136,7 +136,7 @@ def new_generator(params: Params, product: str, types: list[str], backbone: Back
 
 
 def train_generator(params: Params, product: str, samples: list[SampleRow], adapted: Path, out: Path, work: Path) -> None:
-    """Trains and writes ``tokens.safetensors``, ``controlnet/``, ``saim/``, ``curve.parquet`` and ``generator.json``.
+    """Trains and writes ``tokens/``, ``controlnet/``, ``saim/``, ``curve.parquet`` and ``generator.json``.
 
     Goes on from ``work/training.safetensors`` where there is one, and ends with the same bytes (CPU).
     """
@@ -169,7 +169,7 @@ def train_generator(params: Params, product: str, samples: list[SampleRow], adap
             write_json(work / f"curve-{step + 1}.json", curve)
             save_training(checkpoint, step + 1, modules, optimiser)
             saved = time.monotonic()
-    tokens.save(out / "tokens.safetensors")
+    tokens.save(out / "tokens")
     control.save(out)
     write_table(out / "curve.parquet", pa.Table.from_pylist(curve, schema=CURVE_SCHEMA))
     write_json(out / "generator.json", {"product": product, "types": types, "base": backbone.digest, "steps": steps})
@@ -185,6 +185,6 @@ def load_generator(params: Params, product: str, adapted: Path, folder: Path) ->
     if record["base"] != backbone.digest:
         raise CADiffError(f"{folder}/generator.json: expected base {backbone.digest}, found {record['base']}. Rerun the train stage.")
     tokens = LearnedTokens(backbone, product, record["types"], params.prompt.initial_word, params.prompt.tokens == "single")
-    tokens.restore(folder / "tokens.safetensors")
+    tokens.restore(folder / "tokens")
     tokens.to(backbone.device).requires_grad_(False)
     return Generator(backbone, tokens, SpatialControl.load(folder, backbone), sha256_folder(folder)[:16])

@@ -100,16 +100,38 @@ class LearnedTokens(nn.Module):
         finally:
             handle.remove()
 
-    def save(self, path: Path) -> None:
-        """The embeddings, each under its token's text: the form that ``pipe.load_textual_inversion`` reads."""
-        tensors = {self.texts[c]: self.vectors[row].detach().float() for row, c in enumerate(self.concepts)}
-        write_tensors(path, tensors, {"product": self.product, "concepts": "\n".join(self.concepts)})
+    def save(self, folder: Path) -> None:
+        """One file a token, ``nut-rust.safetensors`` with the embedding (d) under the token's text ``<nut-rust>``.
 
-    def restore(self, path: Path) -> None:
-        tensors, _ = read_tensors(path)
-        expected = {self.texts[c] for c in self.concepts}
-        if set(tensors) != expected:
-            raise CADiffError(f"{path}: expected the tokens {sorted(expected)}, found {sorted(tensors)}. Rerun the train stage.")
-        with torch.no_grad():
-            for row, concept in enumerate(self.concepts):
-                self.vectors[row].copy_(tensors[self.texts[concept]])
+        That is the form that a stock pipeline's ``load_textual_inversion`` reads (it refuses a file of several).
+        An earlier training's tokens that this one does not have are removed.
+        """
+        kept = {_file_of(text) for text in self.texts.values()}
+        for path in folder.glob("*.safetensors"):
+            if path.name not in kept:
+                path.unlink()
+        for row, concept in enumerate(self.concepts):
+            text, vector = self.texts[concept], self.vectors[row].detach().float()
+            write_tensors(folder / _file_of(text), {text: vector}, {"product": self.product, "concept": concept})
+
+    def restore(self, folder: Path) -> None:
+        """Takes over what `save` wrote.
+
+        Raises:
+            CADiffError: if the folder holds other tokens, or a token of another length.
+        """
+        expected, found = {_file_of(text) for text in self.texts.values()}, {path.name for path in folder.glob("*.safetensors")}
+        if found != expected:
+            raise CADiffError(f"{folder}: expected the tokens {sorted(expected)}, found {sorted(found)}. Rerun the train stage.")
+        for row, text in enumerate(self.texts.values()):
+            tensors, _ = read_tensors(folder / _file_of(text))
+            if set(tensors) != {text} or tensors[text].shape != self.vectors[row].shape:
+                shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+                wanted = {text: tuple(self.vectors[row].shape)}
+                raise CADiffError(f"{folder / _file_of(text)}: expected {wanted}, found {shapes}. Rerun the train stage.")
+            with torch.no_grad():
+                self.vectors[row].copy_(tensors[text])
+
+
+def _file_of(text: str) -> str:
+    return f"{text.strip('<>')}.safetensors"

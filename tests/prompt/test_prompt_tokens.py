@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from transformers import CLIPTextModel, CLIPTokenizer
 
 from cadiff.backbone import Backbone, load_backbone
 from cadiff.errors import CADiffError, UsageError
 from cadiff.params import BaseParams
 from cadiff.prompt import CONTEXT, LearnedTokens, placeholder
+from cadiff.storage import write_tensors
 
 
 @pytest.fixture
@@ -45,13 +48,44 @@ def test_saved_tokens_come_back_under_their_own_names(backbone: Backbone, tmp_pa
     tokens = LearnedTokens(backbone, "nut", ["rust"], "anomaly")
     with torch.no_grad():
         tokens.vectors.normal_()
-    tokens.save(tmp_path / "tokens.safetensors")
+    tokens.save(tmp_path)
     again = LearnedTokens(backbone, "nut", ["rust"], "anomaly")
-    again.restore(tmp_path / "tokens.safetensors")
+    again.restore(tmp_path)
     assert torch.equal(again.vectors, tokens.vectors)
     other = LearnedTokens(backbone, "nut", ["chip"], "anomaly")
-    with pytest.raises(CADiffError, match=r"expected the tokens .*<nut-chip>"):
-        other.restore(tmp_path / "tokens.safetensors")
+    with pytest.raises(CADiffError, match=r"expected the tokens .*nut-chip"):
+        other.restore(tmp_path)
+    write_tensors(tmp_path / "nut-rust.safetensors", {"<nut-rust>": torch.zeros(7)})
+    with pytest.raises(CADiffError, match=r"nut-rust.safetensors: expected .*\(32,\).*found .*\(7,\)"):
+        again.restore(tmp_path)
+
+
+@pytest.mark.parametrize("single", [False, True])
+def test_a_stock_pipeline_loads_the_tokens_and_reads_prompts_as_we_do(tiny_base: Path, tmp_path: Path, single: bool) -> None:
+    backbone = load_backbone(BaseParams(path=str(tiny_base), device="cpu"))
+    tokens = LearnedTokens(backbone, "metal_nut", ["rust", "bent lead"], "anomaly", single)
+    with torch.no_grad():
+        tokens.vectors.normal_()
+    tokens.save(tmp_path)
+    prompt = tokens.prompt(backbone, ["bent lead", "rust"], 0)
+    ours = tokens.encode(backbone, [prompt])
+    stock = stock_pipeline(tiny_base)
+    stock.load_textual_inversion([str(path) for path in sorted(tmp_path.iterdir())], use_safetensors=True)
+    theirs, _ = stock.encode_prompt(prompt.text, "cpu", 1, do_classifier_free_guidance=False)
+    assert torch.allclose(ours, theirs, atol=1e-6)
+    picture = stock(prompt.text, num_inference_steps=1, height=64, width=64, output_type="np").images[0]
+    assert picture.shape == (64, 64, 3)
+
+
+def stock_pipeline(base: Path) -> StableDiffusionPipeline:
+    """diffusers' own pipeline on the base's parts, none of our code in it."""
+    return StableDiffusionPipeline(
+        vae=AutoencoderKL.from_pretrained(base, subfolder="vae"), unet=UNet2DConditionModel.from_pretrained(base, subfolder="unet"),
+        text_encoder=CLIPTextModel.from_pretrained(base, subfolder="text_encoder"),
+        tokenizer=CLIPTokenizer.from_pretrained(base, subfolder="tokenizer"),
+        scheduler=DDIMScheduler.from_pretrained(base, subfolder="scheduler"),
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
 
 
 def test_clashing_types_and_unknown_words_are_refused(backbone: Backbone) -> None:

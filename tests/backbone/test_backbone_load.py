@@ -1,0 +1,93 @@
+"""What a base may be, and that loading one never unpickles and never runs its code."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from cadiff.backbone import load_backbone
+from cadiff.errors import UsageError
+from cadiff.params import BaseParams
+from cadiff.storage import read_json, write_json
+
+WEIGHTS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
+
+
+class Trap:
+    """Unpickling it leaves a file behind."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[object, tuple[str, ...]]:
+        return os.mkdir, (str(self.mark),)
+
+
+@pytest.fixture
+def base(tiny_base: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_base, tmp_path / "base"))
+
+
+@pytest.mark.parametrize("part", WEIGHTS)
+def test_weights_that_are_pickled_only_are_refused_unread(base: Path, part: str) -> None:
+    mark = base / "unpickled"
+    (base / part / f"{WEIGHTS[part]}.safetensors").unlink()
+    name = "pytorch_model.bin" if part == "text_encoder" else "diffusion_pytorch_model.bin"
+    (base / part / name).write_bytes(pickle.dumps(Trap(mark)))
+    with pytest.raises(UsageError, match=r"base\.path: .* cannot be loaded \(.*safetensors") as error:
+        load_backbone(BaseParams(path=str(base), device="cpu"))
+    assert not mark.exists()
+    assert "\n" not in str(error.value)
+
+
+def test_code_beside_the_weights_is_never_run(base: Path) -> None:
+    for part in ("unet", "text_encoder", "tokenizer"):
+        (base / part / "evil.py").write_text(f"import os\nos.mkdir({str(base / 'ran')!r})\n")
+    for name in ("text_encoder/config.json", "tokenizer/tokenizer_config.json"):
+        write_json(base / name, {**read_json(base / name), "auto_map": {"AutoModel": "evil.Model", "AutoTokenizer": ["evil.T", None]}})
+    load_backbone(BaseParams(path=str(base), device="cpu"))
+    assert not (base / "ran").exists()
+
+
+def test_a_variant_is_the_files_of_that_name(base: Path) -> None:
+    for part, stem in WEIGHTS.items():
+        (base / part / f"{stem}.safetensors").rename(base / part / f"{stem}.fp16.safetensors")
+    with pytest.raises(UsageError, match="cannot be loaded"):
+        load_backbone(BaseParams(path=str(base), device="cpu"))
+    loaded = load_backbone(BaseParams(path=str(base), device="cpu", variant="fp16", dtype="bfloat16"))
+    assert loaded.autocast().fast_dtype == torch.bfloat16
+    assert next(loaded.unet.parameters()).dtype == torch.float32
+    stored = load_file(base / "unet" / "diffusion_pytorch_model.fp16.safetensors")
+    assert all(torch.equal(p, stored[name]) for name, p in loaded.unet.named_parameters())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("there", [True, False])
+def test_a_hub_name_is_taken_from_the_hubs_cache_or_named_in_one_line(tiny_base: Path, tmp_path: Path, there: bool) -> None:
+    """The hub's own folder layout, without a network; a process of its own, since the hub reads its variables once."""
+    repository, commit = tmp_path / "hub" / "models--someone--tiny", "0" * 40
+    if there:
+        shutil.copytree(tiny_base, repository / "snapshots" / commit)
+        (repository / "refs").mkdir()
+        (repository / "refs" / "main").write_text(commit)
+    code = (
+        "import sys\nfrom cadiff.backbone import load_backbone\nfrom cadiff.params import BaseParams\n"
+        "from cadiff.errors import exit_code\n"
+        "sys.exit(exit_code(lambda: print(load_backbone(BaseParams(path='someone/tiny', device='cpu')).reduction)))"
+    )
+    environment = {**os.environ, "HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    if there:
+        assert (done.returncode, done.stdout.strip()) == (0, "8"), done.stderr
+    else:
+        assert done.returncode == 2, done.stderr
+        assert done.stderr.splitlines()[-1].startswith("error: base.path: 'someone/tiny' cannot be loaded (")
+        assert "Traceback" not in done.stderr
