@@ -123,7 +123,7 @@ def plan_scenes(run: Run, order: Order) -> list[Scene]:
             placed = [masks_of_type(own, run.product, [picture, *exemplars], kind, 1, find)[0] for kind in order.types]
             masks = {row.anomaly_type: _decode(row.mask["bytes"]) for row in placed}
             source = " + ".join(dict.fromkeys(row.mask_source for row in placed))
-        scenes.append(Scene(stem, sample_id, masks, source, Path(picture.image_path) if keeps else None))
+        scenes.append(Scene(stem, sample_id, masks, source, Path(picture.image_path) if keeps else None, order.on is not None))
     return scenes
 
 

@@ -24,13 +24,15 @@ from cadiff.storage import encode_png, read_image, sha256_bytes, write_bytes, wr
 @dataclass(frozen=True)
 class Scene:
     """One image to draw: a mask at ``base.size`` for each anomaly type, and the picture whose latents are kept
-    outside of them (None: the whole image is generated). ``name`` is the stem of its files."""
+    outside of them (None: the whole image is generated). ``name`` is the stem of its files. ``edits``: the picture
+    is one that the call names, from which a type with w <= 0 is healed."""
 
     name: str
     sample_id: str
     masks: dict[str, Bool[np.ndarray, "h w"]]
     mask_source: str
     background: Path | None = None
+    edits: bool = False
 
 
 def draw_on_demand(
@@ -85,7 +87,7 @@ def _request(generator: Generator, params: Params, scene: Scene) -> Request:
         background = generator.backbone.encode(to_tensor(picture[None]))[0]
     masks = torch.from_numpy(np.stack(list(scene.masks.values())))
     intensities = tuple(intensities_of(params, scene).values())
-    return Request(prompt, types, masks, intensities, derive_seed(params.seed, "noise", scene.sample_id), background)
+    return Request(prompt, types, masks, intensities, derive_seed(params.seed, "noise", scene.sample_id), background, scene.edits)
 
 
 def _row(

@@ -11,18 +11,22 @@ from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from cadiff.backbone import CrossAttentionTap
+from cadiff.backbone import Backbone, CrossAttentionTap
+from cadiff.errors import UsageError
 from cadiff.generator.train import Generator
 from cadiff.intensity import focus_degree, mask_cells, reweight
 from cadiff.params import GenerateParams, IntensityParams
 from cadiff.prompt import Prompt
+
+LANES = 4
 
 
 @dataclass(frozen=True)
 class Request:
     """One image to draw: its prompt, one mask and one intensity per anomaly type, its own noise.
 
-    ``background`` holds a real normal image's latents, kept outside the dilated masks; None: all is generated.
+    ``background`` holds a real image's latents, kept outside the dilated masks; None: all is generated. ``edits``:
+    the background is an existing picture whose defects a type with w <= 0 heals (docs/method.md).
     """
 
     prompt: Prompt
@@ -31,6 +35,12 @@ class Request:
     intensities: tuple[float, ...]
     seed: int
     background: Float[Tensor, "c hl wl"] | None = None
+    edits: bool = False
+
+    @property
+    def heals(self) -> list[bool]:
+        """Per type, whether it is taken out of the picture instead of drawn into it."""
+        return [self.edits and w <= 0 for w in self.intensities]
 
 
 @dataclass
@@ -42,13 +52,18 @@ class Focus:
 
 
 class Reweighting:
-    """IAR during one batch's denoising: rewrites maps as they pass, and reads the focus after each step."""
+    """IAR during one batch's denoising: rewrites maps as they pass, and reads the focus after each step.
 
-    def __init__(self, positions: Tensor, masks: Tensor, intensity: Tensor, params: IntensityParams, side: int) -> None:
+    ``healed`` types are re-weighted from the first step on: what is to go must not be drawn first.
+    """
+
+    def __init__(
+        self, positions: Tensor, masks: Tensor, intensity: Tensor, params: IntensityParams, side: int, healed: Tensor
+    ) -> None:
         self.positions, self.masks, self.intensity, self.params = positions, masks, intensity, params
         self.side = params.resolution or max(side // 4, 8)
         self.enabled = True
-        begun = torch.full(positions.shape, not params.delayed_focus, device=positions.device)
+        begun = torch.full(positions.shape, not params.delayed_focus, device=positions.device) | healed
         self.focus = Focus(begun & (positions >= 0), torch.where(begun, 0, -1))
         self._inside: dict[int, Tensor] = {}
 
@@ -67,6 +82,9 @@ class Reweighting:
     def observe(self, maps: Sequence[Tensor], step: int) -> None:
         """Starts re-weighting, from the next step on, where the focus has passed the threshold; it stays on."""
         level = [layer.float().mean(1) for layer in maps if layer.shape[2] == self.side**2]
+        if not level:
+            sides = sorted({round(layer.shape[2] ** 0.5) for layer in maps})
+            raise UsageError(f"intensity.resolution: expected the side of one of this base's maps ({sides}), found {self.side}")
         mean = torch.stack(level).mean(0)
         index = self.positions.clamp(min=0)[:, None, :].expand(-1, mean.shape[1], -1)
         attention = mean.gather(2, index).transpose(1, 2)
@@ -83,40 +101,67 @@ def scheduler_for(generator: Generator, params: GenerateParams) -> DDIMScheduler
     return scheduler
 
 
-@torch.no_grad()
+def lanes(backbone: Backbone, size: int) -> int | None:
+    """How many images of ``size`` px are computed together on this device; None: as many as there are.
+
+    On a CPU the kernel that is chosen for a shape decides the last bits, so the shape must not depend on how many
+    images were asked for. Four of them fill a core at small latents; one does at large ones.
+    """
+    if backbone.device.type != "cpu":
+        return None
+    return LANES if backbone.latent_side(size) <= 32 else 1
+
+
+def in_lanes(count: int, width: int | None) -> list[list[int]]:
+    """The indices of ``count`` images in groups of exactly ``width``; the last group repeats its last image."""
+    width = width or max(count, 1)
+    groups = [list(range(start, min(start + width, count))) for start in range(0, count, width)]
+    return [group + group[-1:] * (width - len(group)) for group in groups]
+
+
 def sample(
     generator: Generator, requests: Sequence[Request], params: GenerateParams, intensity: IntensityParams
 ) -> tuple[Float[Tensor, "b 3 h w"], Int[Tensor, "b k"]]:
     """Images in [-1, 1] on the CPU, and the step at which each type's re-weighting began (-1: never).
 
-    Noise is drawn per image from its own seed, on the CPU.
+    Noise is drawn per image from its own seed, on the CPU. On a CPU an image has the same bits whatever else is
+    asked for with it, and in whichever order.
     """
-    backbone, device = generator.backbone, generator.backbone.device
-    most = max(1, *(len(r.types) for r in requests)) if requests else 1
-    size = requests[0].masks.shape[-1]
-    side = backbone.latent_side(size)
-    masks = torch.stack([_padded(r.masks, most) for r in requests]).to(device)
-    positions = torch.tensor([[r.prompt.positions[t] for t in r.types] + [-1] * (most - len(r.types)) for r in requests], device=device)
-    weights = torch.tensor([[*r.intensities, *[1.0] * (most - len(r.types))] for r in requests], device=device)
-    channels = int(backbone.unet.config["in_channels"])
-    noise = torch.stack(
-        [torch.randn(channels, side, side, generator=torch.Generator().manual_seed(r.seed)) for r in requests]
-    ).to(device)
-    union = masks.any(1, keepdim=True)
+    size, most = requests[0].masks.shape[-1], max(1, *(len(r.types) for r in requests))
+    images = torch.empty(len(requests), 3, size, size)
+    since = torch.full((len(requests), most), -1)
+    for known in (True, False):  # an image without a background cannot start from one
+        chosen = [i for i, r in enumerate(requests) if (r.background is not None) == known]
+        for group in in_lanes(len(chosen), lanes(generator.backbone, size)):
+            rows = [chosen[i] for i in group]
+            images[rows], since[rows] = _sample_together(generator, [requests[i] for i in rows], most, params, intensity)
+    return images, since
+
+
+@torch.no_grad()
+def _sample_together(
+    generator: Generator, requests: Sequence[Request], most: int, params: GenerateParams, intensity: IntensityParams
+) -> tuple[Float[Tensor, "b 3 h w"], Int[Tensor, "b k"]]:
+    backbone = generator.backbone
+    side = backbone.latent_side(requests[0].masks.shape[-1])
+    shape = (int(backbone.unet.config["in_channels"]), side, side)
+    streams = [torch.Generator().manual_seed(r.seed) for r in requests]
+    noise = torch.stack([torch.randn(shape, generator=stream) for stream in streams]).to(backbone.device)
+    rewriting, union, control = _conditions(requests, most, intensity, side, backbone.device)
     text = generator.tokens.encode(backbone, [r.prompt for r in requests])
     empty = backbone.encode_text(backbone.tokenize([""])).expand_as(text) if params.guidance_scale > 1 else None
-    scheduler, rewriting = scheduler_for(generator, params), Reweighting(positions, masks, weights, intensity, side)
+    scheduler = scheduler_for(generator, params)
     first, latents = _start(requests, noise, scheduler, params.strength)
     with CrossAttentionTap(backbone.unet, rewriting) as tap:
         for step, t in enumerate(scheduler.timesteps[first:], start=first):
             tap.clear()
             scaled = scheduler.scale_model_input(latents, t)
             with backbone.autocast():
-                predicted = generator.control.denoise(backbone.unet, scaled, t, text, union.float()).float()
+                predicted = generator.control.denoise(backbone.unet, scaled, t, text, control).float()
                 rewriting.observe(tap.maps, step)
                 if empty is not None:
                     rewriting.enabled = False  # the conditional half alone is re-weighted
-                    without = generator.control.denoise(backbone.unet, scaled, t, empty, union.float()).float()
+                    without = generator.control.denoise(backbone.unet, scaled, t, empty, control).float()
                     rewriting.enabled = True
                     predicted = without + params.guidance_scale * (predicted - without)
             latents = scheduler.step(predicted, t, latents, return_dict=False)[0]
@@ -124,12 +169,31 @@ def sample(
     return backbone.decode(latents), rewriting.focus.since.cpu()
 
 
+def _conditions(
+    requests: Sequence[Request], most: int, params: IntensityParams, side: int, device: torch.device
+) -> tuple[Reweighting, Bool[Tensor, "b 1 h w"], Float[Tensor, "b 1 h w"]]:
+    """The re-weighting, the union of each image's masks, and of those that the ControlNet is to draw into.
+
+    A type that is healed has no control: a mask there would ask for the defect's shape again.
+    """
+
+    def padded(rows: Sequence[Sequence[object]], filler: object) -> Tensor:
+        return torch.tensor([[*row, *[filler] * (most - len(row))] for row in rows], device=device)
+
+    masks = torch.stack([_padded(r.masks, most) for r in requests]).to(device)
+    positions = padded([[r.prompt.positions[t] for t in r.types] for r in requests], -1)
+    healed = padded([r.heals for r in requests], False)
+    weights = padded([r.intensities for r in requests], 1.0)
+    control = (masks & ~healed[..., None, None]).any(1, keepdim=True).float()
+    return Reweighting(positions, masks, weights, params, side, healed), masks.any(1, keepdim=True), control
+
+
 def _start(
     requests: Sequence[Request], noise: Tensor, scheduler: DDIMScheduler | DPMSolverMultistepScheduler, strength: float
 ) -> tuple[int, Tensor]:
     """The first step and its latents: pure noise, or the backgrounds noised to where ``strength`` of the steps remain.
 
-    A batch in which an image has no background starts from noise.
+    All requests have a background, or none has: then they start from noise.
     """
     first = len(scheduler.timesteps) - max(1, round(strength * len(scheduler.timesteps)))
     known = [r.background for r in requests if r.background is not None]

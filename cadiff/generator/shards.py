@@ -13,7 +13,7 @@ from torch import Tensor
 from cadiff.backbone import Backbone
 from cadiff.data.images import load_samples, to_tensor, to_uint8
 from cadiff.errors import CADiffError
-from cadiff.generator.sample import Request, sample
+from cadiff.generator.sample import Request, in_lanes, lanes, sample
 from cadiff.generator.train import Generator, load_generator
 from cadiff.params import Params
 from cadiff.progress import Progress
@@ -109,11 +109,10 @@ def _round_trips(backbone: Backbone, params: Params, product: str, normals: list
     chosen = [normals[i] for i in sorted(order)]
     images, _ = load_samples(chosen, params.base.size)
     rows: list[GeneratedRow] = []
-    for start in range(0, len(chosen), params.generate.batch):
-        batch = chosen[start : start + params.generate.batch]
-        decoded = to_uint8(backbone.decode(backbone.encode(to_tensor(images[start : start + len(batch)]))))
-        rows += [_good_row(backbone, params, product, row, picture) for row, picture in zip(batch, decoded, strict=True)]
-    return rows
+    for group in in_lanes(len(chosen), lanes(backbone, params.base.size) or params.generate.batch):
+        decoded = to_uint8(backbone.decode(backbone.encode(to_tensor(images[group]))))
+        rows += [_good_row(backbone, params, product, chosen[i], picture) for i, picture in zip(group, decoded, strict=True)]
+    return rows[: len(chosen)]
 
 
 def _good_row(backbone: Backbone, params: Params, product: str, row: SampleRow, picture: np.ndarray) -> GeneratedRow:

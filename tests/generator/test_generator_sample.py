@@ -1,0 +1,149 @@
+"""Sampling: the same bits whatever an image is asked for with, both schedulers, guidance, healing."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cadiff.backbone import load_backbone
+from cadiff.errors import UsageError
+from cadiff.generator import Generator
+from cadiff.generator.sample import Request, in_lanes, sample
+from cadiff.generator.train import new_generator
+from cadiff.params import GenerateParams, IntensityParams, Params
+
+
+@pytest.fixture(scope="module")
+def generator(tiny_base: Path) -> Generator:
+    """Random weights throughout; the control's zero layers too, so that it acts."""
+    params = Params(products={"nut": {}}, base={"path": str(tiny_base), "size": 64, "device": "cpu"})
+    made = new_generator(params, "nut", ["chip", "rust"], load_backbone(params.base))
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in (*made.control.parameters(), made.tokens.vectors):
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return made
+
+
+def request(generator: Generator, index: int, background: bool = False, **values: object) -> Request:
+    """The ``index``-th of a set that differs in everything: types, number of types, masks, intensities, prompts."""
+    types = (("rust",), ("chip",), ("rust", "chip"))[index % 3]
+    masks = torch.zeros(len(types), 64, 64, dtype=torch.bool)
+    for k in range(len(types)):
+        masks[k, 4 * index : 4 * index + 20, 30 * k : 30 * k + 24] = True
+    known = torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(100 + index)) if background else None
+    weights = tuple(0.5 + 0.3 * index + 0.1 * k for k in range(len(types)))
+    return Request(generator.tokens.prompt(generator.backbone, list(types), index), types, masks, weights, index, known, **values)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "settings", "backgrounds"),
+    [
+        (torch.float32, {"scheduler": "ddim", "guidance_scale": 2.0}, False),
+        (torch.bfloat16, {"scheduler": "dpm", "strength": 0.5}, True),
+    ],
+)
+def test_an_image_has_the_same_bits_whatever_it_is_asked_for_with(
+    generator: Generator, dtype: torch.dtype, settings: dict, backgrounds: bool
+) -> None:
+    generator = dataclasses.replace(generator, backbone=dataclasses.replace(generator.backbone, dtype=dtype))
+    params, intensity = GenerateParams(steps=2, **settings), IntensityParams(threshold=0.3)
+    requests = [request(generator, i, backgrounds and i % 2 == 0) for i in range(6)]
+    together, since = sample(generator, requests, params, intensity)
+    turned, turned_since = sample(generator, requests[::-1], params, intensity)
+    assert torch.equal(together, turned.flip(0))
+    assert torch.equal(since, turned_since.flip(0))
+    parts = [sample(generator, requests[start:stop], params, intensity)[0] for start, stop in ((0, 1), (1, 3), (3, 6))]
+    assert torch.equal(together, torch.cat(parts))
+    assert not torch.equal(together[0], together[3])
+
+
+def test_lanes_have_one_width_and_leave_nobody_out() -> None:
+    assert in_lanes(6, 4) == [[0, 1, 2, 3], [4, 5, 5, 5]]
+    assert in_lanes(3, None) == [[0, 1, 2]]
+    assert in_lanes(0, 4) == []
+
+
+@pytest.mark.parametrize("scheduler", ["ddim", "dpm"])
+@pytest.mark.parametrize("steps", [4, 10])
+def test_both_schedulers_arrive_at_the_picture_that_the_network_knows(
+    generator: Generator, monkeypatch: pytest.MonkeyPatch, scheduler: str, steps: int
+) -> None:
+    """A network that predicts exactly, for data that is one point, must lead there from any noise."""
+    target = 0.5 * torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(9))
+    alphas = generator.backbone.schedule.alphas_cumprod
+
+    def exact(unet: torch.nn.Module, latents: torch.Tensor, t: torch.Tensor, text: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        unet(latents, t, text)  # for the maps that focus is read from
+        alpha, sigma = alphas[t].sqrt(), (1 - alphas[t]).sqrt()
+        noise = (latents - alpha * target) / sigma
+        return alpha * noise - sigma * target  # the velocity, which this base predicts
+
+    assert generator.backbone.schedule.config["prediction_type"] == "v_prediction"
+    monkeypatch.setattr(generator.control, "denoise", exact)
+    params = GenerateParams(scheduler=scheduler, steps=steps)  # type: ignore[arg-type]
+    images, _ = sample(generator, [request(generator, 0), request(generator, 1)], params, IntensityParams())
+    expected = generator.backbone.decode(target[None])[0]
+    assert torch.allclose(images, expected.expand_as(images), atol=2e-2)
+
+
+def test_guidance_moves_the_conditional_half_and_a_scale_of_one_costs_no_second_pass(
+    generator: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One DDIM step by hand: x0 of the guided velocity, then the schedule's first noise level."""
+    own, calls = generator.control.denoise, []
+
+    def counted(*inputs: torch.Tensor) -> torch.Tensor:
+        calls.append(own(*inputs))
+        return calls[-1]
+
+    monkeypatch.setattr(generator.control, "denoise", counted)
+    one = request(generator, 0)
+    sample(generator, [one], GenerateParams(steps=1), IntensityParams(threshold=9))
+    assert len(calls) == 1
+    calls.clear()
+    image, _ = sample(generator, [one], GenerateParams(steps=1, guidance_scale=3.0), IntensityParams(threshold=9))
+    said, unsaid = (call[0].numpy().astype(float) for call in calls)
+    velocity = unsaid + 3.0 * (said - unsaid)
+    schedule = generator.backbone.schedule
+    offset = int(schedule.config.get("steps_offset", 0))
+    alpha = float(schedule.alphas_cumprod[offset]) if schedule.config["timestep_spacing"] == "leading" else float(schedule.alphas_cumprod[-1])
+    last = 1.0 if schedule.config.get("set_alpha_to_one", True) else float(schedule.alphas_cumprod[0])
+    noise = torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(0)).numpy().astype(float)
+    start = np.sqrt(alpha) * noise - np.sqrt(1 - alpha) * velocity
+    error = np.sqrt(alpha) * velocity + np.sqrt(1 - alpha) * noise
+    expected = generator.backbone.decode(torch.tensor(np.sqrt(last) * start + np.sqrt(1 - last) * error)[None].float())
+    assert torch.allclose(image, expected, atol=1e-4)
+
+
+def test_healing_takes_the_mask_from_the_control_and_acts_from_the_first_step(
+    generator: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, masks = generator.control.denoise, []
+
+    def watched(unet: torch.nn.Module, latents: torch.Tensor, t: torch.Tensor, text: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        masks.append(mask)
+        return own(unet, latents, t, text, mask)
+
+    monkeypatch.setattr(generator.control, "denoise", watched)
+    params, never = GenerateParams(steps=2), IntensityParams(threshold=9)
+    mixed = request(generator, 2, background=True, edits=True)
+    mixed = Request(mixed.prompt, mixed.types, mixed.masks, (-1.0, 1.0), mixed.seed, mixed.background, True)
+    healed, since = sample(generator, [mixed], params, never)
+    assert since[0].tolist() == [0, -1], "the healed type at once, the drawn one when its focus is there"
+    assert torch.equal(masks[0][0, 0].bool(), mixed.masks[1]), "the drawn type alone has a mask in the control"
+    drawn = Request(mixed.prompt, mixed.types, mixed.masks, (-1.0, 1.0), mixed.seed, mixed.background, False)
+    masks.clear()
+    plain, since = sample(generator, [drawn], params, never)
+    assert since[0].tolist() == [-1, -1]
+    assert torch.equal(masks[0][0, 0].bool(), mixed.masks.any(0))
+    assert not torch.equal(healed, plain)
+
+
+def test_a_resolution_that_the_base_does_not_have_is_one_clear_line(generator: Generator) -> None:
+    with pytest.raises(UsageError, match=r"intensity.resolution: expected the side of one of this base's maps \(\[2, 4, 8\]\), found 5"):
+        sample(generator, [request(generator, 0)], GenerateParams(steps=1), IntensityParams(resolution=5))
