@@ -68,12 +68,16 @@ class PromptParams(Section):
     balanced: bool = Field(False, description="Eq. 5 weighs inside and outside of a mask alike, however small it is")
     temperature: float = Field(0.1, gt=0, description="of NT-Xent, Eq. 6")
     learning_rate: float = Field(1e-5, gt=0, description="paper: 1e-5")
-    initial_word: str = "anomaly"
+    initial_word: str = Field("anomaly", description="what the tokens start from (paper: anomaly)")
+    initial_context: str | None = Field(None, description="what the context's token starts from; null: as the others (paper)")
 
 
 class ControlParams(Section):
     """SSC, Eq. 9-10. ``interaction``: ``none`` is plain ControlNet, ``literal`` the printed equation, ``residual``
-    adds the ControlNet's own residual and positions (docs/method.md)."""
+    adds the ControlNet's own residual and positions (docs/method.md). ``start``: a copy of the U-Net's encoder, as in
+    the paper, or the control on masks that the base's own folder brings."""
+
+    start: Literal["copy", "base"] = "copy"
 
     interaction: Literal["none", "literal", "residual"] = "residual"
     positions: bool = True

@@ -21,13 +21,15 @@ from cadiff.storage import digest, read_json, sha256_file
 
 Autoencoder: TypeAlias = AutoencoderKL | AutoencoderTiny | AutoencoderDC
 EMBEDDED = Path(__file__).parent / "embedded"
+CONTROL = ("controlnet", "saim")  # what a base may bring beside Stable Diffusion's parts
 
 
 @dataclass
 class Backbone:
     """The frozen parts of Stable Diffusion's layout, on one device in one precision.
 
-    ``digest`` names the weights: 16 hex digits over the files they came from.
+    ``path`` is where they came from, a folder or a hub name; ``digest`` names the weights: 16 hex digits over their
+    files.
     """
 
     unet: UNet2DConditionModel
@@ -37,7 +39,13 @@ class Backbone:
     schedule: DDPMScheduler
     device: torch.device
     dtype: torch.dtype
+    path: str
     digest: str
+
+    @property
+    def brings_control(self) -> bool:
+        """Whether the base's folder also holds a ControlNet and SAIM trained on anomaly masks, to start from."""
+        return all((Path(self.path) / part / "config.json").is_file() for part in CONTROL)
 
     def autocast(self) -> torch.autocast:
         """Computes in ``base.dtype``; weights stay in float32, so that what is trained is trained in float32."""
@@ -116,7 +124,7 @@ def weights_digest(path: str) -> str:
     root = Path(path)
     if not root.is_dir():
         return digest({"hub": path})
-    parts = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+    parts = ("unet", "vae", "text_encoder", "tokenizer", "scheduler", *CONTROL)
     files = sorted(file for part in parts for file in (root / part).rglob("*") if file.is_file())
     stamps = [(file, file.stat()) for file in files]
     return digest({f.relative_to(root).as_posix(): _file_digest(str(f), s.st_size, s.st_mtime_ns) for f, s in stamps})
@@ -153,7 +161,7 @@ def load_backbone(params: BaseParams) -> Backbone:
         raise UsageError(f"base.path: {params.path!r} cannot be loaded ({str(error).splitlines()[0]})") from None
     for module in (unet, vae, text):
         module.to(device)
-    return Backbone(unet, vae, text, tokenizer, schedule, device, dtype, weights_digest(path)).freeze()
+    return Backbone(unet, vae, text, tokenizer, schedule, device, dtype, path, weights_digest(path)).freeze()
 
 
 def embedded_card() -> dict[str, object]:

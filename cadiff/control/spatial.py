@@ -7,13 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from cadiff.backbone import Backbone
 from cadiff.control.saim import SelfAdaptiveInteraction
-from cadiff.errors import CADiffError
+from cadiff.errors import CADiffError, UsageError
 from cadiff.params import ControlParams
 
 
@@ -25,17 +26,41 @@ class SpatialControl(nn.Module):
         self.controlnet, self.saim = controlnet, saim
 
     @classmethod
-    def copied_from(cls, backbone: Backbone, params: ControlParams) -> SpatialControl:
-        """The paper's start: the encoder copied, zero-convolutions and the interaction at the identity."""
-        stages = backbone.reduction.bit_length() - 1  # the mask is halved until it has the latents' side
+    def started(cls, backbone: Backbone, params: ControlParams) -> SpatialControl:
+        """What training starts from: a copy of the encoder (the paper), or the control that the base brings.
+
+        A base's ``saim`` is taken where its form is the one asked for; another form starts at the identity.
+
+        Raises:
+            UsageError: if ``control.start`` is ``base`` and the base brings none.
+        """
+        if params.start == "copy":
+            return cls.copy_of(backbone.unet, backbone.reduction, params).to(backbone.device)
+        if not backbone.brings_control:
+            raise UsageError(
+                f"control.start: base, but {backbone.path} has no controlnet/ and saim/ on anomaly masks. Use control.start: copy."
+            )
+        control = cls.load(Path(backbone.path), backbone).train()
+        asked = {"heads": params.heads, "interaction": params.interaction, "positions": params.positions}
+        if any(control.saim.config[name] != value for name, value in asked.items()):
+            control.saim = _new_saim(control.controlnet, params).to(backbone.device)
+        return control.requires_grad_(True)
+
+    @classmethod
+    def copy_of(cls, unet: UNet2DConditionModel, reduction: int, params: ControlParams) -> SpatialControl:
+        """The paper's start: the encoder copied, zero-convolutions and the interaction at the identity.
+
+        ``reduction`` is the autoencoder's, pixels per latent cell along a side.
+        """
+        stages = reduction.bit_length() - 1  # the mask is halved until it has the latents' side
         widths = (16, 32, 96, 256, 256)[: stages + 1]
-        controlnet = ControlNetModel.from_unet(
-            backbone.unet, conditioning_channels=1, conditioning_embedding_out_channels=widths
-        )
-        saim = SelfAdaptiveInteraction(
-            channels=skip_channels(controlnet), heads=params.heads, interaction=params.interaction, positions=params.positions
-        )
-        return cls(controlnet, saim).to(backbone.device).requires_grad_(True)
+        controlnet = ControlNetModel.from_unet(unet, conditioning_channels=1, conditioning_embedding_out_channels=widths)
+        return cls(controlnet, _new_saim(controlnet, params)).requires_grad_(True)
+
+    def copy_encoder(self, unet: UNet2DConditionModel) -> None:
+        """Takes the U-Net's encoder as it is now; what the control adds of its own stays."""
+        for name in ("conv_in", "time_proj", "time_embedding", "down_blocks", "mid_block"):
+            getattr(self.controlnet, name).load_state_dict(getattr(unet, name).state_dict())
 
     def save(self, folder: Path) -> None:
         """Two diffusers folders with safetensors: ``controlnet`` and ``saim``."""
@@ -47,9 +72,10 @@ class SpatialControl(nn.Module):
         for part in ("controlnet", "saim"):
             if not (folder / part / "config.json").is_file():
                 raise CADiffError(f"{folder / part}/config.json: not there; run the train stage of this product.")
+        options = {"torch_dtype": torch.float32, "use_safetensors": True, "low_cpu_mem_usage": False}
         control = cls(
-            ControlNetModel.from_pretrained(folder / "controlnet", use_safetensors=True, low_cpu_mem_usage=False),
-            SelfAdaptiveInteraction.from_pretrained(folder / "saim", use_safetensors=True, low_cpu_mem_usage=False),
+            ControlNetModel.from_pretrained(folder / "controlnet", **options),
+            SelfAdaptiveInteraction.from_pretrained(folder / "saim", **options),
         )
         return control.to(backbone.device).requires_grad_(False).eval()
 
@@ -67,6 +93,12 @@ class SpatialControl(nn.Module):
         """The U-Net's prediction with this control."""
         with joined(unet, self.features(latents, t, text, mask), self.saim):
             return unet(latents, t, text).sample
+
+
+def _new_saim(controlnet: ControlNetModel, params: ControlParams) -> SelfAdaptiveInteraction:
+    return SelfAdaptiveInteraction(
+        channels=skip_channels(controlnet), heads=params.heads, interaction=params.interaction, positions=params.positions
+    )
 
 
 def skip_channels(controlnet: ControlNetModel) -> tuple[int, ...]:

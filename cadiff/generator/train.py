@@ -129,10 +129,15 @@ def joint_loss(generator: Generator, view: View, params: Params, rng: torch.Gene
     return loss, parts
 
 
+def new_tokens(params: Params, product: str, types: list[str], backbone: Backbone) -> LearnedTokens:
+    prompt = params.prompt
+    return LearnedTokens(backbone, product, types, prompt.initial_word, prompt.tokens == "single", prompt.initial_context)
+
+
 def new_generator(params: Params, product: str, types: list[str], backbone: Backbone) -> Generator:
     seed_everything(params, "generator", product)
-    tokens = LearnedTokens(backbone, product, types, params.prompt.initial_word, params.prompt.tokens == "single")
-    return Generator(backbone, tokens.to(backbone.device), SpatialControl.copied_from(backbone, params.control), "")
+    tokens = new_tokens(params, product, types, backbone)
+    return Generator(backbone, tokens.to(backbone.device), SpatialControl.started(backbone, params.control), "")
 
 
 def train_generator(params: Params, product: str, samples: list[SampleRow], adapted: Path, out: Path, work: Path) -> None:
@@ -184,7 +189,7 @@ def load_generator(params: Params, product: str, adapted: Path, folder: Path) ->
     backbone, record = load_adapted(params, adapted), read_json(folder / "generator.json")
     if record["base"] != backbone.digest:
         raise CADiffError(f"{folder}/generator.json: expected base {backbone.digest}, found {record['base']}. Rerun the train stage.")
-    tokens = LearnedTokens(backbone, product, record["types"], params.prompt.initial_word, params.prompt.tokens == "single")
+    tokens = new_tokens(params, product, record["types"], backbone)
     tokens.restore(folder / "tokens")
     tokens.to(backbone.device).requires_grad_(False)
     return Generator(backbone, tokens, SpatialControl.load(folder, backbone), sha256_folder(folder)[:16])

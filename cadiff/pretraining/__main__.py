@@ -1,53 +1,92 @@
 """``python -m cadiff.pretraining``: draws the stream, trains the embedded base and writes it into the package.
 
-Goes on from the checkpoints in ``--work``; the parts can be trained further at any time with more steps.
+Goes on from the checkpoints in ``--work``. ``--start cadiff/backbone/embedded`` trains a finished base further: its
+autoencoder stays, its U-Net, text encoder and control go on. ``--autoencoder-of`` takes the autoencoder alone.
 """
 
 from __future__ import annotations
 
 import argparse
+import time
 from pathlib import Path
 
 import torch
+from diffusers import AutoencoderDC
 
-from cadiff.backbone import EMBEDDED
+from cadiff.backbone import EMBEDDED, load_backbone
 from cadiff.data.images import to_tensor
-from cadiff.pretraining.autoencoder import train_autoencoder
-from cadiff.pretraining.diffusion import train_diffusion
+from cadiff.params import BaseParams
+from cadiff.pretraining.autoencoder import spread_latents, train_autoencoder
+from cadiff.pretraining.diffusion import Parts, train_diffusion
 from cadiff.pretraining.export import export_base, unit_scale
-from cadiff.pretraining.stream import Stream, draw_stream
+from cadiff.pretraining.stream import DEMO_SHARE, Stream, draw_stream
+from cadiff.seeds import derive_seed
+from cadiff.storage import read_json
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m cadiff.pretraining", description=__doc__)
-    parser.add_argument("--work", type=Path, default=Path(".cadiff/pretraining"), help="stream and checkpoints")
-    parser.add_argument("--out", type=Path, default=EMBEDDED)
-    parser.add_argument("--pictures", type=int, default=12000)
-    parser.add_argument("--autoencoder-steps", type=int, default=1400)
-    parser.add_argument("--diffusion-steps", type=int, default=2400)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--size", type=int, default=64)
-    options = parser.parse_args()
+    options = _options()
     pictures = options.work / f"stream-{options.size}"
     draw_stream(pictures, options.seed, options.pictures, options.size)
     stream = Stream.opened(pictures, options.pictures)
-    vae = train_autoencoder(stream, options.work, options.autoencoder_steps, options.batch, options.seed)
-    unit_scale(vae, to_tensor(stream.image[:300]))
-    unet, text, tokenizer = train_diffusion(stream, vae, options.work, options.diffusion_steps, options.batch, options.seed)
-    trained = {key: value for key, value in vars(options).items() if key not in ("work", "out")}
+    began = time.monotonic()
+    vae, parts, history = _begun(options, stream)
+    average = train_diffusion(parts, stream, vae, options.work, options.diffusion_steps, options.batch, options.seed)
+    named = ("autoencoder_steps", "diffusion_steps", "pictures", "batch", "seed", "size")
+    run = {name: getattr(options, name) for name in named}
+    if options.start or options.autoencoder_of:
+        run["autoencoder_steps"] = 0
+    run |= {"minutes_of_last_call": round((time.monotonic() - began) / 60), "threads": torch.get_num_threads()}
+    modules = {"unet": average.unet, "vae": vae, "text_encoder": average.text, "controlnet": average.control.controlnet,
+               "saim": average.control.saim}  # fmt: skip
     card = {
-        "name": "cadiff-embedded", "version": 1, "license": "Apache-2.0", "training": trained,
-        "parameters": {
-            name: sum(p.numel() for p in module.parameters())
-            for name, module in (("unet", unet), ("vae", vae), ("text_encoder", text))
-        },
-        "data": "drawn pictures (cadiff.data.drawing; the demo's four products are 30 % of them, from other seeds), and for "
-        "the autoencoder also the photographs and textures that scikit-image and scikit-learn carry",
+        "name": "cadiff-embedded", "version": len(history) + 1, "license": "Apache-2.0", "training": [*history, run],
+        "parameters": {name: sum(p.numel() for p in module.parameters()) for name, module in modules.items()},
+        "data": f"drawn pictures (cadiff.data.drawing; the demo's four products are {DEMO_SHARE:.0%} of them, from other seeds), "
+        "and for the autoencoder also the photographs and textures that scikit-image and scikit-learn carry",
+        "limits": f"{options.size} px; small: surfaces and defects like the drawn ones come out, others need `adapt`",
         "torch": torch.__version__,
     }  # fmt: skip
-    export_base(options.out, unet, text, tokenizer, vae, card)
+    export_base(options.out, modules, average.tokenizer, card)
     print(f"base: {options.out}")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m cadiff.pretraining", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--work", type=Path, default=Path(".cadiff/pretraining"), help="stream and checkpoints")
+    parser.add_argument("--out", type=Path, default=EMBEDDED)
+    parser.add_argument("--start", type=Path, help="a base made by this command, to be trained further; default: from scratch")
+    parser.add_argument("--autoencoder-of", type=Path, help="a base whose autoencoder is used; default: trained")
+    parser.add_argument("--pictures", type=int, default=24000)
+    parser.add_argument("--autoencoder-steps", type=int, default=1400)
+    parser.add_argument("--diffusion-steps", type=int, default=6000)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--size", type=int, default=64)
+    return parser.parse_args()
+
+
+def _begun(options: argparse.Namespace, stream: Stream) -> tuple[AutoencoderDC, Parts, list[object]]:
+    """The autoencoder, what is to be trained with it, and the runs that led to them."""
+    history: list[object] = []
+    taken = options.start or options.autoencoder_of
+    if taken is None:
+        vae = train_autoencoder(stream, options.work, options.autoencoder_steps, options.batch, options.seed)
+    else:
+        base = load_backbone(BaseParams(path=str(taken), size=options.size, device="cpu", dtype="float32"))
+        if not isinstance(base.vae, AutoencoderDC):
+            raise SystemExit(f"{taken}: expected a base made by this command, found {type(base.vae).__name__}")
+        recorded, vae = read_json(taken / "card.json")["training"], base.vae
+        history = recorded if isinstance(recorded, list) else [recorded]
+    if options.start is not None:
+        return vae, Parts.of(base), history
+    some = to_tensor(stream.image[:300])
+    spread_latents(vae, some)
+    unit_scale(vae, some)
+    torch.manual_seed(derive_seed(options.seed, "diffusion"))
+    return vae, Parts.new(vae), history
 
 
 if __name__ == "__main__":

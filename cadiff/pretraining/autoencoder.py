@@ -21,6 +21,7 @@ from cadiff.seeds import derive_seed, numpy_generator
 
 LATENT_CHANNELS = 24
 WIDTHS = (8, 32, 128)  # a factor of 4 from level to level, so that the shortcuts are exact pixel (un)shuffles
+SPREAD = 0.75  # of the latents, between 1 (as pixels: coarse is loud, fine is quiet) and 0 (all alike)
 LATENT_NOISE = 0.05  # the decoder must bear what a sampler leaves; latents are kept near unit variance
 
 
@@ -81,6 +82,28 @@ def _start_linear(model: AutoencoderDC, patches: Float[Tensor, "n 48"], channels
     decoder.conv_out.conv.weight.zero_()[:, :, 1, 1] += out
     decoder.conv_out.conv.weight[:, 7 * 4 :] = 0
     decoder.conv_out.conv.bias.copy_(-offset * out.sum(1))
+
+
+@torch.no_grad()
+def spread_latents(model: AutoencoderDC, images: Float[Tensor, "b 3 h w"], spread: float = SPREAD) -> None:
+    """Turns and scales the latents, without changing what is decoded, so that their spread follows the pixels' own.
+
+    A diffusion model draws coarse to fine where fine channels are quiet, as in pixels: noise hides them first.
+    With all channels alike it must settle everything at once, and a small one draws speckle. The best linear map from
+    latents to 4x4 patches tells what a latent is in pixels; along its principal axes, with standard deviation d in
+    pixels, latents get the standard deviation d^spread. Both layers at the code are linear, so they take it up.
+    """
+    latents, patches = model.encode(images).latent.movedim(1, -1).flatten(0, 2), F.pixel_unshuffle(images, 4).movedim(1, -1).flatten(0, 2)
+    latents, patches = (latents - latents.mean(0)).double(), (patches - patches.mean(0)).double()
+    in_pixels = latents @ torch.linalg.lstsq(latents, patches).solution
+    channels = latents.shape[1]
+    deviations, axes = torch.linalg.eigh(in_pixels.T @ in_pixels / len(in_pixels))
+    axes, deviations = axes[:, -channels:].flip(1), deviations[-channels:].flip(0).sqrt()
+    turn = torch.linalg.lstsq(latents, in_pixels @ axes * deviations.pow(spread - 1)).solution.T  # new = turn @ old
+    encoder, decoder = model.encoder.conv_out, model.decoder.conv_in
+    encoder.weight.copy_(torch.einsum("no,oihw->nihw", turn, encoder.weight.double()))
+    encoder.bias.copy_(turn @ encoder.bias.double())
+    decoder.weight.copy_(torch.einsum("oihw,in->onhw", decoder.weight.double(), torch.linalg.inv(turn)))
 
 
 def _feature_order() -> Tensor:

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderDC, UNet2DConditionModel
-from transformers import CLIPTextModel, CLIPTokenizer
+from diffusers import AutoencoderDC, ModelMixin
+from transformers import CLIPTokenizer
 
 from cadiff.pretraining.diffusion import build_schedule
 from cadiff.storage import sha256_file, write_json
 
 
-def export_base(
-    out: Path, unet: UNet2DConditionModel, text: CLIPTextModel, tokenizer: CLIPTokenizer, vae: AutoencoderDC, card: dict[str, Any]
-) -> None:
+def export_base(out: Path, modules: Mapping[str, ModelMixin], tokenizer: CLIPTokenizer, card: dict[str, Any]) -> None:
     """Half-precision safetensors under ``out`` (replaced if there), and ``card.json`` with every file's SHA-256."""
     shutil.rmtree(out, ignore_errors=True)
-    for name, module in (("unet", unet), ("vae", vae), ("text_encoder", text)):
-        module.to(torch.float16).save_pretrained(out / name, safe_serialization=True)
+    for name, module in modules.items():
+        module.half().save_pretrained(out / name, safe_serialization=True)
     tokenizer.save_pretrained(out / "tokenizer")
     build_schedule().save_pretrained(out / "scheduler")
     files = sorted(f for f in out.rglob("*") if f.is_file())

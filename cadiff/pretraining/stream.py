@@ -17,7 +17,7 @@ from cadiff.seeds import numpy_generator
 from cadiff.storage import write_bytes
 
 PART = 500
-DEMO_SHARE = 0.3  # of the stream: the demo's four products, drawn from other seeds than the demo data set
+DEMO_SHARE = 0.45  # of the stream: the demo's four products, drawn from other seeds than the demo data set
 GOOD_SHARE = 0.4
 
 # The words that a learnable token starts from, and what templates need; every one is a word of the tokenizer.
@@ -39,7 +39,7 @@ def picture(seed: int, index: int, size: int) -> Picture:
     rng = numpy_generator(seed, "stream", index)
     demo = rng.random() < DEMO_SHARE
     product: Product = DEMO[str(rng.choice(list(DEMO)))] if demo else random_product(rng)
-    kinds = list(product.kinds) if demo and rng.random() < 0.7 else list(DEFECTS)
+    kinds = list(product.kinds) if demo and rng.random() < 0.85 else list(DEFECTS)
     kind = None if rng.random() < GOOD_SHARE else str(rng.choice(kinds))
     image, mask = draw(product, rng, size, kind)
     return Picture(image, mask, product.words, "" if kind is None else kind.replace("_", " "))

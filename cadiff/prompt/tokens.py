@@ -38,12 +38,14 @@ class Prompt:
 class LearnedTokens(nn.Module):
     """One embedding for the context (the product) and one per anomaly type, in one prompt space (CTP).
 
-    The embeddings start from the mean of the initial word's sub-tokens (paper: "anomaly"). The text encoder stays
+    The embeddings start from the mean of the initial word's sub-tokens (paper: "anomaly"); the context's may have a word
+    of its own, ``initial_context``. The text encoder stays
     frozen: its embedding table is extended by rows that `encode` replaces on the way in, so that gradients
     reach these embeddings and nothing else.
     """
 
-    def __init__(self, backbone: Backbone, product: str, types: list[str], initial_word: str, single: bool = False) -> None:
+    def __init__(self, backbone: Backbone, product: str, types: list[str], initial_word: str, single: bool = False,
+                 initial_context: str | None = None) -> None:  # fmt: skip
         super().__init__()
         self.product, self.types, self.single = product, list(types), single
         self.concepts = [*([] if single else [CONTEXT]), *self.types]
@@ -51,8 +53,8 @@ class LearnedTokens(nn.Module):
         if len(set(self.texts.values())) < len(self.texts):
             raise UsageError(f"products.{product}: two anomaly types give the same token: {sorted(self.texts.values())}")
         self.ids = self._extend(backbone)
-        start = self._initial(backbone, initial_word)
-        self.vectors = nn.Parameter(start[None].repeat(len(self.concepts), 1))
+        words = [initial_context or initial_word if concept == CONTEXT else initial_word for concept in self.concepts]
+        self.vectors = nn.Parameter(torch.stack([self._initial(backbone, word) for word in words]))
 
     def _extend(self, backbone: Backbone) -> list[int]:
         backbone.tokenizer.add_tokens([self.texts[c] for c in self.concepts])
@@ -66,7 +68,7 @@ class LearnedTokens(nn.Module):
     def _initial(backbone: Backbone, word: str) -> Float[Tensor, " d"]:
         ids = backbone.tokenizer(word, add_special_tokens=False).input_ids
         if not ids or backbone.tokenizer.unk_token_id in ids:
-            raise UsageError(f"prompt.initial_word: {word!r} is not in this base's vocabulary")
+            raise UsageError(f"prompt.initial_word, prompt.initial_context: {word!r} is not in this base's vocabulary")
         return backbone.text_encoder.get_input_embeddings().weight[ids].detach().float().mean(0).clone()
 
     def prompt(self, backbone: Backbone, types: list[str], template: int) -> Prompt:

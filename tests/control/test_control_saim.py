@@ -30,14 +30,14 @@ def inputs(backbone: Backbone) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor
 @pytest.mark.parametrize("interaction", ["none", "literal", "residual"])
 def test_control_starts_as_the_identity(backbone: Backbone, interaction: str) -> None:
     latents, t, text, mask = inputs(backbone)
-    control = SpatialControl.copied_from(backbone, ControlParams(interaction=interaction, heads=2))
+    control = SpatialControl.started(backbone, ControlParams(interaction=interaction, heads=2))
     with torch.no_grad():
         assert torch.allclose(control.denoise(backbone.unet, latents, t, text, mask), backbone.unet(latents, t, text).sample, atol=1e-5)
 
 
 def test_plain_control_equals_diffusers_own_residuals(backbone: Backbone) -> None:
     latents, t, text, mask = inputs(backbone)
-    control = SpatialControl.copied_from(backbone, ControlParams(interaction="none"))
+    control = SpatialControl.started(backbone, ControlParams(interaction="none"))
     with torch.no_grad():
         for parameter in control.controlnet.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
@@ -74,7 +74,7 @@ def test_positions_tell_every_cell_apart() -> None:
 
 
 def test_there_is_one_block_per_skip_and_one_for_the_mid_block(backbone: Backbone) -> None:
-    control = SpatialControl.copied_from(backbone, ControlParams(heads=2))
+    control = SpatialControl.started(backbone, ControlParams(heads=2))
     features = control.features(*inputs(backbone))
     assert [f.shape[1] for f in features] == list(skip_channels(control.controlnet))
     assert len(control.saim.blocks) == len(features)
@@ -82,7 +82,7 @@ def test_there_is_one_block_per_skip_and_one_for_the_mid_block(backbone: Backbon
 
 def test_a_saved_control_is_the_same_control(backbone: Backbone, tmp_path: Path) -> None:
     latents, t, text, mask = inputs(backbone)
-    control = SpatialControl.copied_from(backbone, ControlParams(heads=2))
+    control = SpatialControl.started(backbone, ControlParams(heads=2))
     with torch.no_grad():
         for parameter in control.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
@@ -98,7 +98,7 @@ def test_a_saved_control_is_the_same_control(backbone: Backbone, tmp_path: Path)
 
 def test_a_unet_with_other_skips_is_noticed(backbone: Backbone) -> None:
     latents, t, text, mask = inputs(backbone)
-    control = SpatialControl.copied_from(backbone, ControlParams(interaction="none"))
+    control = SpatialControl.started(backbone, ControlParams(interaction="none"))
     features = control.features(latents, t, text, mask)
     plain = SelfAdaptiveInteraction(interaction="none")
     with pytest.raises(CADiffError, match="were not met"), joined(backbone.unet, [features[0], *features], plain):

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from cadiff.backbone import load_backbone
 from cadiff.data.images import to_tensor
-from cadiff.pretraining.autoencoder import build_autoencoder, patches_of, train_autoencoder
-from cadiff.pretraining.diffusion import build_tokenizer, caption, train_diffusion
+from cadiff.params import BaseParams
+from cadiff.pretraining.autoencoder import build_autoencoder, patches_of, spread_latents, train_autoencoder
+from cadiff.pretraining.diffusion import Parts, build_tokenizer, caption, train_diffusion
+from cadiff.pretraining.export import export_base
 from cadiff.pretraining.stream import Stream, picture
 
 
@@ -51,9 +54,47 @@ def test_every_caption_word_is_one_token_and_positions_point_at_them(stream: Str
 def test_both_trainings_go_on_where_they_were(stream: Stream, tmp_path: Path) -> None:
     train_autoencoder(stream, tmp_path / "a", 1, batch=2)
     vae = train_autoencoder(stream, tmp_path / "a", 2, batch=2)
-    train_diffusion(stream, vae, tmp_path / "d", 1, batch=2)
-    unet, _, _ = train_diffusion(stream, vae, tmp_path / "d", 2, batch=2)
-    assert all(torch.isfinite(p).all() for p in unet.parameters())
-    assert (tmp_path / "d" / "diffusion.safetensors").exists()
+    torch.manual_seed(0)
+    train_diffusion(Parts.new(vae), stream, vae, tmp_path / "d", 1, batch=2)
+    stopped = train_diffusion(Parts.new(vae), stream, vae, tmp_path / "d", 2, batch=2)
+    torch.manual_seed(0)
+    undisturbed = train_diffusion(Parts.new(vae), stream, vae, tmp_path / "e", 2, batch=2)
+    for name, module in stopped.modules.items():
+        assert all(torch.equal(a, b) for a, b in zip(module.parameters(), undisturbed.modules[name].parameters(), strict=True)), name
+    assert any(p.abs().sum() > 0 for p in stopped.control.controlnet.controlnet_mid_block.parameters()), "the control did not learn"
 
 
+def test_beside_a_mask_no_word_means_no_defect(stream: Stream) -> None:
+    tokenizer = build_tokenizer()
+    for draw in range(20):
+        captioned = caption(stream, np.arange(24), np.random.default_rng(draw), tokenizer, general=0.3, masked=True)
+        assert ((captioned.defect_at >= 0).numpy() == (stream.defect != "")).all()
+
+
+def test_an_exported_base_comes_back_with_its_control_and_is_trained_further(stream: Stream, tmp_path: Path) -> None:
+    vae = train_autoencoder(stream, tmp_path, 1, batch=2)
+    parts = Parts.new(vae)
+    with torch.no_grad():
+        parts.control.controlnet.controlnet_mid_block.weight.fill_(0.5)
+    modules = {"unet": parts.unet, "vae": vae, "text_encoder": parts.text, "controlnet": parts.control.controlnet}
+    modules |= {"saim": parts.control.saim}
+    export_base(tmp_path / "base", modules, parts.tokenizer, {"training": []})
+    base = load_backbone(BaseParams(path=str(tmp_path / "base"), device="cpu", dtype="float32"))
+    assert base.brings_control
+    again = Parts.of(base)
+    assert (again.control.controlnet.controlnet_mid_block.weight == 0.5).all()
+    assert all(p.requires_grad and p.dtype == torch.float32 for module in again.modules.values() for p in module.parameters())
+
+
+def test_spreading_the_latents_changes_them_and_not_what_is_decoded(stream: Stream) -> None:
+    torch.manual_seed(0)
+    model, images = build_autoencoder(patches_of(stream.image, 20000)), to_tensor(stream.image)
+    with torch.no_grad():
+        before = model.decode(model.encode(images).latent).sample
+        spread_latents(model, images, spread=1.0)
+        latents = model.encode(images).latent
+        assert torch.allclose(model.decode(latents).sample, before, atol=1e-3)
+    deviations = latents.movedim(1, -1).flatten(0, 2).std(0)
+    expected = torch.linalg.eigvalsh(torch.cov(patches_of(stream.image, 20000).T)).flip(0).sqrt()
+    assert deviations[:4] == pytest.approx(expected[:4], rel=0.1), "a spread of 1 is the pixels' own"
+    assert (deviations.diff() < 1e-4).all(), "coarse first"

@@ -32,6 +32,14 @@ def test_tokens_start_from_the_initial_word_and_stand_where_the_prompt_says(back
     assert "rust" not in prompt.positions
 
 
+def test_the_context_may_start_from_a_word_of_its_own(backbone: Backbone) -> None:
+    tokens = LearnedTokens(backbone, "nut", ["rust"], "anomaly", initial_context="product")
+    table = backbone.text_encoder.get_input_embeddings().weight
+    for row, word in enumerate(("product", "anomaly")):
+        ids = backbone.tokenizer(word, add_special_tokens=False).input_ids
+        assert torch.allclose(tokens.vectors[row], table[ids].mean(0)), word
+
+
 def test_encoding_uses_the_learned_vectors_and_gradients_reach_only_those_in_the_prompt(backbone: Backbone) -> None:
     tokens = LearnedTokens(backbone, "nut", ["rust", "chip"], "anomaly")
     prompt = tokens.prompt(backbone, ["rust"], 0)
