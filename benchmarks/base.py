@@ -1,4 +1,4 @@
-"""Measures the embedded base: ``python benchmarks/base.py [--base PATH] [--quick]``.
+"""Measures the embedded base: ``python benchmarks/base.py [--base PATH] [--parts autoencoder words samples] [--quick]``.
 
 Prints one figure a line ("name value") and writes a grid of samples per demo product. Pictures are drawn as those that
 the base learnt from, from beyond the end of its stream.
@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import functools
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -297,13 +297,20 @@ def draw_grids(base: Backbone, size: int, scale: Scale, out: Path) -> Figures:
         yield f"samples.{product}.bytes", float(path.stat().st_size)
 
 
-def measure(base: Backbone, size: int, scale: Scale, out: Path, workers: int = 2) -> Figures:
+PARTS = ("autoencoder", "words", "samples")
+
+
+def measure(base: Backbone, size: int, scale: Scale, out: Path, workers: int = 2, parts: Sequence[str] = PARTS) -> Figures:
     """Every figure, each as soon as it is known."""
     check_side(size)
-    train, test = held_out(TRAIN_FROM, scale.train, size, workers), held_out(TEST_FROM, scale.test, size, workers)
-    yield from autoencoder_figures(base, train, test, scale)
-    yield from word_figures(base, chosen(test, np.flatnonzero(test.defect != "")[: scale.words]))
-    yield from draw_grids(base, size, scale, out)
+    if "autoencoder" in parts:
+        train, test = held_out(TRAIN_FROM, scale.train, size, workers), held_out(TEST_FROM, scale.test, size, workers)
+        yield from autoencoder_figures(base, train, test, scale)
+    if "words" in parts:
+        test = held_out(TEST_FROM, 2 * scale.words, size, workers)
+        yield from word_figures(base, chosen(test, np.flatnonzero(test.defect != "")[: scale.words]))
+    if "samples" in parts:
+        yield from draw_grids(base, size, scale, out)
 
 
 def main() -> None:
@@ -311,12 +318,13 @@ def main() -> None:
     parser.add_argument("--base", default="embedded", help="a folder in diffusers' layout")
     parser.add_argument("--size", type=int, default=64, help="side of the pictures in px")
     parser.add_argument("--out", type=Path, default=Path("docs/figures"))
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--quick", action="store_true", help="a look in two minutes; its gate proves nothing")
     options = parser.parse_args()
 
     def work() -> None:
         base = load_backbone(BaseParams(path=options.base, size=options.size))
-        for name, value in measure(base, options.size, QUICK if options.quick else Scale(), options.out):
+        for name, value in measure(base, options.size, QUICK if options.quick else Scale(), options.out, parts=options.parts):
             print(name, value if isinstance(value, str) else f"{value:.6g}", flush=True)
 
     sys.exit(exit_code(work))

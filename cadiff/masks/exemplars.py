@@ -48,7 +48,7 @@ class ExemplarMasks:
     ) -> None:
         self.exemplars, self.normals, self.find, self.params = exemplars, normals, find, params.masks
         self.masks = [read_image(str(row.mask_path), "L", params.base.size) > 0 for row in exemplars]
-        self.spread: Spread = fit_spread(self.masks)
+        self.spread: Spread = fit_spread(self.masks, params.masks.spread)
         inside = [
             find(row.image_path)[mask].mean() >= 0.5 for row, mask in zip(exemplars, self.masks, strict=True)
         ]

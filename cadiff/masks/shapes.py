@@ -50,8 +50,8 @@ class Transform:
     centre: tuple[float, float]
 
 
-def fit_spread(masks: Sequence[Bool[np.ndarray, "side side"]]) -> Spread:
-    """The bootstrap's noise from a type's exemplar masks (each with at least one pixel)."""
+def fit_spread(masks: Sequence[Bool[np.ndarray, "side side"]], factor: float = 1.0) -> Spread:
+    """The bootstrap's noise from a type's exemplar masks (each with at least one pixel), times ``factor``."""
     shapes = [regionprops(mask.astype(np.uint8))[0] for mask in masks]
     n, side = len(shapes), masks[0].shape[0]
     centroids = np.array([shape.centroid for shape in shapes]) / side
@@ -59,7 +59,10 @@ def fit_spread(masks: Sequence[Bool[np.ndarray, "side side"]]) -> Spread:
     # Length goes with the square root of area.
     scale = max(0.5 * float(np.log([shape.area for shape in shapes]).std()) * n ** (-1 / 5), LEAST_SCALE)
     angles = [shape.orientation for shape in shapes if shape.eccentricity >= ELONGATED]
-    return Spread((float(shift[0]), float(shift[1])), scale, _fit_turn(angles, n))
+    turn = _fit_turn(angles, n)
+    if turn is None and factor < 1:  # less than any direction is some direction
+        turn = math.pi / 2
+    return Spread((factor * float(shift[0]), factor * float(shift[1])), factor * scale, turn if turn is None else factor * turn)
 
 
 def _fit_turn(angles: Sequence[float], n: int) -> float | None:

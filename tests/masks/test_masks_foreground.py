@@ -22,6 +22,13 @@ def test_an_object_with_a_hole_and_noise_is_found_whole(side, backdrop, object_)
     assert iou(foreground(image.clip(0, 255).astype(np.uint8)), truth) > 0.9
 
 
+def test_a_bore_is_not_product():
+    y, x = np.mgrid[-1:1:64j, -1:1:64j]
+    ring = (np.hypot(x, y) < 0.7) & (np.hypot(x, y) > 0.3)
+    image = np.where(ring, 170, 30)[..., None] + np.random.default_rng(0).normal(0, 6, (64, 64, 3))
+    assert iou(foreground(image.clip(0, 255).astype(np.uint8)), ring) > 0.85
+
+
 def test_two_colours_of_one_object_both_count():
     image = np.full((64, 64, 3), 235, np.uint8)
     image[20:44, 10:32] = (190, 20, 20)

@@ -92,3 +92,16 @@ def test_what_touches_a_border_stays_there():
         assert apply_transform(left, draw_transform(left, spread, rng))[:, 0].any()
         moved = apply_transform(band, draw_transform(band, spread, rng))
         assert not moved.any() or moved.any(axis=0).all()
+
+
+def test_without_spread_a_mask_stays_where_its_exemplar_is():
+    rng = np.random.default_rng(0)
+    masks = []
+    for _ in range(6):
+        mask = np.zeros((64, 64), bool)
+        row, column = rng.integers(5, 50, 2)
+        mask[row : row + 9, column : column + 5] = True
+        masks.append(mask)
+    still, free = fit_spread(masks, 0.0), fit_spread(masks)
+    assert all((apply_transform(mask, draw_transform(mask, still, rng)) == mask).all() for mask in masks)
+    assert any((apply_transform(mask, draw_transform(mask, free, rng)) != mask).any() for mask in masks)
