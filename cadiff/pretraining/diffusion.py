@@ -36,7 +36,7 @@ from cadiff.pretraining.stream import EXTRA_WORDS, Stream
 from cadiff.progress import Progress
 from cadiff.prompt import localizing_loss
 from cadiff.prompt.tokens import NORMAL_TEMPLATES, TEMPLATES
-from cadiff.seeds import derive_seed, numpy_generator
+from cadiff.seeds import numpy_generator
 
 PROMPT_LENGTH = 32
 REDUCTION = 4  # pixels per latent cell, along a side
