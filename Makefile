@@ -5,12 +5,13 @@ export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help env demo test test-slow lint
+.PHONY: help env demo test test-slow check-sd15 lint
 
 help:
 	@echo "make demo       environment, then the whole pipeline on params.yaml; ends with reports/index.html"
 	@echo "make test       environment, lint, types, import rule, tests"
 	@echo "make test-slow  the tests that take minutes"
+	@echo "make check-sd15 Stable Diffusion 1.5's architecture (random weights) through the pipeline; memory and time"
 
 env: .venv.stamp .dvc/config.local
 
@@ -39,3 +40,6 @@ test: lint
 
 test-slow: env
 	$(BIN)/python -m pytest -m slow
+
+check-sd15: env
+	$(BIN)/python benchmarks/sd15.py .cadiff/sd15

@@ -189,12 +189,16 @@ class MethodGroups(Section):
 
 
 class Params(Section):
-    """All of ``params.yaml``. ``products`` maps each product to its own overrides of any section below."""
+    """All of ``params.yaml``. ``products`` maps each product to its own overrides of any section below.
+
+    ``variants`` maps names to overrides too: the ablations (``benchmarks/ablations.py``). The pipeline runs none.
+    """
 
     seed: int = 0
     dataset: DatasetParams = DatasetParams()
     draw: DrawParams = DrawParams()
     products: dict[str, dict[str, Any]] = Field(min_length=1)
+    variants: dict[str, dict[str, Any]] = {}
     methods: list[Method] = Field(["cadiff", "exemplars"], min_length=1)
     base: BaseParams = BaseParams()
     adapt: AdaptParams = AdaptParams()
@@ -219,16 +223,18 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _products_override_sections(self) -> Params:
-        for product, overrides in self.products.items():
+        named = {f"products.{name}": overrides for name, overrides in self.products.items()}
+        named |= {f"variants.{name}": overrides for name, overrides in self.variants.items()}
+        for name, overrides in named.items():
             for section, values in overrides.items():
                 if section not in SECTIONS:
-                    raise ValueError(f"products.{product}.{section}: not a section; one of {', '.join(SECTIONS)}")
+                    raise ValueError(f"{name}.{section}: not a section; one of {', '.join(SECTIONS)}")
                 if not isinstance(values, dict):
-                    raise ValueError(f"products.{product}.{section}: expected a mapping of keys to values")
+                    raise ValueError(f"{name}.{section}: expected a mapping of keys to values")
                 try:
                     SECTIONS[section](**{**getattr(self, section).model_dump(), **values})
                 except ValidationError as error:
-                    raise ValueError(f"products.{product}.{section}: {first_problem(error)}") from None
+                    raise ValueError(f"{name}.{section}: {first_problem(error)}") from None
         return self
 
     def for_product(self, product: str) -> Params:
@@ -243,6 +249,22 @@ class Params(Section):
         for section, overrides in self.products[product].items():
             values[section] = {**values[section], **overrides}
         return Params(**{**values, "products": {product: {}}})
+
+    def for_variant(self, name: str) -> Params:
+        """These parameters with a variant's overrides applied, over a product's own too.
+
+        Raises:
+            UsageError: if the variant is not under ``variants``.
+        """
+        if name not in self.variants:
+            raise UsageError(f"variants.{name}: not in the parameters; variants are {', '.join(self.variants) or 'none'}")
+        values, overrides = self.model_dump(), self.variants[name]
+        for section, changes in overrides.items():
+            values[section] = {**values[section], **changes}
+        for product, own in self.products.items():
+            merged = {section: {**own.get(section, {}), **overrides.get(section, {})} for section in {*own, *overrides}}
+            values["products"][product] = merged
+        return Params(**values)
 
     def digest_of(self, *sections: str) -> str:
         """16 hex digits that change when one of these top-level keys does."""

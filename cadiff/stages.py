@@ -255,7 +255,7 @@ STAGES = {
         ("synthesis", "data"),
     ),
     "detect": Stage(detect, ("base", "dataset.name", "detector"), ("detection", "metrics", "data")),
-    "report": Stage(report, tuple(Params.model_fields), ("reporting",)),  # its page prints all parameters
+    "report": Stage(report, tuple(name for name in Params.model_fields if name != "variants"), ("reporting",)),  # its page prints them
 }
 WITH_METHOD = {"adapt", "train", "generate", "synthesize", "detect"}  # a method names who needs the result
 

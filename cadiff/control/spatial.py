@@ -73,10 +73,10 @@ class SpatialControl(nn.Module):
             if not (folder / part / "config.json").is_file():
                 raise CADiffError(f"{folder / part}/config.json: not there; run the train stage of this product.")
         options = {"torch_dtype": torch.float32, "use_safetensors": True, "low_cpu_mem_usage": False}
-        control = cls(
-            ControlNetModel.from_pretrained(folder / "controlnet", **options),
-            SelfAdaptiveInteraction.from_pretrained(folder / "saim", **options),
-        )
+        saim = SelfAdaptiveInteraction.from_config(SelfAdaptiveInteraction.load_config(folder / "saim"))
+        if saim.interaction != "none":  # plain ControlNet has no weights of its own here, so no file of them
+            saim = SelfAdaptiveInteraction.from_pretrained(folder / "saim", **options)
+        control = cls(ControlNetModel.from_pretrained(folder / "controlnet", **options), saim)
         return control.to(backbone.device).requires_grad_(False).eval()
 
     def features(

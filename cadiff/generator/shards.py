@@ -62,7 +62,7 @@ def draw_rows(
     generator: Generator, params: Params, product: str, masks: Sequence[MaskRow], normals: dict[str, SampleRow]
 ) -> list[GeneratedRow]:
     """One batch: a row per mask, its intensity, template, noise and normal all drawn from its own seed."""
-    requests = [_request(generator, params, product, row, normals) for row in masks]
+    requests = [request_for(generator, params, row, normals) for row in masks]
     images, since = sample(generator, requests, params.generate, params.intensity)
     rows = []
     for row, request, picture, steps in zip(masks, requests, to_uint8(images), since.tolist(), strict=True):
@@ -82,9 +82,8 @@ def draw_rows(
     return rows
 
 
-def _request(
-    generator: Generator, params: Params, product: str, row: MaskRow, normals: dict[str, SampleRow]
-) -> Request:
+def request_for(generator: Generator, params: Params, row: MaskRow, normals: dict[str, SampleRow]) -> Request:
+    """What a mask's image is drawn from: all of it from seeds that are named after the mask."""
     rng = numpy_generator(params.seed, "generate", row.mask_id)
     intensity = float(rng.uniform(params.intensity.low, params.intensity.high))
     prompt = generator.tokens.prompt(generator.backbone, [row.anomaly_type], int(rng.integers(1 << 30)))

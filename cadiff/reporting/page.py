@@ -86,7 +86,7 @@ def render(artefacts: Artefacts, frame: pd.DataFrame) -> str:
         "curves": training_curves(artefacts),
         "paper": paper.paper_tables(frame, params, scale(params)),
         "images": image_table(artefacts, groups),
-        "parameters": params.model_dump_json(indent=2),
+        "parameters": params.model_dump_json(indent=2, exclude={"variants"}),  # the pipeline runs none of them
         "digests": digests(params, groups),
         "versions": versions(),
         "commands": COMMANDS,
@@ -235,7 +235,7 @@ def image_table(artefacts: Artefacts, groups: list[Group]) -> Table:
 
 def digests(params: Params, groups: list[Group]) -> list[tuple[str, str]]:
     """What identifies this run: the parameters' digest, then those found in the generated rows."""
-    found = [("all parameters", params.digest_of(*type(params).model_fields))]
+    found = [("all parameters", params.digest_of(*(name for name in type(params).model_fields if name != "variants")))]
     for product in params.products:
         rows = [p.row for g in groups if (g.product, g.source) == (product, "cadiff") for p in g.pictures]
         for name in ("base_digest", "generator_digest", "params_digest"):

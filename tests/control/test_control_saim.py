@@ -80,9 +80,10 @@ def test_there_is_one_block_per_skip_and_one_for_the_mid_block(backbone: Backbon
     assert len(control.saim.blocks) == len(features)
 
 
-def test_a_saved_control_is_the_same_control(backbone: Backbone, tmp_path: Path) -> None:
+@pytest.mark.parametrize("interaction", ["none", "literal", "residual"])
+def test_a_saved_control_is_the_same_control(backbone: Backbone, tmp_path: Path, interaction: str) -> None:
     latents, t, text, mask = inputs(backbone)
-    control = SpatialControl.started(backbone, ControlParams(heads=2))
+    control = SpatialControl.started(backbone, ControlParams(heads=2, interaction=interaction))
     with torch.no_grad():
         for parameter in control.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))

@@ -1,0 +1,120 @@
+"""Tables 4 and 5 at the scale of the parameters: ``python benchmarks/ablations.py [--seeds 0 1 2] [--products P ...]``.
+
+For each variant under ``variants`` in the parameters (default: ``presets/ablations.yaml``), product and seed: the stages
+adapt, train, masks, generate and detect, with the seed as root seed and as the detector's. Writes tidy rows
+(METRIC_SCHEMA, ``variant`` the variant's name) and prints both tables: mean over products and seeds, +- standard
+deviation over seeds, the paper's figure beside it, and how many pairs of rows are in the paper's order.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import itertools
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import pandas as pd
+from cells import cell_for, draw_if_demo
+
+from cadiff.errors import UsageError, exit_code
+from cadiff.metrics.generated import IC_LPIPS, IS
+from cadiff.params import Params, load_params
+from cadiff.records import METRIC_SCHEMA, MetricRow, to_table
+from cadiff.reporting.paper import PLAIN_UNITS, ablation_row, intensity_row, printed
+from cadiff.storage import write_table
+
+MEASURED = {"pixel_ap": "pixel_ap", "pixel_auroc": "pixel_auroc", "image_auroc": "image_auroc", "ic_lpips": IC_LPIPS, "is": IS}
+ROW_OF = {4: intensity_row, 5: ablation_row}
+
+
+def measure(params: Params, products: list[str], seeds: list[int], variants: list[str], work: Path) -> list[MetricRow]:
+    """All cells, seed by seed, so that an early stop leaves whole seeds."""
+    draw_if_demo(params, products)
+    rows: list[MetricRow] = []
+    for seed, product, variant in itertools.product(seeds, products, variants):
+        found = cell_for(params, product, seed, work, variant).metrics
+        rows += [dataclasses.replace(row, variant=variant, seed=seed) for row in found]
+        ap = next(row.value for row in found if row.metric == "pixel_ap")
+        print(f"seed {seed} {product} {variant}: pixel AP {100 * ap:.1f}", flush=True)
+    return rows
+
+
+def table(frame: pd.DataFrame, params: Params, number: int) -> list[str]:
+    """The paper's Table 4 or 5 as Markdown lines; a row is the variant whose parameters are that row's."""
+    paper = printed()[printed()["table"] == number].pivot(index="method", columns="metric", values="value")
+    order = list(printed()[printed()["table"] == number]["method"].unique())
+    of_row = {ROW_OF[number](params.for_variant(name)): name for name in frame["variant"].unique() if _belongs(params, name, number)}
+    present = [row for row in order if row in of_row]
+    metrics = [metric for metric in MEASURED if metric in paper.columns]
+    means = {(row, m): _mean(frame, of_row[row], MEASURED[m]) for row in present for m in metrics}
+    head = " | ".join(f"{MEASURED[m]}, paper" for m in metrics)
+    lines = [f"Table {number}", f"| row | {head} |", "| --- " * (len(metrics) + 1) + "|"]
+    for row in present:
+        cells = []
+        for metric in metrics:
+            scale = 1 if metric in PLAIN_UNITS else 100
+            mean, spread = (scale * value for value in means[row, metric])
+            cells.append(f"{mean:.{2 if scale == 1 else 1}f} +- {spread:.{2 if scale == 1 else 1}f}, {paper.loc[row, metric]}")
+        lines.append(f"| {row} | " + " | ".join(cells) + " |")
+    for metric in metrics:
+        agreeing, pairs = agreement({row: means[row, metric][0] for row in present}, paper[metric].to_dict())
+        lines.append(f"{MEASURED[metric]}: {agreeing} of {pairs} pairs of rows in the paper's order")
+    return lines
+
+
+def _belongs(params: Params, name: str, number: int) -> bool:
+    """A variant of the prompt or the control is no row of Table 4, one of the intensity none of Table 5; the full method is in both."""
+    changed = set(params.variants[name])
+    return not changed & ({"prompt", "control"} if number == 4 else {"intensity"})
+
+
+def _mean(frame: pd.DataFrame, variant: str, metric: str) -> tuple[float, float]:
+    """Mean over products and seeds; standard deviation over seeds of the mean over products (nan for one seed)."""
+    rows = frame[(frame["variant"] == variant) & (frame["metric"] == metric)]
+    by_seed = rows.groupby("seed")["value"].mean()
+    return float(by_seed.mean()), float(by_seed.std(ddof=1))
+
+
+def agreement(ours: dict[str, float], theirs: dict[str, float]) -> tuple[int, int]:
+    """How many pairs of rows stand in the same order here and there, of how many that the paper orders."""
+    pairs = [(a, b) for a, b in itertools.combinations(ours, 2) if theirs[a] != theirs[b]]
+    return sum((ours[a] < ours[b]) == (theirs[a] < theirs[b]) and ours[a] != ours[b] for a, b in pairs), len(pairs)
+
+
+def chosen(wanted: Sequence[str], known: Sequence[str], what: str) -> list[str]:
+    if unknown := [name for name in wanted if name not in known]:
+        raise UsageError(f"{what} {unknown[0]}: not in the parameters; there are {', '.join(known)}")
+    return list(wanted or known)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--params", type=Path, default=Path("presets/ablations.yaml"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--products", nargs="+", default=[])
+    parser.add_argument("--variants", nargs="+", default=[])
+    parser.add_argument("--out", type=Path, default=Path("reports/ablations.parquet"))
+    parser.add_argument("--work", type=Path, default=Path(".cadiff/cells"))
+    options = parser.parse_args()
+
+    def work() -> None:
+        params = load_params(options.params)
+        if not params.variants:
+            raise UsageError(f"{options.params}: variants: expected at least one, as in presets/ablations.yaml")
+        products = chosen(options.products, list(params.products), "--products")
+        variants = chosen(options.variants, list(params.variants), "--variants")
+        rows = measure(params, products, options.seeds, variants, options.work)
+        write_table(options.out, to_table(rows, METRIC_SCHEMA))
+        frame = pd.DataFrame([dataclasses.asdict(row) for row in rows])
+        for number in ROW_OF:
+            print("\n".join(["", *table(frame, params, number)]))
+
+    sys.exit(exit_code(work))
+
+
+if __name__ == "__main__":
+    main()

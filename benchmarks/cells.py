@@ -1,0 +1,120 @@
+"""The steps of the pipeline for one product, one seed and one variant of the parameters, each made once and kept.
+
+A step lies in ``<work>/<step>/<product>-<digest>``; the digest covers the parameters, the code and the steps that it
+depends on, as a stage's does. So variants that differ in their intensities alone share one training, a stopped run goes
+on where it was, and what is there is not made again.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from cadiff.data import read_samples
+from cadiff.data.demo import draw_product
+from cadiff.detection import score, train_detector
+from cadiff.generator import Generator, adapt_base, generate_shards, load_generator, train_generator
+from cadiff.masks import make_masks
+from cadiff.metrics.generated import score_generated
+from cadiff.params import Params
+from cadiff.records import MASK_SCHEMA, METRIC_SCHEMA, MaskRow, MetricRow, SampleRow, from_table, to_table
+from cadiff.stages import STAGES, content_digest, pick
+from cadiff.storage import digest, read_table, write_json, write_table
+
+PACKAGE = Path(__file__).resolve().parents[1] / "cadiff"
+DONE = "done.json"
+
+
+def draw_if_demo(params: Params, products: list[str]) -> None:
+    """The demo's images, drawn with the parameters' own seed whatever seeds are measured; other data is there."""
+    for product in products:
+        root = Path(params.dataset.root) / product
+        if params.dataset.layout == "demo" and not root.is_dir():
+            draw_product(params.draw, product, params.seed, root)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """``params`` are one product's, with the variant applied and the measured seed as their seed."""
+
+    params: Params
+    product: str
+    work: Path
+
+    @cached_property
+    def samples(self) -> list[SampleRow]:
+        return read_samples(self.params.dataset, self.product)
+
+    @cached_property
+    def adapted(self) -> Path:
+        inputs = [row.image_sha256 for row in self.samples]
+        return self._made("adapt", inputs, lambda out, work: adapt_base(self.params, self.product, self.samples, out, work))
+
+    @cached_property
+    def trained(self) -> Path:
+        def make(out: Path, work: Path) -> None:
+            train_generator(self.params, self.product, self.samples, self.adapted, out, work)
+
+        return self._made("train", [self.adapted.name], make)
+
+    @cached_property
+    def generator(self) -> Generator:
+        return load_generator(self.params, self.product, self.adapted, self.trained)
+
+    @cached_property
+    def masks(self) -> list[MaskRow]:
+        def make(out: Path, work: Path) -> None:
+            rows = make_masks(self.params, self.product, self.samples)
+            write_table(out / "masks.parquet", to_table(rows, MASK_SCHEMA))
+
+        folder = self._made("masks", [row.image_sha256 for row in self.samples], make)
+        return from_table(read_table(folder / "masks.parquet", MASK_SCHEMA), MaskRow)
+
+    @cached_property
+    def generated(self) -> Path:
+        def make(out: Path, work: Path) -> None:
+            generate_shards(self.params, self.product, self.samples, self.adapted, self.trained, self.masks, out, work)
+
+        return self._made("generate", [self.trained.name, [row.mask_id for row in self.masks]], make)
+
+    @cached_property
+    def metrics(self) -> list[MetricRow]:
+        """Realism and diversity of the images; the detector's figures, its seed being the cell's."""
+
+        def make(out: Path, work: Path) -> None:
+            rows = score_generated(self.params, "cadiff", self.product, self.samples, self.generated)
+            for seed in self.params.detector.seeds:
+                train_detector(self.params, "cadiff", self.product, [self.generated], self.samples, seed, out, work)
+                rows += score(self.params, "cadiff", self.product, self.samples, seed, out)[0]
+            write_table(out / "metrics.parquet", to_table(rows, METRIC_SCHEMA))
+
+        folder = self._made("detect", [self.generated.name], make)
+        return from_table(read_table(folder / "metrics.parquet", METRIC_SCHEMA), MetricRow)
+
+    def _made(self, stage: str, inputs: object, make: Callable[[Path, Path], None]) -> Path:
+        spec = STAGES[stage]
+        key = {
+            "params": {name: pick(self.params, name) for name in spec.keys},
+            "seed": self.params.seed,
+            "code": [content_digest(PACKAGE / part) for part in spec.code],
+            "inputs": inputs,
+        }
+        out = self.work / stage / f"{self.product}-{digest(key)}"
+        if not (out / DONE).is_file():
+            started, unfinished = time.monotonic(), out.with_name(out.name + ".work")
+            make(out, unfinished)
+            write_json(out / DONE, {"seconds": round(time.monotonic() - started, 1), **key["params"]})
+            shutil.rmtree(unfinished, ignore_errors=True)
+        return out
+
+
+def cell_for(params: Params, product: str, seed: int, work: Path, variant: str | None = None) -> Cell:
+    """The cell of a product, a seed and a variant (None: the parameters as they are)."""
+    chosen = params.for_variant(variant) if variant else params
+    own = chosen.for_product(product)
+    detector = own.detector.model_copy(update={"seeds": [seed]})
+    return Cell(own.model_copy(update={"seed": seed, "detector": detector}), product, work)

@@ -1,0 +1,267 @@
+"""Proof that each part does its work: ``python benchmarks/method.py [PART ...] [--seeds 0 1 2] [--products P ...]``.
+
+- ``control``: where the drawn change is, with SAIM, with Eq. 10 as printed, and without. The whole image is generated, so
+  that nothing but the control keeps the anomaly in its mask.
+- ``intensity``: contrast inside the mask over w, and what moves outside, with and without masked and delayed focus.
+- ``tokens``: separation of concepts, attention of held-out anomalies against their masks, with and without each regulariser.
+- ``healing``: how much of a defect is gone, against the same part drawn without it (the demo's products).
+
+Every figure is one of ``cadiff.metrics.control``. Trained and drawn per seed and product at the scale of the parameters
+(default: ``presets/ablations.yaml``; trainings are shared with ``benchmarks/ablations.py``). Writes tidy rows (METRIC_SCHEMA,
+``variant`` is ``<part>: <setting>``) and prints means over products and seeds +- standard deviation over seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import dataclasses
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import numpy as np
+import pandas as pd
+import torch
+from cells import Cell, cell_for, draw_if_demo
+from jaxtyping import Bool, UInt8
+
+from cadiff.backbone import CrossAttentionTap
+from cadiff.backbone.attention import token_map
+from cadiff.data import load_samples
+from cadiff.data.drawing.defects import DEFECTS, harmless
+from cadiff.data.drawing.products import DEMO
+from cadiff.data.drawing.scene import SUPERSAMPLE, Light, develop
+from cadiff.data.images import to_tensor, to_uint8
+from cadiff.errors import UsageError, exit_code
+from cadiff.generator.sample import Request, sample
+from cadiff.generator.shards import request_for
+from cadiff.intensity import mask_cells
+from cadiff.metrics.control import attention_figures, change, control_figures, intensity_figures, separation
+from cadiff.params import Params, load_params
+from cadiff.records import METRIC_SCHEMA, MetricRow, to_table
+from cadiff.seeds import derive_seed, torch_generator
+from cadiff.storage import decode_image, write_table
+
+Overrides = dict[str, dict[str, object]]
+Figures = dict[str, float]
+GENERATED: Overrides = {"generate": {"background": "generated"}}
+SETTINGS: dict[str, dict[str, Overrides]] = {
+    "control": {
+        "SAIM": GENERATED, "SAIM as printed": {**GENERATED, "control": {"interaction": "literal"}},
+        "plain ControlNet": {**GENERATED, "control": {"interaction": "none"}},
+    },
+    "intensity": {
+        "full": {}, "without masked focus": {"intensity": {"masked_focus": False}},
+        "without delayed focus": {"intensity": {"delayed_focus": False}},
+        "without both": {"intensity": {"masked_focus": False, "delayed_focus": False}},
+    },
+    "tokens": {
+        "both regularisers": {}, "without L_loc": {"prompt": {"localizing": False}},
+        "without L_contrastive": {"prompt": {"contrastive": False}},
+        "without both": {"prompt": {"localizing": False, "contrastive": False}},
+    },
+    "healing": {"healing, w = -1": {}, "w = -1 without healing": {}, "w = 1": {}},
+}  # fmt: skip
+WEIGHTS = (0.5, 0.75, 1.0, 1.25, 1.5)
+NOISE_LEVELS = (200, 400, 600)
+TEMPLATES = 5  # of the prompts with an anomaly
+
+
+def drawn(cell: Cell, requests: Sequence[Request], silent: bool = False) -> UInt8[np.ndarray, "n h w 3"]:
+    """The requests' images; ``silent``: their counterparts without the anomaly (cadiff.metrics.control)."""
+    intensity = cell.params.intensity
+    if silent:  # no mask in the control, the token silenced everywhere from the first step
+        requests = [dataclasses.replace(r, intensities=(0.0,) * len(r.types), edits=True) for r in requests]
+        intensity = intensity.model_copy(update={"masked_focus": False})
+    images, _ = sample(cell.generator, requests, cell.params.generate, intensity)
+    return to_uint8(images)
+
+
+def at_weight(requests: Sequence[Request], w: float) -> list[Request]:
+    return [dataclasses.replace(r, intensities=(w,) * len(r.types)) for r in requests]
+
+
+def requests_of(cell: Cell, count: int) -> tuple[list[Request], Bool[np.ndarray, "n h w"]]:
+    """The first ``count`` of each type's own masks, as the stage generate draws them, and the masks."""
+    normals = {row.sample_id: row for row in cell.samples if row.role == "normal"}
+    rows = [row for row in cell.masks if row.index < count]
+    masks = np.stack([decode_image(row.mask["bytes"], "L") > 127 for row in rows])
+    return [request_for(cell.generator, cell.params, row, normals) for row in rows], masks
+
+
+def margin(cell: Cell) -> int:
+    """A latent cell in pixels."""
+    return cell.generator.backbone.reduction
+
+
+def control(cell: Cell, setting: str, count: int) -> Figures:
+    requests, masks = requests_of(cell, count)
+    changed = change(drawn(cell, at_weight(requests, 1.0)), drawn(cell, requests, silent=True))
+    return control_figures(changed, masks, margin(cell))
+
+
+def intensity(cell: Cell, setting: str, count: int) -> Figures:
+    requests, masks = requests_of(cell, count)
+    counterpart = drawn(cell, requests, silent=True)
+    images = {w: drawn(cell, at_weight(requests, w)) for w in WEIGHTS}
+    by_weight = {w: change(image, counterpart) for w, image in images.items()}
+    moved = {w: change(image, images[1.0]) for w, image in images.items()}
+    return intensity_figures(by_weight, moved, masks, margin(cell))
+
+
+def tokens(cell: Cell, setting: str, count: int) -> Figures:
+    learned = cell.generator.tokens.vectors.detach().cpu().numpy()
+    vectors, concepts = contextual_vectors(cell)
+    found = {f"contextual_{name}": value for name, value in separation(vectors, concepts).items()}
+    found["embedding_across"] = separation(learned, np.arange(len(learned)))["across"]
+    return found | {f"attention_{name}": value for name, value in held_out_attention(cell, count).items()}
+
+
+@torch.no_grad()
+def contextual_vectors(cell: Cell) -> tuple[np.ndarray, np.ndarray]:
+    """The text encoder's output at each learned token, over all types and templates, and the token's number."""
+    known, backbone = cell.generator.tokens, cell.generator.backbone
+    prompts = [known.prompt(backbone, [kind], template) for kind in known.types for template in range(TEMPLATES)]
+    text = known.encode(backbone, prompts).float().cpu().numpy()
+    pairs = [(row, concept, at) for row, prompt in enumerate(prompts) for concept, at in prompt.positions.items()]
+    vectors = np.stack([text[row, at] for row, _, at in pairs])
+    return vectors, np.array([known.concepts.index(concept) for _, concept, _ in pairs])
+
+
+@torch.no_grad()
+def held_out_attention(cell: Cell, count: int) -> Figures:
+    """The anomaly token's maps (heads and layers of the focus level averaged), of the first ``count`` held-out images of
+    each type at ``NOISE_LEVELS``, the control being given the mask as in generation."""
+    made, backbone = cell.generator, cell.generator.backbone
+    rows = [row for kind in made.tokens.types for row in _held_out(cell, kind)[:count]]
+    images, masks = load_samples(rows, cell.params.base.size)
+    prompts = [made.tokens.prompt(backbone, [str(row.anomaly_type)], 0) for row in rows]
+    at = torch.tensor([prompt.positions[str(row.anomaly_type)] for prompt, row in zip(prompts, rows, strict=True)], device=backbone.device)
+    latents, text = backbone.encode(to_tensor(images)), made.tokens.encode(backbone, prompts)
+    control_mask = torch.from_numpy(masks)[:, None].to(backbone.device)
+    side = cell.params.intensity.resolution or max(latents.shape[-1] // 4, 8)
+    inside = mask_cells(control_mask, side)[:, 0].cpu().numpy()
+    found: list[Figures] = []
+    for t in NOISE_LEVELS:
+        streams = [torch_generator(0, "attention", t, row.sample_id) for row in rows]
+        noise = torch.stack([torch.randn(latents.shape[1:], generator=stream) for stream in streams]).to(latents)
+        level = torch.full((len(rows),), t, device=backbone.device)
+        with CrossAttentionTap(backbone.unet) as tap, backbone.autocast():
+            made.control.denoise(backbone.unet, backbone.schedule.add_noise(latents, noise, level), level, text, control_mask.float())
+            layers = [token_map(maps, at).float() for maps in tap.maps if maps.shape[2] == side**2]
+        found.append(attention_figures(torch.stack(layers).mean(0).cpu().numpy(), inside))
+    return {name: float(np.mean([figures[name] for figures in found])) for name in found[0]}
+
+
+def _held_out(cell: Cell, kind: str) -> list:
+    return [row for row in cell.samples if row.role == "held_out" and row.anomaly_type == kind]
+
+
+def twins(product: str, kind: str, seed: int, size: int) -> tuple[np.ndarray, np.ndarray, Bool[np.ndarray, "h w"]]:
+    """The same part under the same light with and without a defect, and where they differ by more than grain."""
+    rng = np.random.default_rng(derive_seed(seed, "twins", product, kind))
+    scene = DEMO[product].build(rng, size * SUPERSAMPLE)
+    harmless(scene, rng)
+    light, grain = Light.drawn(rng, DEMO[product].vary), int(rng.integers(1 << 30))
+    good, _ = develop(copy.deepcopy(scene), light, np.random.default_rng(grain))
+    (DEMO[product].kinds.get(kind) or DEFECTS[kind])(scene, rng)
+    bad, mask = develop(scene, light, np.random.default_rng(grain))
+    return bad, good, mask
+
+
+def healing(cell: Cell, setting: str, count: int) -> Figures:
+    """``before`` and ``after``: mean difference from the good twin inside the mask, in shares of the range; ``left``: what is
+    left of it. Below 1 the part is nearer to its good twin than it was; ``codec`` is what the autoencoder alone leaves."""
+    if cell.product not in DEMO:
+        return {}
+    made = cell.generator
+    cases = [(kind, *twins(cell.product, kind, k, cell.params.base.size)) for kind in made.tokens.types for k in range(count)]
+    cases = [case for case in cases if case[3].any()]
+    bad, good, masks = (np.stack([case[i] for case in cases]) for i in (1, 2, 3))
+    latents, heals = made.backbone.encode(to_tensor(bad)), setting.startswith("healing")
+    w = 1.0 if setting == "w = 1" else -1.0
+    requests = [
+        Request(made.tokens.prompt(made.backbone, [kind], 0), (kind,), torch.from_numpy(mask)[None], (w,), k, latents[k], heals)
+        for k, (kind, _, _, mask) in enumerate(cases)
+    ]
+    rounded = to_uint8(made.backbone.decode(made.backbone.encode(to_tensor(good))))
+
+    def off(images: np.ndarray) -> float:
+        return float(((change(images, good) * masks).sum((1, 2)) / masks.sum((1, 2))).mean())
+
+    before, after = off(bad), off(drawn(cell, requests))
+    return {"before": before, "after": after, "left": after / before, "codec": off(rounded)}
+
+
+PARTS: dict[str, Callable[[Cell, str, int], Figures]] = {
+    "control": control, "intensity": intensity, "tokens": tokens, "healing": healing,
+}  # fmt: skip
+
+
+def with_settings(params: Params, part: str) -> Params:
+    """The parameters with the part's settings as their variants."""
+    return Params(**{**params.model_dump(), "variants": SETTINGS[part]})
+
+
+def measure(params: Params, parts: list[str], products: list[str], seeds: list[int], count: int, work: Path) -> Iterator[MetricRow]:
+    draw_if_demo(params, products)
+    for seed in seeds:
+        for product in products:
+            for part in parts:
+                for setting in SETTINGS[part]:
+                    cell = cell_for(with_settings(params, part), product, seed, work, setting)
+                    for name, value in PARTS[part](cell, setting, count).items():
+                        variant = f"{part}: {setting}"
+                        yield MetricRow(
+                            params.dataset.name, product, "cadiff", variant, name, value, seed, count, params.detector.protocol, None,
+                            cell.params.digest_of("base", "adapt", "prompt", "control", "train", "intensity", "generate"),
+                        )  # fmt: skip
+                    print(f"seed {seed} {product} {part}: {setting}", flush=True)
+
+
+def table(frame: pd.DataFrame, part: str) -> list[str]:
+    """A Markdown table: settings by figures, mean over products and seeds +- standard deviation over seeds."""
+    own = frame[frame["variant"].str.startswith(f"{part}: ")]
+    if own.empty:
+        return []
+    names = list(dict.fromkeys(own["metric"]))
+    lines = [f"| {part} | " + " | ".join(names) + " |", "| --- " * (len(names) + 1) + "|"]
+    for variant in dict.fromkeys(own["variant"]):
+        cells = []
+        for name in names:
+            by_seed = own[(own["variant"] == variant) & (own["metric"] == name)].groupby("seed")["value"].mean()
+            cells.append(f"{by_seed.mean():.3f} +- {by_seed.std(ddof=1):.3f}")
+        lines.append(f"| {variant.partition(': ')[2]} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"some of {', '.join(PARTS)}; default: all")
+    parser.add_argument("--params", type=Path, default=Path("presets/ablations.yaml"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--products", nargs="+", default=[])
+    parser.add_argument("--count", type=int, default=8, help="images of each anomaly type")
+    parser.add_argument("--out", type=Path, default=Path("reports/method.parquet"))
+    parser.add_argument("--work", type=Path, default=Path(".cadiff/cells"))
+    options = parser.parse_args()
+
+    def work() -> None:
+        params = load_params(options.params)
+        for what, given, known in (("PART", options.parts, PARTS), ("--products", options.products, params.products)):
+            if unknown := [name for name in given if name not in known]:
+                raise UsageError(f"{what} {unknown[0]}: unknown; there are {', '.join(known)}")
+        products, parts = options.products or list(params.products), options.parts or list(PARTS)
+        rows = list(measure(params, parts, products, options.seeds, options.count, options.work))
+        write_table(options.out, to_table(rows, METRIC_SCHEMA))
+        frame = pd.DataFrame([dataclasses.asdict(row) for row in rows])
+        print("\n\n".join("\n".join(table(frame, part)) for part in parts))
+
+    sys.exit(exit_code(work))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""Stable Diffusion 1.5's architecture through the unchanged pipeline: ``python benchmarks/sd15.py SCRATCH``.
+
+Writes a base of that architecture with random weights (half precision, diffusers' layout, about 2.1 GB) to
+``SCRATCH/base``, points ``presets/mvtec-sd15.yaml`` at it, trains two steps, saves, loads what was saved, and draws one
+512 px image. Its picture is noise: what is checked is that every shape and every part of the real thing fits. Changed
+in the preset: the data set (a drawn product), ``train.steps`` and ``train.batch``, the checkpoint's period, and what
+``--set`` names. CLIP's vocabulary is not shipped, so the tokenizer is the embedded base's; the embedding table has
+CLIP's size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cadiff  # noqa: F401  (makes torchvision importable before diffusers asks for it)
+
+# isort: split
+
+import torch
+import yaml
+from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from cadiff.backbone import EMBEDDED
+from cadiff.errors import CADiffError, exit_code
+from cadiff.records import GENERATED_SCHEMA
+from cadiff.storage import read_image, read_table, write_text
+
+ROOT = Path(__file__).resolve().parents[1]
+PRESET = ROOT / "presets" / "mvtec-sd15.yaml"
+PRODUCT, KIND = "nut", "rust"
+
+
+def write_base(folder: Path) -> None:
+    """The parts of Stable Diffusion 1.5 with its own config values, in half precision; weights are random."""
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(
+        sample_size=64, in_channels=4, out_channels=4, block_out_channels=(320, 640, 1280, 1280), layers_per_block=2,
+        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=768, attention_head_dim=8,
+    )  # fmt: skip
+    vae = AutoencoderKL(
+        sample_size=512, latent_channels=4, block_out_channels=(128, 256, 512, 512), layers_per_block=2,
+        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4, scaling_factor=0.18215,
+    )  # fmt: skip
+    text = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=49408, hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12,
+            max_position_embeddings=77, hidden_act="quick_gelu", projection_dim=768, bos_token_id=0, eos_token_id=2, pad_token_id=1,
+        )
+    )  # fmt: skip
+    for name, part in (("unet", unet), ("vae", vae), ("text_encoder", text)):
+        print(f"{name}: {sum(p.numel() for p in part.parameters()) / 1e6:.1f} M parameters", flush=True)
+        part.half().save_pretrained(folder / name, safe_serialization=True)
+    shutil.copytree(EMBEDDED / "tokenizer", folder / "tokenizer")
+    PNDMScheduler(
+        num_train_timesteps=1000, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", set_alpha_to_one=False,
+        skip_prk_steps=True, steps_offset=1,
+    ).save_pretrained(folder / "scheduler")  # fmt: skip
+
+
+def write_params(folder: Path, changes: list[str]) -> None:
+    """The preset, with a drawn product in place of MVTec AD and as few steps as show that it trains."""
+    values = yaml.safe_load(PRESET.read_text())
+    values["dataset"] |= {"name": "demo", "layout": "demo", "root": "data/made/demo"}
+    values["draw"] = {"products": [PRODUCT], "normals": 2, "test_good": 1, "anomalies_per_type": 3}
+    values["products"] = {PRODUCT: {}}
+    values["base"] |= {"path": "base"}
+    values["train"] |= {"steps": 2, "batch": 1, "checkpoint_seconds": 1e9}
+    for change in changes:
+        key, _, value = change.partition("=")
+        section, _, name = key.partition(".")
+        values[section][name] = yaml.safe_load(value)
+    write_text(folder / "params.yaml", yaml.safe_dump(values, sort_keys=False))
+
+
+def run(folder: Path, *call: str) -> None:
+    """One command of the package in a process of its own; its wall time and peak memory."""
+    started, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    done = subprocess.run([sys.executable, "-m", *call], cwd=folder, check=False)
+    if done.returncode:
+        raise CADiffError(f"{' '.join(call)}: ended with exit code {done.returncode}; its own message is above.")
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss  # of the largest child so far
+    note = f"{peak / 2**20:.1f} GiB peak" if peak > before else f"at most {peak / 2**20:.1f} GiB"
+    print(f"{' '.join(call)}: {time.monotonic() - started:.0f} s, {note}", flush=True)
+
+
+def check(folder: Path, changes: list[str], steps: int) -> None:
+    if not (folder / "base" / "scheduler").is_dir():
+        shutil.rmtree(folder / "base", ignore_errors=True)
+        write_base(folder / "base")
+    write_params(folder, changes)
+    for stage in ("draw", "samples", "adapt", "train"):
+        run(folder, "cadiff.stages", stage, "--product", PRODUCT)
+    out = folder / "out"
+    shutil.rmtree(out, ignore_errors=True)
+    run(folder, "cadiff.cli", "generate", PRODUCT, "--type", KIND, "--steps", str(steps), "--out", str(out))
+    row = read_table(out / "rows.parquet", GENERATED_SCHEMA).to_pylist()[0]
+    shape = read_image(out / row["image"]["path"]).shape
+    if shape != (512, 512, 3):
+        raise CADiffError(f"{out}: expected one 512 px image, found {shape}.")
+    print(f"drawn: {shape[0]} px, {steps} steps, prompt {row['prompt']!r}, w {row['intensity']:.2f}, base {row['base_digest']}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("scratch", type=Path, help="an empty folder with 6 GB of room; kept, so that the base is written once")
+    parser.add_argument("--steps", type=int, default=2, help="denoising steps of the one image")
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="a further change of the preset")
+    options = parser.parse_args()
+    options.scratch.mkdir(parents=True, exist_ok=True)
+    sys.exit(exit_code(lambda: check(options.scratch.resolve(), options.set, options.steps)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""benchmarks/{ablations,method}.py on a tiny base: every variant and part runs, trainings are shared, tables are right."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from cadiff.params import Params, load_params
+from cadiff.records import METRIC_SCHEMA
+from cadiff.storage import read_table
+
+ROOT = Path(__file__).resolve().parents[2]
+PRESET = ROOT / "presets" / "ablations.yaml"
+
+
+def script(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The script as a module; its own folder is on the path only here, since tests/base.py has the name of another."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    sys.modules.pop(name, None)
+    return importlib.import_module(name)
+
+
+@pytest.fixture
+def params_file(tiny_base: Path, drawn_root: Path, tmp_path: Path) -> Path:
+    """The preset's own variants, everything else as small as it goes."""
+    values = {
+        "dataset": {"name": "demo", "layout": "demo", "root": str(drawn_root)},
+        "products": {"nut": {}},
+        "variants": yaml.safe_load(PRESET.read_text())["variants"],
+        "base": {"path": str(tiny_base), "size": 64, "device": "cpu"},
+        "train": {"steps": 1, "batch": 2},
+        "intensity": {"threshold": 0.0},
+        "generate": {"per_type": 2, "steps": 2, "batch": 4},
+        "detector": {"width": 4, "epochs": 1, "samples_per_epoch": 8},
+    }
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    return tmp_path / "params.yaml"
+
+
+def test_the_presets_variants_are_the_rows_of_tables_4_and_5() -> None:
+    from cadiff.reporting.paper import ablation_row, intensity_row, printed
+
+    params = load_params(PRESET)
+    changed = {name: set(overrides) for name, overrides in params.variants.items()}
+    rows = {row for name in params.variants for row in (name, intensity_row(params.for_variant(name))) if row}
+    wanted = set(printed()[printed()["table"].isin([4, 5])]["method"])
+    assert wanted <= rows
+    for name, sections in changed.items():
+        row = intensity_row if sections == {"intensity"} else ablation_row
+        assert row(params.for_variant(name)) == name, "a variant is named as the row whose settings it has"
+
+
+def test_intensity_variants_share_one_training_and_rows_carry_variant_and_seed(
+    params_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ablations, work, out = script("ablations", monkeypatch), tmp_path / "cells", tmp_path / "ablations.parquet"
+    chosen = ("MTL + Reg + SAIM", "w = 0.5", "MTL")
+    call = ["ablations.py", "--params", str(params_file), "--seeds", "0", "--variants", *chosen, "--out", str(out), "--work", str(work)]
+    monkeypatch.setattr(sys, "argv", call)
+    with pytest.raises(SystemExit) as ended:
+        ablations.main()
+    assert ended.value.code == 0
+    assert len(list((work / "train").iterdir())) == 2, "the full method and w = 0.5 share one; MTL has its own"
+    assert len(list((work / "generate").iterdir())) == 3
+    rows = read_table(out, METRIC_SCHEMA).to_pandas()
+    assert list(dict.fromkeys(rows["variant"])) == list(chosen)
+    assert {"pixel_ap", "pixel_auroc", "image_auroc"} <= set(rows["metric"])
+    shards = {path: path.stat().st_mtime_ns for path in work.rglob("*.parquet")}
+    printed = capsys.readouterr().out
+    assert "| w in [0.5, 1.5] |" in printed
+    assert "| MTL + Reg + SAIM |" in printed
+    assert "pixel_ap: " in printed
+    with pytest.raises(SystemExit):
+        ablations.main()
+    assert {path: path.stat().st_mtime_ns for path in work.rglob("*.parquet")} == shards, "nothing is made twice"
+
+
+def test_pairs_in_the_papers_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    ablations = script("ablations", monkeypatch)
+    assert ablations.agreement({"a": 1, "b": 2, "c": 3}, {"a": 10, "b": 30, "c": 20}) == (2, 3)
+    assert ablations.agreement({"a": 1, "b": 1}, {"a": 10, "b": 30}) == (0, 1), "no order of our own agrees with none"
+    assert ablations.agreement({"a": 1, "b": 2}, {"a": 5, "b": 5}) == (0, 0)
+
+
+def test_tables_give_the_mean_over_products_and_the_spread_over_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    ablations = script("ablations", monkeypatch)
+    values = {(0, "a"): 0.2, (0, "b"): 0.4, (1, "a"): 0.5, (1, "b"): 0.7}
+    frame = pd.DataFrame(
+        [{"variant": "MTL", "metric": "pixel_ap", "seed": seed, "product": p, "value": v} for (seed, p), v in values.items()]
+    )
+    mean, spread = ablations._mean(frame, "MTL", "pixel_ap")
+    assert (mean, spread) == (pytest.approx(0.45), pytest.approx(np.std([0.3, 0.6], ddof=1)))
+
+
+@pytest.mark.slow
+def test_every_part_of_the_method_is_measured(params_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    method = script("method", monkeypatch)
+    monkeypatch.setattr(method, "SETTINGS", {part: dict(list(s.items())[:2]) for part, s in method.SETTINGS.items()})
+    rows = list(method.measure(load_params(params_file), list(method.PARTS), ["nut"], [0], 1, tmp_path / "cells"))
+    found = {row.variant for row in rows}
+    assert found == {f"{part}: {setting}" for part, settings in method.SETTINGS.items() for setting in settings}
+    by_name = {(row.variant, row.metric): row.value for row in rows}
+    assert 0 <= by_name["control: SAIM", "inside_share"] <= 1
+    assert by_name["intensity: full", "contrast@1.5"] > 0
+    assert 0 <= by_name["tokens: both regularisers", "attention_auroc"] <= 1
+    assert by_name["healing: healing, w = -1", "left"] > 0
+    assert by_name["healing: healing, w = -1", "after"] != by_name["healing: w = -1 without healing", "after"]
+    frame = pd.DataFrame([vars(row) for row in rows])
+    assert len(method.table(frame, "tokens")) == 2 + 2
+
+
+def test_a_twin_differs_where_the_defect_is_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    method = script("method", monkeypatch)
+    bad, good, mask = method.twins("nut", "rust", 0, 64)
+    difference = np.abs(bad.astype(int) - good).max(-1)
+    assert mask.any()
+    assert np.median(difference[mask]) > 10
+    assert np.mean(difference[~mask] > 10) < 0.01
+
+
+def test_variants_are_checked_as_products_are() -> None:
+    from cadiff.errors import UsageError
+
+    with pytest.raises(ValueError, match=r"variants\.odd\.paint: not a section"):
+        Params(products={"a": {}}, variants={"odd": {"paint": {}}})
+    with pytest.raises(ValueError, match=r"variants\.odd\.train: steps: Input should be greater"):
+        Params(products={"a": {}}, variants={"odd": {"train": {"steps": 0}}})
+    params = Params(products={"a": {"train": {"steps": 7, "batch": 3}}}, variants={"short": {"train": {"steps": 2}}})
+    own = params.for_variant("short").for_product("a").train
+    assert (own.steps, own.batch) == (2, 3), "the variant goes over the product's own value, and leaves the rest"
+    with pytest.raises(UsageError, match=r"variants\.long: not in the parameters; variants are short"):
+        params.for_variant("long")
