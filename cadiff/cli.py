@@ -81,8 +81,11 @@ def generate(
     intensity: Annotated[
         tuple[float, float] | None, typer.Option(metavar="LOW HIGH", help="range of w, within -2 to 2; default: params")
     ] = None,
+    weights: Annotated[list[str] | None, typer.Option("--w", metavar="TYPE=W", help="a type's own w, before --intensity")] = None,
     masks: Annotated[list[Path] | None, typer.Option("--mask", exists=True, dir_okay=False, help="one for each --type")] = None,
-    on: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="the image to draw on; default: normals")] = None,
+    on: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="the image to draw on, or to heal (w <= 0); default: normals")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="default: params")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="denoising steps; default: params")] = None,
     params: ParamsPath = Path("params.yaml"),
@@ -90,7 +93,7 @@ def generate(
     """Draw anomalous images on demand from the trained artefacts."""
     from cadiff.on_demand import Order, generate_on_demand
 
-    order = Order(tuple(types), count, intensity, tuple(masks or ()), on, seed, steps)
+    order = Order(tuple(types), count, intensity, tuple(masks or ()), on, seed, steps, tuple(weights or ()))
     rows = generate_on_demand(load_params(params), product, order, out)
     typer.echo(f"{out}: {len(rows)} images with masks, rows.parquet")
 

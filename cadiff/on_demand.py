@@ -28,7 +28,8 @@ class Order:
     """What to draw: ``count`` images with all of ``types`` in each.
 
     ``masks`` are files, one per type in the order of the types (none: drawn as for the shards); ``on`` is the
-    image to draw on (none: a real normal, where generate.background is real). None elsewhere: as the parameters say.
+    image to draw on (none: a real normal, where generate.background is real). ``weights`` are ``TYPE=W``, the w of one
+    type; the others' are drawn from ``intensity``. None elsewhere: as the parameters say.
     """
 
     types: tuple[str, ...]
@@ -38,6 +39,7 @@ class Order:
     on: Path | None = None
     seed: int | None = None
     steps: int | None = None
+    weights: tuple[str, ...] = ()
 
 
 def generate_on_demand(params: Params, product: str, order: Order, out: Path) -> list[GeneratedRow]:
@@ -50,8 +52,9 @@ def generate_on_demand(params: Params, product: str, order: Order, out: Path) ->
     run = Run("generate", ordered_params(params.for_product(product), order), product, "cadiff")
     check_artefacts(run)
     check_order(order, read_json(run.generator / "generator.json")["types"], product)
+    weights = read_weights(order)
     check_out(out, order.count)
-    scenes = plan_scenes(run, order)
+    scenes = plan_scenes(run, order, weights)
     return draw_on_demand(run.params, product, run.adapted, run.generator, scenes, out)
 
 
@@ -92,6 +95,21 @@ def check_order(order: Order, known: list[str], product: str) -> None:
         raise UsageError(f"--mask: expected one file for each --type ({len(order.types)}) or none, found {len(order.masks)}")
 
 
+def read_weights(order: Order) -> dict[str, float]:
+    """Each type's own w, where the call names one."""
+    found: dict[str, float] = {}
+    for text in order.weights:
+        kind, _, value = text.rpartition("=")
+        if kind not in order.types or kind in found:
+            raise UsageError(f"--w {text}: expected TYPE=W, each TYPE one of this call's and once; they are {', '.join(order.types)}")
+        try:
+            found[kind] = float(value)
+            IntensityParams(low=found[kind], high=found[kind])  # holds the range of w
+        except ValueError:
+            raise UsageError(f"--w {text}: expected a number within -2 to 2 after the =, found {value!r}") from None
+    return found
+
+
 def check_out(out: Path, count: int) -> None:
     """An earlier call's images beside this one's would look like this one's."""
     ours = {f"{stem}{end}.png" for stem in map(stem_of, range(count)) for end in ("", "_mask")}
@@ -104,7 +122,7 @@ def stem_of(index: int) -> str:
     return f"{index:04}"
 
 
-def plan_scenes(run: Run, order: Order) -> list[Scene]:
+def plan_scenes(run: Run, order: Order, weights: dict[str, float]) -> list[Scene]:
     """Scene k depends on the seed, the product, the types and k alone. All masks of a scene are placed on the
     picture that is its background."""
     params = run.params
@@ -123,7 +141,8 @@ def plan_scenes(run: Run, order: Order) -> list[Scene]:
             placed = [masks_of_type(own, run.product, [picture, *exemplars], kind, 1, find)[0] for kind in order.types]
             masks = {row.anomaly_type: _decode(row.mask["bytes"]) for row in placed}
             source = " + ".join(dict.fromkeys(row.mask_source for row in placed))
-        scenes.append(Scene(stem, sample_id, masks, source, Path(picture.image_path) if keeps else None, order.on is not None))
+        background = Path(picture.image_path) if keeps else None
+        scenes.append(Scene(stem, sample_id, masks, source, background, order.on is not None, weights))
     return scenes
 
 

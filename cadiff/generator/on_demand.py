@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ from cadiff.storage import encode_png, read_image, sha256_bytes, write_bytes, wr
 class Scene:
     """One image to draw: a mask at ``base.size`` for each anomaly type, and the picture whose latents are kept
     outside of them (None: the whole image is generated). ``name`` is the stem of its files. ``edits``: the picture
-    is one that the call names, from which a type with w <= 0 is healed."""
+    is one that the call names, from which a type with w <= 0 is healed. ``weights``: the w of types that have their own."""
 
     name: str
     sample_id: str
@@ -33,6 +33,7 @@ class Scene:
     mask_source: str
     background: Path | None = None
     edits: bool = False
+    weights: Mapping[str, float] = field(default_factory=dict)
 
 
 def draw_on_demand(
@@ -72,9 +73,10 @@ def draw_scenes(generator: Generator, params: Params, product: str, scenes: Sequ
 
 
 def intensities_of(params: Params, scene: Scene) -> dict[str, float]:
-    """Each type's own w (Eq. 11), uniform in [intensity.low, intensity.high]."""
+    """Each type's own w (Eq. 11): the scene's, else uniform in [intensity.low, intensity.high]."""
     low, high = params.intensity.low, params.intensity.high
-    return {kind: float(numpy_generator(params.seed, "intensity", scene.sample_id, kind).uniform(low, high)) for kind in scene.masks}
+    streams = {kind: numpy_generator(params.seed, "intensity", scene.sample_id, kind) for kind in scene.masks}
+    return {kind: scene.weights.get(kind, float(rng.uniform(low, high))) for kind, rng in streams.items()}
 
 
 def _request(generator: Generator, params: Params, scene: Scene) -> Request:

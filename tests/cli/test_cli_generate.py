@@ -84,6 +84,10 @@ def test_several_types_in_one_image_each_with_its_mask_and_intensity(tmp_path: P
     (scene,) = read_json(tmp_path / "a" / "scenes.json").values()
     assert set(scene["intensities"]) == {"rust", "scratch"}
     assert scene["intensities"]["rust"] != scene["intensities"]["scratch"]
+    own = generate(tmp_path / "c", "--type", "rust", "--type", "scratch", "--w", "scratch=-0.5", "--steps", "3")
+    (told,) = read_json(tmp_path / "c" / "scenes.json").values()
+    assert told["intensities"] == {"rust": scene["intensities"]["rust"], "scratch": -0.5}
+    assert own[0]["image_sha256"] != row["image_sha256"]
     alike = generate(tmp_path / "b", "--type", "rust", "--type", "scratch", "--intensity", "2", "2")
     assert alike[0]["intensity"] == 2
 
@@ -96,6 +100,20 @@ def test_masks_are_the_files_in_the_order_of_the_types_at_the_bases_size(tmp_pat
     assert row["mask_source"] == "files"
     assert np.array_equal(read_image(tmp_path / "out" / "masks" / "scratch" / "0000.png", "L"), square(64))
     assert np.array_equal(read_image(tmp_path / "out" / "masks" / "chip" / "0000.png", "L"), square(64)[::-1])
+
+
+def test_a_picture_is_healed_from_the_first_step(tmp_path: Path) -> None:
+    """The base is random, so that a healed part cannot be seen here; `benchmarks/method.py healing` measures it."""
+    plate = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    write_image(tmp_path / "plate.png", plate)
+    call = ("--type", "rust", "--mask", "square.png", "--on", str(tmp_path / "plate.png"), "--steps", "3")
+    healed = generate(tmp_path / "healed", *call, "--intensity", "-1", "-1")[0]
+    drawn = generate(tmp_path / "drawn", *call, "--intensity", "1", "1")[0]
+    assert (healed["focus_step"], healed["intensity"]) == (0, -1.0)
+    images = [decode_image(row["image"]["bytes"], "RGB").astype(int) for row in (healed, drawn)]
+    assert np.abs(images[0] - images[1])[16:32, 16:32].max() > 0
+    again = generate(tmp_path / "again", *call, "--w", "rust=-1", "--intensity", "0.5", "1.5")[0]
+    assert again["image_sha256"] == healed["image_sha256"], "the type's own w goes before the range"
 
 
 def drawn_on(picture: Path, out: Path, w: str) -> bytes:
@@ -140,6 +158,9 @@ def test_masks_are_placed_on_the_given_image(tmp_path: Path) -> None:
         (["nut", "--type", "rust", "--type", "chip", "--mask", "square.png"], 2, "(2) or none, found 1"),
         (["nut", "--type", "rust", "--mask", "empty.png"], 2, "empty.png: empty mask"),
         (["nut", "--type", "rust", "--on", "none.png"], 2, "'none.png' does not exist"),
+        (["nut", "--type", "rust", "--w", "chip=1"], 2, "--w chip=1: expected TYPE=W, each TYPE one of this call's"),
+        (["nut", "--type", "rust", "--w", "rust=3"], 2, "--w rust=3: expected a number within -2 to 2 after the =, found '3'"),
+        (["nut", "--type", "rust", "--w", "rust=much"], 2, "after the =, found 'much'"),
         (["nut", "--type", "rust", "--count", "0"], 2, "Invalid value for '--count'"),
         (["nut"], 2, "Missing option '--type'"),
     ],
