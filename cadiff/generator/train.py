@@ -162,8 +162,8 @@ def train_generator(params: Params, product: str, samples: list[SampleRow], adap
     bar, saved = Progress(f"train {product}", steps, start), time.monotonic()
     for step in range(start, steps):
         rng = torch_generator(params.seed, "train", product, step)
+        optimiser.zero_grad()  # before the forward pass: the last step's gradients would lie beside its activations
         loss, parts = joint_loss(generator, draw_view(exemplars, tokens, backbone, params, rng), params, rng)
-        optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_([p for group in optimiser.param_groups for p in group["params"]], 1.0)
         optimiser.step()

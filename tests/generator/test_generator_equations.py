@@ -1,0 +1,124 @@
+"""Eq. 1-4 and 8 against plain numpy, on a small random base with real components; what is frozen keeps its bits."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDPMScheduler
+
+from cadiff.backbone import Backbone, load_backbone
+from cadiff.backbone.attention import attention_layers, attention_maps
+from cadiff.errors import CADiffError
+from cadiff.generator.adapt import velocity_or_noise
+from cadiff.generator.train import Exemplars, draw_view, joint_loss, new_generator
+from cadiff.params import Params
+from cadiff.records import SampleRow
+from cadiff.seeds import torch_generator
+
+KINDS = ["chip", "rust", "scratch"]
+
+
+@pytest.fixture
+def backbone(small_params: Params) -> Backbone:
+    return load_backbone(small_params.base)
+
+
+def changed(params: Params, section: str, **values: object) -> Params:
+    return params.model_copy(update={section: getattr(params, section).model_copy(update=values)})
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_equation_1_predicts_what_the_base_predicts(backbone: Backbone, kind: str) -> None:
+    rng, t = np.random.default_rng(0), np.array([3, 700])
+    x, noise = rng.normal(size=(2, 2, 4, 8, 8))
+    schedule = backbone.schedule = DDPMScheduler.from_config(backbone.schedule.config, prediction_type=kind)
+    found = velocity_or_noise(backbone, *map(torch.tensor, (x, noise, t)))
+    alpha = schedule.alphas_cumprod.numpy().astype(float)[t][:, None, None, None]
+    expected = noise if kind == "epsilon" else np.sqrt(alpha) * noise - np.sqrt(1 - alpha) * x
+    assert np.allclose(found.numpy(), expected, atol=1e-6)
+
+
+def test_another_prediction_is_refused(backbone: Backbone) -> None:
+    backbone.schedule = DDPMScheduler.from_config(backbone.schedule.config, prediction_type="sample")
+    x = torch.zeros(1, 4, 8, 8)
+    with pytest.raises(CADiffError, match="expected prediction_type epsilon or v_prediction, found sample"):
+        velocity_or_noise(backbone, x, x, torch.tensor([1]))
+
+
+def test_equation_3_is_a_softmax_over_text_positions_per_head(backbone: Backbone) -> None:
+    layer = next(iter(attention_layers(backbone.unet).values()))
+    rng = np.random.default_rng(0)
+    hidden, text = rng.normal(size=(2, 5, layer.to_q.in_features)), rng.normal(size=(2, 7, layer.to_k.in_features))
+    weights = [part.weight.detach().numpy().astype(float) for part in (layer.to_q, layer.to_k)]
+    query, key = hidden @ weights[0].T, text @ weights[1].T
+    width = query.shape[-1] // layer.heads
+    found = attention_maps(layer, torch.tensor(hidden).float(), torch.tensor(text).float()).detach().numpy()
+    for b in range(2):
+        for head in range(layer.heads):
+            own = slice(head * width, (head + 1) * width)
+            scores = np.exp(query[b][:, own] @ key[b][:, own].T / np.sqrt(width))
+            assert np.allclose(found[b, head], scores / scores.sum(-1, keepdims=True), atol=1e-5)
+
+
+@pytest.mark.parametrize(("tokens", "mask_weight"), [("multi", 0.0), ("multi", 5.0), ("single", 0.0)])
+def test_equations_2_4_and_8(
+    backbone: Backbone, small_params: Params, nut_samples: list[SampleRow], monkeypatch: pytest.MonkeyPatch, tokens: str, mask_weight: float
+) -> None:
+    """The denoising error from what the U-Net was given and gave, inside the mask alone for a single token (Eq. 2), over
+    the whole image otherwise (Eq. 4); the sum with gamma and beta (Eq. 8)."""
+    params = changed(changed(small_params, "train", mask_weight=mask_weight), "prompt", tokens=tokens, gamma=0.3, beta=0.7)
+    generator, seen = new_generator(params, "nut", KINDS, backbone), []
+    own = generator.control.denoise
+
+    def watched(unet: torch.nn.Module, noisy: torch.Tensor, t: torch.Tensor, text: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        seen.append((noisy, t, own(unet, noisy, t, text, mask)))
+        return seen[-1][2]
+
+    monkeypatch.setattr(generator.control, "denoise", watched)
+    rng = torch_generator(0, "equations")
+    view = draw_view(Exemplars.read(nut_samples, 64), generator.tokens, backbone, params, rng)
+    loss, parts = joint_loss(generator, view, params, rng)
+    noisy, t, predicted = (value.detach().numpy() for value in seen[0])
+    latent = backbone.encode(view.image).numpy()
+    alpha = backbone.schedule.alphas_cumprod.numpy()[t][:, None, None, None]
+    noise = (noisy - np.sqrt(alpha) * latent) / np.sqrt(1 - alpha)
+    error = (predicted - (np.sqrt(alpha) * noise - np.sqrt(1 - alpha) * latent)) ** 2
+    inside = view.mask.numpy().reshape(len(latent), 1, 8, 8, 8, 8).mean((3, 5))
+    weighed = error * inside / (4 * inside.sum()) if tokens == "single" else error * (1 + mask_weight * inside) / error.size
+    assert parts["denoising"] == pytest.approx(weighed.sum(), rel=1e-3)
+    assert loss.item() == pytest.approx(parts["denoising"] + 0.3 * parts["localizing"] + 0.7 * parts["contrastive"], rel=1e-5)
+
+
+def test_switched_off_regularisers_have_no_part(backbone: Backbone, small_params: Params, nut_samples: list[SampleRow]) -> None:
+    exemplars = Exemplars.read(nut_samples, 64)
+    for switches in ({"localizing": False}, {"contrastive": False}, {"localizing": False, "contrastive": False}):
+        params = changed(small_params, "prompt", **switches)
+        generator, rng = new_generator(params, "nut", KINDS, backbone), torch_generator(0, "off")
+        loss, parts = joint_loss(generator, draw_view(exemplars, generator.tokens, backbone, params, rng), params, rng)
+        assert set(parts) == {"denoising", "localizing", "contrastive"} - set(switches)
+        weights = {"denoising": 1.0, "localizing": params.prompt.gamma, "contrastive": params.prompt.beta}
+        assert loss.item() == pytest.approx(sum(weights[name] * value for name, value in parts.items()), rel=1e-5)
+
+
+def test_training_changes_what_learns_and_not_a_bit_of_what_is_frozen(
+    backbone: Backbone, small_params: Params, nut_samples: list[SampleRow]
+) -> None:
+    generator = new_generator(small_params, "nut", KINDS, backbone)
+    frozen = {"unet": backbone.unet, "vae": backbone.vae, "text": backbone.text_encoder}
+    before = {name: copy.deepcopy(module.state_dict()) for name, module in frozen.items()}
+    learnt = [*generator.tokens.parameters(), *generator.control.parameters()]
+    starts = [parameter.detach().clone() for parameter in learnt]
+    optimiser, exemplars = torch.optim.AdamW(learnt, lr=1e-2), Exemplars.read(nut_samples, 64)
+    for step in range(3):
+        rng = torch_generator(0, "frozen", step)
+        wide = changed(small_params, "train", batch=8)
+        loss, _ = joint_loss(generator, draw_view(exemplars, generator.tokens, backbone, wide, rng), wide, rng)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    for name, module in frozen.items():
+        assert all(torch.equal(before[name][key], value) for key, value in module.state_dict().items()), name
+    assert all(not torch.equal(start, parameter) for start, parameter in zip(starts, learnt, strict=True))
