@@ -1,6 +1,7 @@
 """Tables 4 and 5 at the scale of the parameters: ``python benchmarks/ablations.py [--seeds 0 1 2] [--products P ...]``.
 
-For each variant under ``variants`` in the parameters (default: ``presets/ablations.yaml``), product and seed: the stages
+For each variant under ``variants`` in the parameters (default: ``presets/ablations.yaml``, whose variants are taken where
+the parameters have none), product and seed: the stages
 adapt, train, masks, generate and detect, with the seed as root seed and as the detector's. Writes tidy rows
 (METRIC_SCHEMA, ``variant`` the variant's name) and prints both tables: mean over products and seeds, +- standard
 deviation over seeds, the paper's figure beside it, and how many pairs of rows are in the paper's order.
@@ -28,6 +29,7 @@ from cadiff.reporting.paper import PLAIN_UNITS, ablation_row, intensity_row, pri
 from cadiff.storage import write_table
 
 MEASURED = {"pixel_ap": "pixel_ap", "pixel_auroc": "pixel_auroc", "image_auroc": "image_auroc", "ic_lpips": IC_LPIPS, "is": IS}
+PRESET = Path(__file__).resolve().parents[1] / "presets" / "ablations.yaml"
 ROW_OF = {4: intensity_row, 5: ablation_row}
 
 
@@ -93,7 +95,7 @@ def chosen(wanted: Sequence[str], known: Sequence[str], what: str) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--params", type=Path, default=Path("presets/ablations.yaml"))
+    parser.add_argument("--params", type=Path, default=PRESET)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--products", nargs="+", default=[])
     parser.add_argument("--variants", nargs="+", default=[])
@@ -104,7 +106,7 @@ def main() -> None:
     def work() -> None:
         params = load_params(options.params)
         if not params.variants:
-            raise UsageError(f"{options.params}: variants: expected at least one, as in presets/ablations.yaml")
+            params = Params(**{**params.model_dump(), "variants": load_params(PRESET).variants})
         products = chosen(options.products, list(params.products), "--products")
         variants = chosen(options.variants, list(params.variants), "--variants")
         rows = measure(params, products, options.seeds, variants, options.work)

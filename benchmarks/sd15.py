@@ -11,6 +11,7 @@ CLIP's size.
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import resource
 import shutil
 import subprocess
@@ -95,7 +96,12 @@ def run(folder: Path, *call: str) -> None:
 def check(folder: Path, changes: list[str], steps: int) -> None:
     if not (folder / "base" / "scheduler").is_dir():
         shutil.rmtree(folder / "base", ignore_errors=True)
-        write_base(folder / "base")
+        # in a process of its own, whose memory would count as the peak of every process that is started after it
+        writer = multiprocessing.get_context("spawn").Process(target=write_base, args=(folder / "base",))
+        writer.start()
+        writer.join()
+        if writer.exitcode:
+            raise CADiffError(f"{folder / 'base'}: could not be written; the message is above.")
     write_params(folder, changes)
     for stage in ("draw", "samples", "adapt", "train"):
         run(folder, "cadiff.stages", stage, "--product", PRODUCT)
