@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import torch
 from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderTiny, DDPMScheduler, UNet2DConditionModel
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -103,6 +103,18 @@ class Backbone:
     def encode_text(self, ids: Tensor) -> Float[Tensor, "b tokens d"]:
         """The text encoder's last hidden states; gradients reach the input embeddings."""
         return self.text_encoder(ids)[0]
+
+    def narrow(self) -> Backbone:
+        """Keeps the frozen U-Net's linear and convolution weights in the precision that they are computed in.
+
+        Autocast rounds the same weights at every use and keeps a second copy of each for the backward pass: the
+        results have the same bits, without the copies and in half of the room.
+        """
+        if self.dtype != torch.float32:
+            for module in self.unet.modules():
+                if isinstance(module, nn.Linear | nn.Conv2d):
+                    module.to(self.dtype)
+        return self
 
     def freeze(self) -> Backbone:
         for module in (self.unet, self.vae, self.text_encoder):

@@ -149,6 +149,7 @@ def train_generator(params: Params, product: str, samples: list[SampleRow], adap
     exemplars = Exemplars.read(samples, params.base.size)
     types = sorted(set(exemplars.types))
     generator = new_generator(params, product, types, backbone)
+    backbone.narrow()  # the control's copy of the encoder has been taken, in full precision
     tokens, control, steps = generator.tokens, generator.control, params.train.steps
     optimiser = torch.optim.AdamW(
         [
@@ -192,4 +193,4 @@ def load_generator(params: Params, product: str, adapted: Path, folder: Path) ->
     tokens = new_tokens(params, product, record["types"], backbone)
     tokens.restore(folder / "tokens")
     tokens.to(backbone.device).requires_grad_(False)
-    return Generator(backbone, tokens, SpatialControl.load(folder, backbone), sha256_folder(folder)[:16])
+    return Generator(backbone.narrow(), tokens, SpatialControl.load(folder, backbone), sha256_folder(folder)[:16])

@@ -69,6 +69,20 @@ def test_a_variant_is_the_files_of_that_name(base: Path) -> None:
     assert all(torch.equal(p, stored[name]) for name, p in loaded.unet.named_parameters())
 
 
+def test_narrow_weights_give_the_same_bits_forward_and_backward(tiny_base: Path) -> None:
+    backbone, found = load_backbone(BaseParams(path=str(tiny_base), device="cpu", dtype="bfloat16")), []
+    size = sum(p.numel() * p.element_size() for p in backbone.unet.parameters())
+    for narrowed in (backbone, backbone.narrow()):
+        torch.manual_seed(0)
+        latents, text = torch.randn(2, 4, 8, 8, requires_grad=True), torch.randn(2, 7, 32, requires_grad=True)
+        with narrowed.autocast():
+            output = narrowed.unet(latents, torch.tensor([3, 900]), text).sample
+        output.float().square().mean().backward()
+        found.append((output, latents.grad, text.grad))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    assert sum(p.numel() * p.element_size() for p in backbone.unet.parameters()) < 0.52 * size
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("there", [True, False])
 def test_a_hub_name_is_taken_from_the_hubs_cache_or_named_in_one_line(tiny_base: Path, tmp_path: Path, there: bool) -> None:
