@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import resource
+import os
 import shutil
 import subprocess
 import sys
@@ -84,13 +84,14 @@ def write_params(folder: Path, changes: list[str]) -> None:
 
 def run(folder: Path, *call: str) -> None:
     """One command of the package in a process of its own; its wall time and peak memory."""
-    started, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    done = subprocess.run([sys.executable, "-m", *call], cwd=folder, check=False)
-    if done.returncode:
-        raise CADiffError(f"{' '.join(call)}: ended with exit code {done.returncode}; its own message is above.")
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss  # of the largest child so far
-    note = f"{peak / 2**20:.1f} GiB peak" if peak > before else f"at most {peak / 2**20:.1f} GiB"
-    print(f"{' '.join(call)}: {time.monotonic() - started:.0f} s, {note}", flush=True)
+    started = time.monotonic()
+    process = subprocess.Popen([sys.executable, "-m", *call], cwd=folder)
+    _, status, usage = os.wait4(process.pid, 0)  # subprocess tells the largest child's peak only
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise CADiffError(f"{' '.join(call)}: ended with exit code {process.returncode}; its own message is above.")
+    peak = usage.ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
+    print(f"{' '.join(call)}: {time.monotonic() - started:.0f} s, {peak:.1f} GiB peak", flush=True)
 
 
 def check(folder: Path, changes: list[str], steps: int) -> None:

@@ -37,7 +37,7 @@ def params_file(tiny_base: Path, drawn_root: Path, tmp_path: Path) -> Path:
         "base": {"path": str(tiny_base), "size": 64, "device": "cpu"},
         "train": {"steps": 1, "batch": 2},
         "intensity": {"threshold": 0.0},
-        "generate": {"per_type": 2, "steps": 2, "batch": 4},
+        "generate": {"per_type": 2, "steps": 1, "batch": 4},
         "detector": {"width": 4, "epochs": 1, "samples_per_epoch": 8},
     }
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))

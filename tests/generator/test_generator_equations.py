@@ -114,7 +114,7 @@ def test_training_changes_what_learns_and_not_a_bit_of_what_is_frozen(
     optimiser, exemplars = torch.optim.AdamW(learnt, lr=1e-2), Exemplars.read(nut_samples, 64)
     for step in range(3):
         rng = torch_generator(0, "frozen", step)
-        wide = changed(small_params, "train", batch=8)
+        wide = changed(small_params, "train", batch=6)
         loss, _ = joint_loss(generator, draw_view(exemplars, generator.tokens, backbone, wide, rng), wide, rng)
         optimiser.zero_grad()
         loss.backward()
