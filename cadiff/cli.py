@@ -105,17 +105,25 @@ def evaluate(
     layout: Annotated[Layout | None, typer.Option(help="of the real data set; recognised if not given")] = None,
     products: Products = None,
     seeds: Annotated[list[int] | None, typer.Option("--seed", "--seeds", help="may be given several times; default: params")] = None,
+    maps: Annotated[bool, typer.Option("--maps", help="DIR holds anomaly maps: PRODUCT/test/<type>/<name>.npy, .tiff, .png")] = False,
     out: Annotated[Path | None, typer.Option(help="a Parquet file for all figures")] = None,
     params: ParamsPath = Path("params.yaml"),
 ) -> None:
-    """Score any generator's folder of images and masks with the pipeline's own detector and metrics."""
+    """Score any generator's folder of images and masks with the pipeline's own detector and metrics, or any detector's
+    folder of anomaly maps with the same metrics."""
     from rich.console import Console
 
-    from cadiff.evaluate import evaluate_folder, metrics_table
+    from cadiff.evaluate import evaluate_folder, evaluate_maps, metrics_table
     from cadiff.records import METRIC_SCHEMA, to_table
     from cadiff.storage import write_table
 
-    rows = evaluate_folder(load_params(params), folder, against, layout, products or (), seeds or ())
+    values = load_params(params)
+    if maps and seeds:
+        raise UsageError("--seeds: anomaly maps are scored as they are; leave it out")
+    if maps:
+        rows = evaluate_maps(values, folder, against, layout, products or ())
+    else:
+        rows = evaluate_folder(values, folder, against, layout, products or (), seeds or ())
     if out:
         write_table(out, to_table(rows, METRIC_SCHEMA))
     Console().print(metrics_table(rows))

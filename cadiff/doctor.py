@@ -9,12 +9,6 @@ from pathlib import Path
 from cadiff.params import Params
 
 PACKAGES = ("torch", "torchvision", "diffusers", "transformers", "prefect", "dvc", "numpy", "pyarrow")
-# The files that torch's hub keeps.
-PUBLISHED = {
-    "LPIPS AlexNet": "alexnet-*.pth",
-    "LPIPS VGG": "vgg16-*.pth",
-    "Inception": "weights-inception-*.pth",
-}
 
 
 def facts(params: Params) -> list[tuple[str, str]]:
@@ -50,15 +44,18 @@ def weights(params: Params) -> list[tuple[str, str]]:
     import torch
 
     from cadiff.backbone.load import weights_digest
+    from cadiff.metrics.networks import PUBLISHED
 
     cached = Path(torch.hub.get_dir()) / "checkpoints"
     found = [("weights base", describe_base(params.base.path))]
     if params.base.path != "embedded" and Path(params.base.path).is_dir():
         found.append(("weights digest", weights_digest(params.base.path)))
-    for name, pattern in PUBLISHED.items():
-        files = sorted(cached.glob(pattern))
-        state = f"real ({files[0]})" if files else f"absent: {cached / pattern} is not there"
-        found.append((f"weights {name}", state))
+    for network, name in PUBLISHED.items():
+        there = (cached / name).is_file()
+        found.append((f"weights {network}", f"real ({cached / name})" if there else f"absent: {cached / name} is not there"))
+    for key in ("inception", "lpips"):
+        choice = getattr(params.metrics, key)
+        found.append((f"metrics.{key}", choice or "null: the shipped ImageNet network (EfficientNet-Lite0) stands in"))
     return found
 
 

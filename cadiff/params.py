@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cadiff.errors import UsageError
 from cadiff.storage import digest
@@ -163,23 +164,75 @@ class DetectorParams(Section):
     checkpoint_seconds: float = Field(30, gt=0)
 
 
+class ClassifierParams(Section):
+    """The network that tells a product's anomaly types apart, and how it is trained (seeds are the detector's)."""
+
+    network: Literal["resnet34", "efficientnet-lite0"] = Field(
+        "efficientnet-lite0", description="paper: resnet34; efficientnet-lite0 starts from the ImageNet weights that a package ships"
+    )
+    weights: str | None = Field(
+        None, description="of resnet34: `hub` (torch's cache), a file, or null: from scratch; nothing is downloaded"
+    )
+    weights_sha256: str | None = Field(None, description="of that file, if it is not one that torchvision publishes")
+    epochs: int = Field(30, ge=1, description="paper: 30")
+    batch: int = Field(8, ge=2, description="paper: 8")
+    learning_rate: float = Field(1e-4, gt=0, description="paper: 1e-4")
+
+
+class MetricParams(Section):
+    """The networks behind IS and IC-LPIPS: ``hub`` (torch's cache), a file, or null for the ImageNet network that a
+    package ships. Nothing is downloaded; a metric's name carries its network."""
+
+    inception: str | None = Field(None, description="torchvision's inception_v3 weights")
+    inception_sha256: str | None = Field(None, description="of that file, if it is not the one that torchvision publishes")
+    lpips: str | None = Field(None, description="torchvision's weights of lpips_net")
+    lpips_sha256: str | None = Field(None, description="of that file, if it is not the one that torchvision publishes")
+    lpips_net: Literal["vgg", "alex"] = "vgg"
+
+
+class ExternalFolder(Section):
+    """``root/<method>/<product>`` for each of ``methods``."""
+
+    root: str
+    methods: list[str] = []
+
+
+class ExternalParams(Section):
+    """Results that were made elsewhere, scored beside: generators' images and masks, detectors' anomaly maps."""
+
+    images: ExternalFolder = ExternalFolder(root="data/external/images")
+    maps: ExternalFolder = ExternalFolder(root="data/external/maps")
+
+
 SECTIONS = {
     "base": BaseParams, "adapt": AdaptParams, "prompt": PromptParams, "control": ControlParams, "train": TrainParams,
     "masks": MaskParams, "intensity": IntensityParams, "generate": GenerateParams, "detector": DetectorParams,
+    "classifier": ClassifierParams, "metrics": MetricParams,
 }  # fmt: skip
-Method = Literal["cadiff", "exemplars", "both", "cutpaste", "perlin"]
+Generator = Literal["cadiff"]
+Synthesizer = Literal["exemplars", "cutpaste", "nsa", "perlin"]
+Union = Literal["both"]
+Detector = Literal["patchcore"]
+Kind = Literal["generator", "synthesizer", "union", "images", "detector", "maps"]
+BUILT_IN: dict[str, Kind] = {
+    **dict.fromkeys(get_args(Generator), "generator"), **dict.fromkeys(get_args(Synthesizer), "synthesizer"),
+    **dict.fromkeys(get_args(Union), "union"), **dict.fromkeys(get_args(Detector), "detector"),
+}  # fmt: skip
+METHOD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.]*")  # part of stage names, in which "-" separates
 
 
 class MethodGroups(Section):
     """How ``params.yaml`` lists the methods: by the stages they need, so that dvc.yaml names exact inputs.
 
-    ``generators`` are adapted, trained and sampled; ``synthesizers`` draw from the real images alone;
-    ``unions`` train a detector on others' shards (``both``: cadiff's and the exemplars' together).
+    ``generators`` are adapted, trained and sampled; ``synthesizers`` draw from the real images alone; ``unions``
+    train a detector on others' shards (``both``: cadiff's and the exemplars' together); ``detectors`` learn from
+    normal images alone. Methods whose results come from elsewhere are named under ``external``.
     """
 
-    generators: list[Literal["cadiff"]]
-    synthesizers: list[Literal["exemplars", "cutpaste", "perlin"]]
-    unions: list[Literal["both"]]
+    generators: list[Generator]
+    synthesizers: list[Synthesizer]
+    unions: list[Union]
+    detectors: list[Detector] = []
 
     @model_validator(mode="after")
     def _unions_have_parts(self) -> MethodGroups:
@@ -199,7 +252,8 @@ class Params(Section):
     draw: DrawParams = DrawParams()
     products: dict[str, dict[str, Any]] = Field(min_length=1)
     variants: dict[str, dict[str, Any]] = {}
-    methods: list[Method] = Field(["cadiff", "exemplars"], min_length=1)
+    methods: list[str] = Field(["cadiff", "exemplars"], min_length=1)
+    external: ExternalParams = ExternalParams()
     base: BaseParams = BaseParams()
     adapt: AdaptParams = AdaptParams()
     prompt: PromptParams = PromptParams()
@@ -209,17 +263,46 @@ class Params(Section):
     intensity: IntensityParams = IntensityParams()
     generate: GenerateParams = GenerateParams()
     detector: DetectorParams = DetectorParams()
+    classifier: ClassifierParams = ClassifierParams()
+    metrics: MetricParams = MetricParams()
 
-    @field_validator("methods", mode="before")
+    @model_validator(mode="before")
     @classmethod
-    def _flatten_groups(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        try:
-            groups = MethodGroups(**value)
-        except ValidationError as error:
-            raise ValueError(first_problem(error)) from None
-        return [*groups.generators, *groups.synthesizers, *groups.unions]
+    def _flatten_methods(cls, values: Any) -> Any:
+        """``methods``: those of all groups, then the external ones."""
+        methods = values.get("methods", ["cadiff", "exemplars"])
+        if isinstance(methods, dict):
+            groups = checked(MethodGroups, "methods", methods)
+            methods = [*groups.generators, *groups.synthesizers, *groups.unions, *groups.detectors]
+        external = checked(ExternalParams, "external", values.get("external", {}))
+        names = [*external.images.methods, *external.maps.methods]
+        for name in names:
+            if name in BUILT_IN or names.count(name) > 1 or not METHOD_NAME.fullmatch(name):
+                raise ValueError(
+                    f"external: {name!r} cannot name a method; expected letters, digits, _ and . only, each name once, "
+                    f"and none of {', '.join(BUILT_IN)}"
+                )
+        return {**values, "methods": [*methods, *(name for name in names if name not in methods)]}
+
+    @model_validator(mode="after")
+    def _methods_are_known(self) -> Params:
+        for name in self.methods:
+            self.kind_of(name)
+        return self
+
+    def kind_of(self, method: str) -> Kind:
+        """Which group a method is of, and so which stages it has and which artefacts.
+
+        Raises:
+            ValueError: if there is no such method.
+        """
+        if method in BUILT_IN:
+            return BUILT_IN[method]
+        if method in self.external.images.methods:
+            return "images"
+        if method in self.external.maps.methods:
+            return "maps"
+        raise ValueError(f"methods: {method!r} is not known; expected one of {', '.join(BUILT_IN)}, or one under external")
 
     @model_validator(mode="after")
     def _products_override_sections(self) -> Params:
@@ -270,6 +353,17 @@ class Params(Section):
         """16 hex digits that change when one of these top-level keys does."""
         values = self.model_dump(mode="json")
         return digest({name: values[name] for name in sections})
+
+
+SectionType = TypeVar("SectionType", bound=Section)
+
+
+def checked(section: type[SectionType], name: str, values: Any) -> SectionType:
+    """A section from its values; a ValueError names the key below ``name``."""
+    try:
+        return section.model_validate(values)
+    except ValidationError as error:
+        raise ValueError(f"{name}.{first_problem(error)}") from None
 
 
 def first_problem(error: ValidationError) -> str:

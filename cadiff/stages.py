@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from cadiff.errors import UsageError, exit_code
-from cadiff.params import Params, load_params
+from cadiff.params import Kind, Params, load_params
 from cadiff.records import (
     MASK_SCHEMA,
     METRIC_SCHEMA,
@@ -28,11 +28,10 @@ from cadiff.records import (
     MaskRow,
     MetricRow,
     SampleRow,
-    ScoredRow,
     from_table,
     to_table,
 )
-from cadiff.storage import digest, missing, read_json, read_table, sha256_file, write_json, write_table
+from cadiff.storage import digest, missing, read_json, read_table, sha256_file, table_writer, write_json, write_table
 
 MADE = Path("data/made")
 REPORTS = Path("reports")
@@ -202,25 +201,54 @@ def synthesize(run: Run) -> None:
     synthesize_shards(run.method, run.params, run.product, run.samples, run.generated)
 
 
-def detect(run: Run) -> None:
-    """Trains and scores one detector per seed."""
-    from cadiff.detection import score, train_detector
-    from cadiff.metrics.generated import score_generated
+def import_images(run: Run) -> None:
+    from cadiff.synthesis import import_folder
 
+    root = Path(run.params.external.images.root) / run.method
+    import_folder(root, run.product, run.samples, run.params.base.size, run.generated)
+
+
+def detect(run: Run) -> None:
+    """Trains and scores one detector and one classifier per seed."""
+    from cadiff.detection import classify, score, train_detector
+    from cadiff.metrics.generated import score_generated
+    from cadiff.metrics.networks import find_networks
+
+    find_networks(run.params)  # a file that is missing is named before hours of training
     sources = run.sources
     work = run.work(*sources)
     metrics: list[MetricRow] = []
     for source in sources:  # a union's images are its parts', scored there
         if source.parent.name == run.method:
             metrics += score_generated(run.params, run.method, run.product, run.samples, source)
-    scored: list[ScoredRow] = []
-    for seed in run.params.detector.seeds:
-        train_detector(run.params, run.method, run.product, sources, run.samples, seed, run.detector, work)
-        figures, images = score(run.params, run.method, run.product, run.samples, seed, run.detector)
-        metrics += figures
-        scored += images
+    with table_writer(run.evaluated / "scored.parquet", SCORED_SCHEMA) as keep:
+        for seed in run.params.detector.seeds:
+            given = (run.params, run.method, run.product)
+            train_detector(*given, sources, run.samples, seed, run.detector, work)
+            metrics += score(*given, run.samples, seed, run.detector, keep)
+            metrics += classify(*given, sources, run.samples, seed, work)
     write_table(run.evaluated / "metrics.parquet", to_table(metrics, METRIC_SCHEMA))
-    write_table(run.evaluated / "scored.parquet", to_table(scored, SCORED_SCHEMA))
+
+
+def peer(run: Run) -> None:
+    """Fits and scores one peer per seed."""
+    from cadiff.detection import fit_peer, score_peer
+
+    metrics: list[MetricRow] = []
+    with table_writer(run.evaluated / "scored.parquet", SCORED_SCHEMA) as keep:
+        for seed in run.params.detector.seeds:
+            fit_peer(run.params, run.method, run.product, run.samples, seed, run.detector)
+            metrics += score_peer(run.params, run.method, run.product, run.samples, seed, run.detector, keep)
+    write_table(run.evaluated / "metrics.parquet", to_table(metrics, METRIC_SCHEMA))
+
+
+def maps(run: Run) -> None:
+    from cadiff.detection import score_maps
+
+    folder = Path(run.params.external.maps.root) / run.method
+    with table_writer(run.evaluated / "scored.parquet", SCORED_SCHEMA) as keep:
+        metrics = score_maps(run.params, run.method, run.product, run.samples, folder, keep)
+    write_table(run.evaluated / "metrics.parquet", to_table(metrics, METRIC_SCHEMA))
 
 
 def report(run: Run) -> None:
@@ -252,12 +280,27 @@ STAGES = {
     "synthesize": Stage(
         synthesize,
         ("seed", "base.size", "generate.per_type", "train.crop", "train.translate", "train.rotate"),
-        ("synthesis", "data"),
+        ("synthesis", "data", "masks"),
     ),
-    "detect": Stage(detect, ("base", "dataset.name", "detector"), ("detection", "metrics", "data")),
+    "import": Stage(import_images, ("base.size", "external.images.root"), ("synthesis", "data", "masks")),
+    "detect": Stage(
+        detect, ("base", "dataset.name", "detector", "classifier", "metrics"), ("detection", "metrics", "data")
+    ),
+    "peer": Stage(peer, ("base", "dataset.name", "detector"), ("detection", "metrics", "data")),
+    "maps": Stage(
+        maps, ("base.size", "dataset.name", "detector", "external.maps.root"), ("detection", "metrics", "data")
+    ),
     "report": Stage(report, tuple(name for name in Params.model_fields if name != "variants"), ("reporting",)),  # its page prints them
 }
-WITH_METHOD = {"adapt", "train", "generate", "synthesize", "detect"}  # a method names who needs the result
+WITH_METHOD = {"adapt", "train", "generate"}  # the method only names who needs the result
+# The kinds of methods that these stages are of.
+METHODS_OF: dict[str, tuple[Kind, ...]] = {
+    "synthesize": ("synthesizer",),
+    "import": ("images",),
+    "detect": ("generator", "synthesizer", "images", "union"),
+    "peer": ("detector",),
+    "maps": ("maps",),
+}
 
 
 def run_stage(stage: str, params: Params, product: str = "", method: str = "") -> None:
@@ -287,12 +330,13 @@ def resolve(stage: str, params: Params, product: str = "", method: str = "") -> 
     if stage == "draw":
         return Run(stage, params, product)
     params_of_product = params.for_product(product)
-    needs_method = stage in {"synthesize", "detect"}
-    if needs_method and method not in params.methods:
-        raise UsageError(f"{stage}: needs --method, one of {', '.join(params.methods)}; found {method!r}")
-    if stage == "synthesize" and method in ("cadiff", "both"):
-        raise UsageError(f"synthesize: {method} is no synthesizer; its shards come from the stage generate")
-    if not needs_method and method not in ("", "cadiff"):
+    if stage in METHODS_OF:
+        known = [name for name in params.methods if params.kind_of(name) in METHODS_OF[stage]]
+        if method not in known:
+            names = ", ".join(known) or "none of which the parameters have any"
+            raise UsageError(f"{stage}: needs --method, one of {names}; found {method!r}")
+        return Run(stage, params_of_product, product, method)
+    if method not in ("", "cadiff"):
         raise UsageError(f"{stage}: is of cadiff alone, found --method {method}")
     return Run(stage, params_of_product, product, method or ("cadiff" if stage in WITH_METHOD else ""))
 

@@ -8,7 +8,7 @@ import io
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,13 @@ def write_table(path: str | Path, table: pa.Table) -> None:
     """One Parquet file; the same table gives the same bytes."""
     with replacing(path) as temporary:
         pq.write_table(table, temporary, compression="zstd", store_schema=True)
+
+
+@contextlib.contextmanager
+def table_writer(path: str | Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], None]]:
+    """A function that appends a table to one Parquet file, a row group each; the file appears when the block ends well."""
+    with replacing(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd", store_schema=True) as writer:
+        yield writer.write_table
 
 
 def read_table(path: str | Path, schema: pa.Schema | None = None) -> pa.Table:

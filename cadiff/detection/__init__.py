@@ -1,6 +1,8 @@
-"""The segmenter that is trained on generated anomalies, and how it is scored on real ones."""
+"""The segmenter and the classifier that are trained on generated anomalies, their peers, and how all are scored."""
 
+from cadiff.detection.classifier import classify
+from cadiff.detection.peers import fit_peer, score_maps, score_peer
 from cadiff.detection.scoring import score
 from cadiff.detection.training import train_detector
 
-__all__ = ["score", "train_detector"]
+__all__ = ["classify", "fit_peer", "score", "score_maps", "score_peer", "train_detector"]

@@ -1,12 +1,13 @@
 """Training the detector: focal loss, Adam, two drops of the learning rate; resumable to the same bytes.
 
 Protocol (docs/method.md): half of each batch is normal, the last checkpoint is the result, and nothing of the
-test set is read. The batch of a step depends on the step's number alone, so a run that was stopped and
-resumed on the CPU ends with the tensors of one that was not.
+test set is read; under ``legacy`` the epoch that is best on the test set is. The batch of a step depends on the
+step's number alone, so a run that was stopped and resumed on the CPU ends with the tensors of one that was not.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Sequence
@@ -21,9 +22,11 @@ from torch import Tensor, nn
 from cadiff.checkpoint import load_training, save_training
 from cadiff.detection.batches import TrainingData, load_training_data, training_batch
 from cadiff.detection.losses import focal_loss
+from cadiff.detection.measuring import figures, pooling_window, rows_to_score
+from cadiff.detection.segmenter import Segmenter
 from cadiff.detection.unet import UNet, check_side, place
 from cadiff.devices import pick_device
-from cadiff.errors import CADiffError, UsageError
+from cadiff.errors import CADiffError
 from cadiff.params import DetectorParams, Params
 from cadiff.progress import Progress
 from cadiff.records import CURVE_SCHEMA, Batch, SampleRow
@@ -51,6 +54,25 @@ class Curve(nn.Module):
         return [{"step": step, "name": "focal", "value": value} for step, value in values]
 
 
+class Best(nn.Module):
+    """The weights of the epoch with the best figures on the test set so far; a module so that checkpoints carry it."""
+
+    value: Tensor
+    epoch: Tensor
+
+    def __init__(self, model: UNet) -> None:
+        super().__init__()
+        self.model = copy.deepcopy(model)
+        self.register_buffer("value", torch.tensor(-torch.inf, dtype=torch.float64))
+        self.register_buffer("epoch", torch.tensor(0))
+
+    def offer(self, model: UNet, epoch: int, value: float) -> None:
+        if value > self.value.item():
+            self.model.load_state_dict(model.state_dict())
+            self.value.fill_(value)
+            self.epoch.fill_(epoch)
+
+
 @dataclass
 class _State:
     """A run between two steps."""
@@ -58,11 +80,13 @@ class _State:
     model: UNet
     optimizer: torch.optim.Adam
     curve: Curve
+    best: Best | None
     step: int = 0
 
     @property
     def modules(self) -> dict[str, nn.Module]:
-        return {"model": self.model, "curve": self.curve}
+        own: dict[str, nn.Module] = {"model": self.model, "curve": self.curve}
+        return own if self.best is None else {**own, "best": self.best}
 
 
 def train_detector(
@@ -78,29 +102,32 @@ def train_detector(
     """Trains one detector; writes ``out/seed-<seed>.safetensors`` and ``out/curve-<seed>.parquet``
     (CURVE_SCHEMA).
 
-    ``generated`` are folders of shards (GENERATED_SCHEMA); of ``samples`` only the train normals are used.
+    ``generated`` are folders of shards (GENERATED_SCHEMA); of ``samples`` only the train normals are used. Only with
+    ``detector.protocol: legacy`` are the test images read too: after each epoch, to keep the best one's weights.
     ``work`` keeps the checkpoint from which a stopped run goes on, and must be another folder for other
     inputs. The checkpoint stays there when the run is done, so that a rerun only writes the result again.
 
     Raises:
-        UsageError: if base.size does not fit the U-Net, or detector.protocol is legacy.
+        UsageError: if base.size does not fit the U-Net.
         CADiffError: if images are missing or do not fit, training diverges, or the checkpoint is broken.
     """
     params = params.for_product(product)
     settings, size = params.detector, params.base.size
     check_side(size)
-    if settings.protocol != "strict":
-        raise UsageError("detector.protocol: legacy (best on the test set) is not built; use strict.")
     device = pick_device(params.base.device)
     data = load_training_data(product, samples, generated, size)
     checkpoint = Path(work) / f"seed-{seed}.safetensors"
     state = _start(settings, product, seed, device)
     state.step = load_training(checkpoint, state.modules, state.optimizer)
-    _train(state, data, settings, (seed, "detector", method, product), checkpoint)
+    judge = _Judge(rows_to_score(samples, product), params) if settings.protocol == "legacy" else None
+    _train(state, data, settings, (seed, "detector", method, product), checkpoint, judge)
     metadata = identity(params, method, product, seed) | {"made_by": data.made_by}
+    if state.best is not None:
+        metadata["best_epoch"] = str(int(state.best.epoch))
     curve = pa.Table.from_pylist(state.curve.rows(), schema=CURVE_SCHEMA)
     write_table(Path(out) / f"curve-{seed}.parquet", curve)
-    write_tensors(Path(out) / f"seed-{seed}.safetensors", state.model.state_dict(), metadata)
+    result = state.best.model if state.best is not None else state.model
+    write_tensors(Path(out) / f"seed-{seed}.safetensors", result.state_dict(), metadata)
 
 
 def total_steps(settings: DetectorParams) -> int:
@@ -128,27 +155,51 @@ def _start(settings: DetectorParams, product: str, seed: int, device: torch.devi
         model = UNet(settings.width)
     place(model, device).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
-    return _State(model, optimizer, Curve(total_steps(settings)))
+    best = Best(model) if settings.protocol == "legacy" else None
+    return _State(model, optimizer, Curve(total_steps(settings)), best)
+
+
+class _Judge:
+    """The legacy protocol's choice of an epoch: the sum of image AUROC, pixel AUROC, pixel AP and PRO on the test set
+    (as the published code of AnomalyDiffusion, AAAI 2024, adds them)."""
+
+    SUMMED = ("image_auroc", "pixel_auroc", "pixel_ap", "pro")
+
+    def __init__(self, rows: list[SampleRow], params: Params) -> None:
+        self.rows, self.size = rows, params.base.size
+        self.window = pooling_window(params.detector.pooling, params.base.size)
+
+    def value(self, model: UNet) -> float:
+        found = figures(self.rows, Segmenter(model.eval(), self.size, self.window), self.size)
+        model.train()
+        return sum(found[name][0] for name in self.SUMMED if not math.isnan(found[name][0]))
+
+
+def epoch_ends(settings: DetectorParams) -> dict[int, int]:
+    """The number of steps taken when an epoch is over, and its number (from 1)."""
+    return {-(-epoch * settings.samples_per_epoch // settings.batch): epoch for epoch in range(1, settings.epochs + 1)}
 
 
 def _train(
-    state: _State, data: TrainingData, settings: DetectorParams, stream: tuple, checkpoint: Path
+    state: _State, data: TrainingData, settings: DetectorParams, stream: tuple, checkpoint: Path, judge: _Judge | None
 ) -> None:
     """Steps from where the state is to the end, saving every ``checkpoint_seconds`` and at the end."""
-    total = total_steps(settings)
+    total, ends = total_steps(settings), epoch_ends(settings)
     progress = Progress(f"detector {' '.join(map(str, stream[2:]))} seed {stream[0]}", total, state.step)
-    saved, figures = time.monotonic(), {}
+    saved, shown = time.monotonic(), {}
     while state.step < total:
         batch = training_batch(data, settings.batch, torch_generator(*stream, state.step))
         loss = _step(state, batch, learning_rate(settings, state.step))
         if state.step in state.curve.index:
-            figures["focal"] = loss.item()
-            if not math.isfinite(figures["focal"]):
+            shown["focal"] = loss.item()
+            if not math.isfinite(shown["focal"]):
                 raise CADiffError(
                     f"detector.learning_rate: loss is not finite at step {state.step}; lower it."
                 )
-            state.curve.value[state.curve.index[state.step]] = figures["focal"]
-        progress.advance(1, figures)
+            state.curve.value[state.curve.index[state.step]] = shown["focal"]
+        if judge is not None and state.best is not None and state.step in ends:
+            state.best.offer(state.model, ends[state.step], judge.value(state.model))
+        progress.advance(1, shown)
         if time.monotonic() - saved >= settings.checkpoint_seconds or state.step == total:
             save_training(checkpoint, state.step, state.modules, state.optimizer)
             saved = time.monotonic()

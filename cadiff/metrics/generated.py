@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
 
 from cadiff.errors import CADiffError
 from cadiff.metrics.diversity import CAP, ic_lpips
-from cadiff.metrics.imagenet import NAME, embeddings, posteriors
+from cadiff.metrics.imagenet import NAME
+from cadiff.metrics.networks import Embed, Networks, load_networks
 from cadiff.metrics.realism import inception_score
 from cadiff.params import Params
 from cadiff.records import GENERATED_SCHEMA, MetricRow, SampleRow
 from cadiff.storage import decode_image, digest, read_image, read_table
 
-IS = f"is({NAME})"
-IC_LPIPS = f"ic_lpips({NAME},cap={CAP},single=dropped)"
+PART = 64  # images decoded at a time
+MEMORY = 2**28  # bytes of a block of embeddings
+
+
+def is_name(network: str) -> str:
+    return f"is({network})"
+
+
+def ic_lpips_name(network: str) -> str:
+    return f"ic_lpips({network},cap={CAP},single=dropped)"
+
+
+IS, IC_LPIPS = is_name(NAME), ic_lpips_name(NAME)  # with the shipped network
 
 
 def score_generated(
@@ -29,7 +45,7 @@ def score_generated(
     mean. ``n`` counts images; the seed is ``params.seed``.
 
     Raises:
-        CADiffError: if the folder has no shard of anomalies.
+        CADiffError: if the folder has no shard of anomalies, or a network's weights are not those expected.
     """
     params = params.for_product(product)
     shards = [path for path in sorted(Path(generated).glob("*.parquet")) if path.stem != "good"]
@@ -37,35 +53,23 @@ def score_generated(
         raise CADiffError(
             f"{generated}: expected shards of anomalies (*.parquet), found none. Generate them."
         )
-    values: dict[str, dict[str, float]] = {IS: {}, IC_LPIPS: {}}
+    networks = load_networks(params)
+    realism, diversity = is_name(networks.inception_name), ic_lpips_name(networks.lpips_name)
+    values: dict[str, dict[str, float]] = {realism: {}, diversity: {}}
     counts: dict[str, int] = {}
     makers: set[str] = set()
     for shard in shards:
-        table = (
-            read_table(shard, GENERATED_SCHEMA)
-            .select(["image", "generator_digest", "params_digest"])
-            .to_pylist()
-        )
-        images = np.stack([decode_image(row["image"]["bytes"], "RGB", str(shard)) for row in table])
-        makers |= {f"{row['generator_digest']}/{row['params_digest']}" for row in table}
-        counts[shard.stem] = len(images)
-        values[IS][shard.stem] = inception_score(posteriors(images))
-        values[IC_LPIPS][shard.stem] = _diversity(images, product, shard.stem, samples)
+        kind = shard.stem
+        table = read_table(shard, GENERATED_SCHEMA).select(["image", "generator_digest", "params_digest"])
+        makers |= {f"{row['generator_digest']}/{row['params_digest']}" for row in table.drop(["image"]).to_pylist()}
+        counts[kind] = table.num_rows
+        values[realism][kind] = _realism(table, networks, shard)
+        values[diversity][kind] = _diversity(table, networks, shard, product, kind, samples)
     made, protocol = digest(sorted(makers)), params.detector.protocol
 
     def row(metric: str, value: float, n: int) -> MetricRow:
         return MetricRow(
-            params.dataset.name,
-            product,
-            method,
-            "images",
-            metric,
-            value,
-            params.seed,
-            n,
-            protocol,
-            None,
-            made,
+            params.dataset.name, product, method, "images", metric, value, params.seed, n, protocol, None, made
         )
 
     rows = []
@@ -76,10 +80,43 @@ def score_generated(
     return rows
 
 
-def _diversity(images: np.ndarray, product: str, kind: str, samples: Sequence[SampleRow]) -> float:
+def _realism(table: pa.Table, networks: Networks, shard: Path) -> float:
+    parts = torch.arange(table.num_rows).split(PART)
+    return inception_score(torch.cat([networks.posteriors(_decoded(table, part, shard)) for part in parts]))
+
+
+def _diversity(
+    table: pa.Table, networks: Networks, shard: Path, product: str, kind: str, samples: Sequence[SampleRow]
+) -> float:
+    size = _decoded(table, torch.tensor([0]), shard).shape[1]
     exemplars = [
-        read_image(row.image_path, "RGB", images.shape[1])
-        for row in samples
-        if (row.product, row.role, row.anomaly_type) == (product, "exemplar", kind)
+        row.image_path for row in samples if (row.product, row.role, row.anomaly_type) == (product, "exemplar", kind)
     ]
-    return ic_lpips(embeddings(images), embeddings(np.stack(exemplars))) if exemplars else float("nan")
+    if not exemplars:
+        return float("nan")
+
+    def real(indices: Tensor) -> UInt8[np.ndarray, "n h w 3"]:
+        return np.stack([read_image(exemplars[index], "RGB", size) for index in indices.tolist()])
+
+    first = networks.embeddings(real(torch.tensor([0])))
+    block = max(2, MEMORY // (first.shape[1] * first.element_size()))
+    made = _Lazy(table.num_rows, lambda indices: _decoded(table, indices, shard), networks.embeddings)
+    return ic_lpips(made, _Lazy(len(exemplars), real, networks.embeddings), block=block)
+
+
+class _Lazy:
+    """Embeddings by index, from images that are read when asked for."""
+
+    def __init__(self, count: int, read: Callable[[Tensor], UInt8[np.ndarray, "n h w 3"]], embed: Embed) -> None:
+        self.count, self.read, self.embed = count, read, embed
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, indices: Tensor) -> Tensor:
+        return torch.cat([self.embed(self.read(part)) for part in indices.split(PART)])
+
+
+def _decoded(table: pa.Table, indices: Tensor, shard: Path) -> UInt8[np.ndarray, "n h w 3"]:
+    rows = table.take(indices.tolist())["image"].to_pylist()
+    return np.stack([decode_image(image["bytes"], "RGB", str(shard)) for image in rows])

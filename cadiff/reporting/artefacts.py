@@ -22,8 +22,8 @@ from cadiff.records import (
 )
 from cadiff.storage import missing, read_image, read_table
 
-WITHOUT_SHARDS = {"both"}  # trained on other methods' shards, has none of its own
-WITHOUT_TYPES = {"cutpaste", "perlin"}  # draw one kind of anomaly, in anomaly.parquet
+WITHOUT_SHARDS = {"union", "detector", "maps"}  # kinds of methods that have no generated images of their own
+WITHOUT_TYPES = {"cutpaste", "nsa", "perlin"}  # draw one kind of anomaly, in anomaly.parquet
 WITH_GENERATOR = {"cadiff", "both"}
 
 
@@ -52,8 +52,11 @@ class Artefacts:
         return sorted(rows, key=lambda row: (row.anomaly_type or "", row.sample_id))
 
     def types(self, product: str, method: str) -> list[str]:
-        if method in WITHOUT_SHARDS:
+        if self.params.kind_of(method) in WITHOUT_SHARDS:
             return []
+        if self.params.kind_of(method) == "images":
+            folder = self.root / "data/made/generated" / method / product
+            return sorted(path.stem for path in folder.glob("*.parquet") if path.stem != "good")
         if method in WITHOUT_TYPES:
             return ["anomaly"]
         return sorted({str(row.anomaly_type) for row in self.exemplars(product)})

@@ -14,7 +14,7 @@ from skimage.measure import approximate_polygon, find_contours
 from sklearn.metrics import average_precision_score
 
 from cadiff.records import GeneratedRow, SampleRow, ScoredRow
-from cadiff.reporting.artefacts import Artefacts
+from cadiff.reporting.artefacts import WITHOUT_SHARDS, Artefacts
 from cadiff.storage import decode_image, encode_png
 
 PER_GROUP = 24
@@ -185,7 +185,8 @@ def shard_methods(artefacts: Artefacts) -> list[str]:
     """The methods that have shards of their own, cadiff (which ``both`` trains on too) first."""
     methods: list[str] = list(artefacts.params.methods)
     first = ["cadiff"] if {"cadiff", "both"} & set(methods) else []
-    return first + [method for method in methods if method not in ("cadiff", "both")]
+    others = [method for method in methods if method not in ("cadiff", "both")]
+    return first + [method for method in others if artefacts.params.kind_of(method) not in WITHOUT_SHARDS]
 
 
 def _group_size(artefacts: Artefacts) -> int:

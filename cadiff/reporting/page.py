@@ -129,7 +129,7 @@ def facts(artefacts: Artefacts, frame: pd.DataFrame, groups: list[Group]) -> lis
     params = artefacts.params
     made = sum(group.total for group in groups if group.source == "cadiff")
     kinds = len({(group.product, group.anomaly_type) for group in groups if group.source == "cadiff"})
-    peers = [f"{tables.METHOD_NAMES[method]}" for method in params.methods if method != "cadiff"]
+    peers = [f"{tables.METHOD_NAMES.get(method, method)}" for method in params.methods if method != "cadiff"]
     images = frame.loc[frame["metric"] == "image_auroc"].drop_duplicates(["product"])["n"].sum()
     seeds = sorted(set(frame["seed"]))
     tested = f"{images:,} test images" if images else "No test image"
@@ -210,6 +210,7 @@ def training_curves(artefacts: Artefacts) -> list[Markup]:
         detectors: dict[str, list[pa.Table]] = {
             method: [artefacts.detector_curve(method, product, seed) for seed in seeds]
             for method in artefacts.params.methods
+            if artefacts.params.kind_of(method) not in ("detector", "maps")
         }
         charts.append(figures.curves(detectors, f"detectors{i}", f"{product}: detectors"))
     return [chart for chart in charts if chart]

@@ -25,7 +25,9 @@ METHOD_NAMES = {
     "exemplars": "augmented exemplars alone",
     "both": "CADiff images and augmented exemplars",
     "cutpaste": "CutPaste",
+    "nsa": "NSA (patches blended by Poisson's equation)",
     "perlin": "Perlin noise (DRAEM's synthesis)",
+    "patchcore": "normal images alone (PatchCore)",
 }
 ABSENT = "–"
 
@@ -196,7 +198,7 @@ def headline_table(frame: pd.DataFrame, methods: Sequence[str]) -> Table:
             _figure(*figures[method, m][:2], best[m]) if method in present else Cell("not run")
             for m in HEADLINE
         ]
-        rows.append(Row([f"{method} – {METHOD_NAMES[method]}"], cells))
+        rows.append(Row([f"{method} – {METHOD_NAMES.get(method, 'made elsewhere')}"], cells))
     caption = "Mean over products and seeds, in %, ± standard deviation over seeds. Bold: best in the column."
     return Table(caption, ["The detector was trained on", *HEADLINE.values()], rows)
 

@@ -18,12 +18,14 @@ from cadiff.seeds import derive_seed
 from cadiff.storage import digest, encode_png, replacing, sha256_bytes
 from cadiff.synthesis.cutpaste import cutpaste
 from cadiff.synthesis.exemplars import warp
+from cadiff.synthesis.nsa import nsa
 from cadiff.synthesis.perlin import perlin
 
 Image = UInt8[np.ndarray, "h w 3"]
 Mask = Bool[np.ndarray, "h w"]
 TYPELESS = "anomaly"  # the type of methods that know of no defect types
 GOOD = "good"
+TYPELESS_METHODS = {"cutpaste": cutpaste, "nsa": nsa, "perlin": perlin}
 _ROWS = 64  # per row group, so that memory does not grow with the shard
 
 
@@ -39,7 +41,7 @@ def synthesize(method: str, params: Params, product: str, samples: Sequence[Samp
     - ``exemplars``: each exemplar in turn, warped (``train.crop``, ``translate``, ``rotate``) with its mask.
     The
       warp resamples pixels, so ``good.parquet`` has normals that were warped alike.
-    - ``cutpaste``, ``perlin``: no exemplar is used and there are no defect types; ``anomaly.parquet`` has
+    - ``cutpaste``, ``nsa``, ``perlin``: no exemplar is used and there are no defect types; ``anomaly.parquet`` has
       ``per_type`` times the number of types, so that methods are compared at the same count.
 
     Row k depends on (seed, method, product, type, k) and the real images, not on the count.
@@ -59,15 +61,15 @@ def synthesize(method: str, params: Params, product: str, samples: Sequence[Samp
             chosen = [row for row in rows if row.role == "exemplar" and row.anomaly_type == name]
             _write(out, method, params, product, name, per_type, _warped(params, chosen))
         _write(out, method, params, product, GOOD, per_type, _warped(params, _normals(rows, product)))
-    elif method in ("cutpaste", "perlin"):
+    elif method in TYPELESS_METHODS:
         normals, _ = load_samples(_normals(rows, product), params.base.size)
-        draw = cutpaste if method == "cutpaste" else perlin
+        draw = TYPELESS_METHODS[method]
         count = per_type * max(1, len(types))
         _write(
             out, method, params, product, TYPELESS, count, lambda k, seed: Drawn(*draw(normals, seed), method)
         )
     else:
-        raise UsageError(f"methods: expected exemplars, cutpaste or perlin to synthesize, found {method!r}.")
+        raise UsageError(f"methods: expected exemplars, cutpaste, nsa or perlin to synthesize, found {method!r}.")
 
 
 def _normals(rows: Sequence[SampleRow], product: str) -> list[SampleRow]:

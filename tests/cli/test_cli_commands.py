@@ -104,7 +104,7 @@ def test_inspect_exits_1_where_there_are_problems(demo: Path, capsys: pytest.Cap
 def test_doctor_names_devices_and_weights(demo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("doctor") == 0
     found = capsys.readouterr().out
-    for name in ("device used", "weights base", "weights LPIPS AlexNet", "torch", "dvc"):
+    for name in ("device used", "weights base", "weights alexnet", "metrics.lpips", "torch", "dvc"):
         assert name in found
 
 

@@ -9,7 +9,7 @@ from scipy.ndimage import uniform_filter
 
 from cadiff.detection.batches import jitter, load_training_data, training_batch
 from cadiff.detection.losses import focal_loss
-from cadiff.detection.scoring import image_score, pooling_window
+from cadiff.detection.measuring import image_score, pooling_window
 from cadiff.detection.training import learning_rate, total_steps
 from cadiff.detection.unet import UNet, anomaly_map, check_side
 from cadiff.devices import pick_device

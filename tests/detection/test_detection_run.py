@@ -9,14 +9,17 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from cadiff.detection.scoring import load_detector, predict, score
-from cadiff.detection.training import train_detector
-from cadiff.errors import CADiffError, UsageError
-from cadiff.records import CURVE_SCHEMA, METRIC_SCHEMA, SCORED_SCHEMA, to_table
-from cadiff.storage import decode_image, read_image, read_table, read_tensors
+from cadiff.detection import training
+from cadiff.detection.scoring import load_detector, score
+from cadiff.detection.segmenter import predict
+from cadiff.detection.training import identity, train_detector
+from cadiff.errors import CADiffError
+from cadiff.records import CURVE_SCHEMA, METRIC_SCHEMA, SCORED_SCHEMA, ScoredRow, from_table, to_table
+from cadiff.storage import decode_image, read_image, read_table, read_tensors, write_tensors
 
 
 def _train(toy, out: Path, work: Path, seed: int = 0, **detector) -> None:
@@ -33,7 +36,8 @@ def trained(toy, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_learns_what_it_was_shown(toy, trained) -> None:
-    metrics, scored = score(toy.params, "drawn", "cube", toy.samples, 0, trained / "made")
+    tables: list = []
+    metrics = score(toy.params, "drawn", "cube", toy.samples, 0, trained / "made", tables.append)
     values = {row.metric: row.value for row in metrics}
     assert {*values} == {
         "pixel_auroc", "pixel_ap", "pixel_f1max", "image_auroc", "image_ap", "image_f1max", "pro",
@@ -44,7 +48,8 @@ def test_learns_what_it_was_shown(toy, trained) -> None:
     counts = {row.metric: row.n for row in metrics}
     assert (counts["pro"], counts["pixel_ap/blot"]) == (12, 8)
     assert to_table(metrics, METRIC_SCHEMA).num_rows == 9
-    assert to_table(scored, SCORED_SCHEMA).num_rows == 12
+    assert sum(table.num_rows for table in tables) == 12
+    assert tables[0].schema == SCORED_SCHEMA
     curve = read_table(trained / "made" / "curve-0.parquet", CURVE_SCHEMA).to_pandas()
     assert curve.step.iloc[-1] == 60
     assert curve.value.iloc[-5:].mean() < curve.value.iloc[:5].mean() / 3
@@ -52,7 +57,9 @@ def test_learns_what_it_was_shown(toy, trained) -> None:
 
 def test_metrics_are_those_of_the_maps(toy, trained) -> None:
     path = trained / "made" / "seed-0.safetensors"
-    metrics, scored = score(toy.params, "drawn", "cube", toy.samples, 0, trained / "made")
+    tables: list = []
+    metrics = score(toy.params, "drawn", "cube", toy.samples, 0, trained / "made", tables.append)
+    scored = from_table(pa.concat_tables(tables), ScoredRow)
     values = {row.metric: row.value for row in metrics}
     rows = [row for row in toy.samples if row.role in ("held_out", "test_good")]
     maps = predict(load_detector(toy.params, "drawn", "cube", 0, path)[0], rows, 32)
@@ -106,10 +113,54 @@ def test_another_seed_is_another_detector(toy, trained, tmp_path) -> None:
 
 def test_refusals_name_what_to_do(toy, trained, tmp_path) -> None:
     path = trained / "made" / "seed-0.safetensors"
-    with pytest.raises(UsageError, match="legacy"):
-        _train(toy, tmp_path, tmp_path, protocol="legacy")
     shutil.copy(path, tmp_path / "seed-3.safetensors")
     with pytest.raises(CADiffError, match="expected a detector of seed 3, found 0"):
         score(toy.params, "drawn", "cube", toy.samples, 3, tmp_path)
     with pytest.raises(CADiffError, match="expected held-out or good test images"):
         score(toy.params, "drawn", "cube", toy.samples[:8], 0, trained / "made")
+
+
+def test_legacy_keeps_the_epoch_that_is_best_on_the_test_set_and_says_so(toy, tmp_path) -> None:
+    def train(out: str, work: str, **detector) -> None:
+        _train(toy, tmp_path / out, tmp_path / work, protocol="legacy", epochs=4, **detector)
+
+    train("made", "work")
+    path = tmp_path / "made" / "seed-0.safetensors"
+    best = int(read_tensors(path)[1]["best_epoch"])
+    assert 1 <= best <= 4
+    # The same run cut off after each epoch: a learning rate that drops later changes nothing before.
+    totals = []
+    for epochs in range(1, 5):
+        settings = toy.params.detector.model_copy(update={"epochs": 4, "protocol": "strict"})
+        params = toy.params.model_copy(update={"detector": settings})
+        model = _after(params, toy, epochs * 5, tmp_path / f"epoch-{epochs}")
+        found = {row.metric: row.value for row in score(params, "drawn", "cube", toy.samples, 0, model)}
+        totals.append(sum(found[name] for name in ("image_auroc", "pixel_auroc", "pixel_ap", "pro")))
+    assert best == 1 + int(np.argmax(totals))
+    legacy = toy.params.model_copy(update={"detector": settings.model_copy(update={"protocol": "legacy"})})
+    rows = score(legacy, "drawn", "cube", toy.samples, 0, tmp_path / "made")
+    assert {row.protocol for row in rows} == {"legacy"}
+    values = {row.metric: row.value for row in rows}
+    assert sum(values[n] for n in ("image_auroc", "pixel_auroc", "pixel_ap", "pro")) == pytest.approx(max(totals))
+
+
+class StopError(Exception):
+    """Ends a run where a test wants it to."""
+
+
+def _after(params, toy, steps: int, folder: Path) -> Path:
+    """The detector after so many steps, with the schedule of the whole run."""
+
+    def save(path, step, modules, optimizer):
+        if step == steps:
+            metadata = identity(params, "drawn", "cube", 0) | {"made_by": ""}
+            write_tensors(folder / "seed-0.safetensors", modules["model"].state_dict(), metadata)
+            raise StopError
+
+    settings = params.detector.model_copy(update={"checkpoint_seconds": 1e-9})
+    given = params.model_copy(update={"detector": settings})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "save_training", save)
+        with pytest.raises(StopError):
+            train_detector(given, "drawn", "cube", [toy.generated], toy.samples, 0, folder, folder / "work")
+    return folder

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 from torchmetrics.functional.classification import binary_auroc, binary_average_precision
 
 from cadiff.errors import CADiffError
-from cadiff.metrics.ranking import auroc, average_precision, f1_max, pro
+from cadiff.metrics.pixels import PixelRanking, pro
+from cadiff.metrics.ranking import accuracy, auroc, average_precision, f1_max
 
 
 def _random(seed: int, ties: bool, shape: tuple[int, ...] = (3, 9, 9)) -> tuple[np.ndarray, np.ndarray]:
@@ -130,3 +133,46 @@ def test_what_cannot_be_ranked_is_an_error(metric) -> None:
     scores[0, 0, 0] = np.nan
     with pytest.raises(CADiffError, match="1 are not"):
         metric(labels, scores)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("run", [1, 50, 200, 10**6])
+def test_pixels_in_runs_on_disk_give_the_figures_of_all_at_once(run: int, ties: bool, tmp_path: Path) -> None:
+    masks, maps = _random(5, ties, (12, 9, 9))
+    maps -= 0.4  # negative scores too
+    masks[:4] = False
+    types = [None] * 4 + ["hole"] * 4 + ["crack"] * 4
+    with PixelRanking(0.3, run, tmp_path) as ranking:
+        for k in range(0, 12, 3):
+            ranking.add(masks[k : k + 3], maps[k : k + 3], types[k : k + 3])
+            ranking.overall()  # asking early changes nothing
+        files = [path for path in tmp_path.rglob("*") if path.is_file()]
+        assert bool(files) == (run < 12 * 81)
+        for kind, chosen in ((None, slice(None)), ("hole", slice(8)), ("crack", np.r_[0:4, 8:12])):
+            found = ranking.of_type(kind) if kind else ranking.overall()
+            labels, scores = masks[chosen].ravel(), maps[chosen].ravel()
+            precision, recall, _ = precision_recall_curve(labels, scores)
+            f1 = np.max(2 * precision * recall / np.maximum(precision + recall, 1e-12))
+            expected = (roc_auc_score(labels, scores), average_precision_score(labels, scores), f1)
+            assert found[:3] == pytest.approx(expected, abs=1e-12)
+            assert found.pro == pytest.approx(_pro_by_hand(masks[chosen], maps[chosen], 0.3), abs=1e-9)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("value", [False, True])
+@pytest.mark.parametrize("shape", [(2, 4, 4), (1, 1, 1)])
+def test_pixels_of_one_label_are_not_defined(value: bool, shape: tuple[int, ...]) -> None:
+    with PixelRanking() as ranking:
+        assert all(map(math.isnan, ranking.overall())), "no pixel at all"
+        ranking.add(np.full(shape, value), np.random.default_rng(0).random(shape), ["hole"] * shape[0])
+        assert all(map(math.isnan, ranking.overall()))
+        assert all(map(math.isnan, ranking.of_type("hole")))
+
+
+def test_accuracy() -> None:
+    labels = np.array([0, 0, 1, 2])
+    assert accuracy(labels, np.array([0, 1, 1, 2]), 3) == 0.75
+    assert math.isnan(accuracy(labels * 0, labels * 0, 1)), "one class: nothing to tell apart"
+    assert math.isnan(accuracy(labels[:0], labels[:0], 3))
+    with pytest.raises(CADiffError, match="expected one per label"):
+        accuracy(labels, labels[:2], 3)

@@ -62,7 +62,7 @@ def _read(path: Path) -> pd.DataFrame:
     return pd.read_parquet(path)
 
 
-@pytest.mark.parametrize("method", ["cutpaste", "perlin"])
+@pytest.mark.parametrize("method", ["cutpaste", "nsa", "perlin"])
 def test_outside_the_mask_is_a_normal_image(method: str, samples, tmp_path) -> None:
     synthesize(method, _params(per_type=20), "cube", samples, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["anomaly.parquet"]
@@ -103,7 +103,7 @@ def test_without_any_warp_an_exemplar_is_itself_but_for_its_light(samples) -> No
     assert np.abs(same.astype(int) - image).max() <= math.ceil(0.05 * 255 + 5)
 
 
-@pytest.mark.parametrize("method", ["exemplars", "cutpaste", "perlin"])
+@pytest.mark.parametrize("method", ["exemplars", "cutpaste", "nsa", "perlin"])
 def test_rows_depend_on_their_names_only(method: str, samples, tmp_path) -> None:
     for name, count in (("few", 2), ("again", 2), ("many", 4)):
         synthesize(method, _params(per_type=count), "cube", samples, tmp_path / name)

@@ -1,0 +1,202 @@
+"""The classifier: which anomaly is it? Trained on generated images, its accuracy measured on held-out ones.
+
+Protocol (AnomalyDiffusion's, AAAI 2024, which the paper follows): ResNet-34, Adam 1e-4, batch 8, 30 epochs, the learning
+rate times 0.2 at 80 % and 90 %, the last weights; classes are the product's anomaly types in sorted order.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor, nn
+
+from cadiff.checkpoint import load_training, save_training
+from cadiff.data.images import load_samples, to_tensor
+from cadiff.detection.batches import jitter
+from cadiff.devices import pick_device
+from cadiff.errors import CADiffError
+from cadiff.metrics import imagenet
+from cadiff.metrics.networks import find_networks, load_weights
+from cadiff.metrics.ranking import accuracy
+from cadiff.params import Params
+from cadiff.progress import Progress
+from cadiff.records import GENERATED_SCHEMA, MetricRow, SampleRow
+from cadiff.seeds import derive_seed, torch_generator
+from cadiff.storage import decode_image, digest, read_table
+
+METRIC = "classification_accuracy"
+LEAST_SIDE = 64  # EfficientNet-Lite0 sees smaller images enlarged to this
+_BATCH = 32
+# ImageNet's channel means and deviations for values in [-1, 1]
+_MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1) * 2 - 1
+_STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1) * 2
+
+
+class Classifier(nn.Module):
+    """Logits of the classes from images in [-1, 1]."""
+
+    def __init__(self, params: Params, classes: int) -> None:
+        super().__init__()
+        self.network, weights = params.classifier.network, find_networks(params)[2]
+        self.model = imagenet.build() if self.network == "efficientnet-lite0" else _resnet(weights.path if weights else None)
+        last = "_fc" if self.network == "efficientnet-lite0" else "fc"
+        setattr(self.model, last, nn.Linear(getattr(self.model, last).in_features, classes))
+        started = "imagenet" if self.network != "resnet34" else f"imagenet{weights.tag}" if weights else "scratch"
+        self.variant = f"{self.network}({started})"
+
+    def train(self, mode: bool = True) -> Classifier:
+        """EfficientNet-Lite0 keeps ImageNet's batch statistics: its own move by 1 % a step, too slowly for a short run."""
+        super().train(mode)
+        if self.network == "efficientnet-lite0":
+            for module in self.model.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+        return self
+
+    def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b classes"]:
+        if self.network == "resnet34":
+            return self.model((image - _MEAN.to(image)) / _STD.to(image))
+        side = max(LEAST_SIDE, image.shape[-1])
+        if image.shape[-1] != side:
+            image = F.interpolate(image, (side, side), mode="bilinear", align_corners=False)
+        return self.model(image * (127.5 / 128) - 0.5 / 128)  # (x - 127) / 128 of 8-bit x
+
+
+def _resnet(weights: Path | None) -> nn.Module:
+    from torchvision.models import resnet34
+
+    model = resnet34(weights=None)
+    if weights is not None:
+        load_weights(weights, model)
+    return model
+
+
+def classify(
+    params: Params, method: str, product: str, generated: Sequence[Path], samples: Sequence[SampleRow], seed: int, work: Path
+) -> list[MetricRow]:
+    """Trains a classifier on the generated shards of the product's types; ``classification_accuracy`` on its held-out
+    anomalies, and ``.../<type>``, the share of that type's images that were recognised.
+
+    No rows where there is nothing to learn: a product of one type, or a method whose shards have fewer than two of the
+    product's types (cut-paste knows none). Images with several anomalies are left out, as is what lies in other types.
+    ``work`` keeps the checkpoint from which a stopped run goes on.
+
+    Raises:
+        CADiffError: if training diverges, or a checkpoint or shard is broken.
+    """
+    params = params.for_product(product)
+    rows = [row for row in samples if row.product == product and row.role == "held_out"]
+    classes = sorted({row.anomaly_type for row in samples if row.product == product and row.anomaly_type})
+    shards = _shards(generated, classes)
+    if len(classes) < 2 or len(shards) < 2 or not rows:
+        return []
+    images, labels, made_by = load_labelled(shards, classes)
+    model = _trained(params, (images, labels), len(classes), (seed, "classifier", method, product), work)
+    truth = np.array([classes.index(str(row.anomaly_type)) for row in rows])
+    found = _predict(model, rows, params.base.size)
+    made = digest([params.digest_of("base", "classifier"), made_by])
+
+    def row(name: str, value: float, n: int) -> MetricRow:
+        return MetricRow(
+            params.dataset.name, product, method, model.variant, name, value, seed, n, "strict", None, made
+        )
+
+    result = [row(METRIC, accuracy(truth, found, len(classes)), len(rows))]
+    for index, name in enumerate(classes):
+        own = truth == index
+        if own.any():
+            result.append(row(f"{METRIC}/{name}", accuracy(truth[own], found[own], len(classes)), int(own.sum())))
+    return result
+
+
+def _shards(generated: Sequence[Path], classes: Sequence[str]) -> dict[str, list[Path]]:
+    """The shards of each class that has any."""
+    found = {name: [Path(folder) / f"{name}.parquet" for folder in generated] for name in classes}
+    there = {name: [path for path in paths if path.is_file()] for name, paths in found.items()}
+    return {name: paths for name, paths in there.items() if paths}
+
+
+def load_labelled(
+    shards: dict[str, list[Path]], classes: Sequence[str]
+) -> tuple[UInt8[np.ndarray, "n h w 3"], Int[Tensor, " n"], str]:
+    """All images of the shards, each one's class, and a digest of what made them."""
+    images, labels, makers = [], [], set()
+    for name, paths in shards.items():
+        for path in paths:
+            for row in read_table(path, GENERATED_SCHEMA).select(["image", "generator_digest", "params_digest"]).to_pylist():
+                images.append(decode_image(row["image"]["bytes"], "RGB", str(path)))
+                labels.append(classes.index(name))
+                makers.add(f"{row['generator_digest']}/{row['params_digest']}")
+    return np.stack(images), torch.tensor(labels), digest(sorted(makers))
+
+
+def _trained(
+    params: Params, data: tuple[UInt8[np.ndarray, "n h w 3"], Int[Tensor, " n"]], classes: int, stream: tuple, work: Path
+) -> Classifier:
+    """Steps from where the checkpoint is to the end, saving every ``detector.checkpoint_seconds`` and at the end."""
+    settings, (images, labels) = params.classifier, data
+    device = pick_device(params.base.device)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(stream[0], "classifier", "weights", stream[-1]))  # the same for every method
+        model = Classifier(params, classes).to(device)
+    optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
+    checkpoint = Path(work) / f"classifier-{stream[0]}.safetensors"
+    step, total = load_training(checkpoint, {"model": model}, optimizer), -(-settings.epochs * len(images) // settings.batch)
+    progress = Progress(f"classifier {' '.join(map(str, stream[2:]))} seed {stream[0]}", total, step)
+    saved = time.monotonic()
+    model.train()
+    while step < total:
+        generator = torch_generator(*stream, step)
+        chosen = batch_indices(len(images), settings.batch, step, stream)
+        batch = jitter(to_tensor(images[chosen.numpy()]), generator).to(device)
+        rate = settings.learning_rate * 0.2 ** ((10 * step >= 8 * total) + (10 * step >= 9 * total))
+        loss = _step(model, optimizer, rate, batch, labels[chosen].to(device), derive_seed(*stream, step))
+        step += 1
+        if not math.isfinite(loss):
+            raise CADiffError(f"classifier.learning_rate: loss is not finite at step {step}; lower it.")
+        progress.advance(1, {"loss": loss})
+        if time.monotonic() - saved >= params.detector.checkpoint_seconds or step == total:
+            save_training(checkpoint, step, {"model": model}, optimizer)
+            saved = time.monotonic()
+    return model.eval()
+
+
+def _step(
+    model: Classifier, optimizer: torch.optim.Adam, rate: float, image: Tensor, label: Tensor, seed: int
+) -> float:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # drop-out
+        loss = F.cross_entropy(model(image), label)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
+def batch_indices(count: int, batch: int, step: int, stream: tuple) -> Int[Tensor, " batch"]:
+    """The images of a step: every epoch has each once, in an order of its own; the next epoch fills the last batch."""
+    positions = torch.arange(step * batch, (step + 1) * batch)
+    orders = {
+        epoch: torch.randperm(count, generator=torch_generator(*stream, "epoch", epoch))
+        for epoch in {int(position) // count for position in positions}
+    }
+    return torch.stack([orders[int(position) // count][int(position) % count] for position in positions])
+
+
+@torch.inference_mode()
+def _predict(model: Classifier, rows: Sequence[SampleRow], size: int) -> Int[np.ndarray, " n"]:
+    device = next(model.parameters()).device
+    found = []
+    for start in range(0, len(rows), _BATCH):
+        pixels, _ = load_samples(rows[start : start + _BATCH], size)
+        found.append(model(to_tensor(pixels).to(device)).argmax(dim=1).cpu().numpy())
+    return np.concatenate(found)

@@ -1,0 +1,91 @@
+"""Anomaly maps that another detector wrote, as a detector."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from PIL import Image, UnidentifiedImageError
+
+from cadiff.detection.measuring import Scores, image_score
+from cadiff.errors import CADiffError, UsageError
+from cadiff.params import Params
+from cadiff.records import SampleRow
+from cadiff.storage import digest, sha256_file
+
+SUFFIXES = (".npy", ".tiff", ".tif", ".png")
+VARIANT = "maps"
+
+
+@dataclass(frozen=True)
+class MapFolder:
+    """Maps by their sample's name, brought to one size; an image's score is the maximum after average pooling, as of
+    the U-Net."""
+
+    files: dict[str, Path]
+    size: int
+    window: int
+    white: float
+    made: str
+    variant: str = VARIANT
+
+    def score(self, rows: Sequence[SampleRow]) -> Scores:
+        maps = np.stack([resized(read_map(self.files[row.sample_id]), self.size) for row in rows])
+        return Scores(maps, image_score(maps, self.window))
+
+
+def open_maps(params: Params, rows: Sequence[SampleRow], folder: Path, window: int) -> MapFolder:
+    """The maps of all rows: ``folder/PRODUCT/test/TYPE/NAME`` with one of the suffixes .npy, .tiff, .tif, .png, where
+    ``TYPE`` is ``good`` for normal images. Maps of other images are left alone: a detector that was run on the whole
+    test set has them for exemplars too.
+
+    Raises:
+        UsageError: names the first row that has no map, or two.
+        CADiffError: if a file is no map.
+    """
+    files = {row.sample_id: _find(folder, row) for row in rows}
+    largest = max(float(read_map(path).max()) for path in files.values())
+    made = digest(sorted((name, sha256_file(path)) for name, path in files.items()))
+    return MapFolder(files, params.base.size, window, largest if largest > 0 else 1.0, made)
+
+
+def _find(folder: Path, row: SampleRow) -> Path:
+    found = [path for suffix in SUFFIXES if (path := folder / f"{row.sample_id}{suffix}").is_file()]
+    if len(found) != 1:
+        names = ", ".join(path.name for path in found) or "none"
+        raise UsageError(
+            f"{folder / row.sample_id}: expected one anomaly map of {row.image_path} here ({', '.join(SUFFIXES)}), found {names}."
+        )
+    return found[0]
+
+
+def read_map(path: Path) -> Float[np.ndarray, "h w"]:
+    """One anomaly map as it is: higher is more anomalous, in any unit.
+
+    Raises:
+        CADiffError: if the file is no two-dimensional array of finite numbers.
+    """
+    try:
+        if path.suffix == ".npy":
+            values = np.load(path, allow_pickle=False)
+        else:
+            with Image.open(path) as image:
+                values = np.asarray(image)
+    except (ValueError, OSError, UnidentifiedImageError) as error:
+        raise CADiffError(f"{path}: expected an anomaly map, but it does not open ({error}).") from None
+    values = values[0] if values.ndim == 3 and values.shape[0] == 1 else values
+    if values.ndim != 2 or values.dtype.kind not in "fiu" or not np.isfinite(values).all():
+        raise CADiffError(f"{path}: expected a map of finite numbers (h w), found {values.dtype} {values.shape}.")
+    return values.astype(np.float32)
+
+
+def resized(values: Float[np.ndarray, "h w"], size: int) -> Float[np.ndarray, "size size"]:
+    if values.shape == (size, size):
+        return values
+    map_ = torch.from_numpy(values)[None, None]
+    return F.interpolate(map_, (size, size), mode="bilinear", antialias=True, align_corners=False)[0, 0].numpy()

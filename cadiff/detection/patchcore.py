@@ -1,0 +1,125 @@
+"""PatchCore: how far is each patch from the nearest one of the normal images?
+
+Roth et al., "Towards Total Recall in Industrial Anomaly Detection" (CVPR 2022), Sec. 3: features of two middle levels of
+an ImageNet network, averaged over 3x3 neighbours; a coreset of the normals' patches; nearest-neighbour distances,
+enlarged and smoothed. Two departures, named in the rows' variant or here: the network is the EfficientNet-Lite0 that a
+package ships (paper: WideResNet-50), and an image's score is the largest distance without Eq. 7's re-weighting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from scipy import ndimage
+from torch import Tensor
+
+from cadiff.data.images import load_samples
+from cadiff.detection.measuring import Scores
+from cadiff.errors import CADiffError
+from cadiff.metrics import imagenet
+from cadiff.params import Params
+from cadiff.progress import Progress
+from cadiff.records import SampleRow
+from cadiff.seeds import torch_generator
+from cadiff.storage import digest, read_tensors, write_tensors
+
+SHARE, MOST = 0.1, 4096  # of the patches that the coreset keeps; and how many at most
+PROJECTED = 64  # dimensions in which the coreset is chosen (Johnson-Lindenstrauss)
+SMOOTHING = 4 / 224  # sigma, as a share of the side
+WHITE = 2.0  # maps are shown up to this multiple of the largest score of a training image
+VARIANT = f"patchcore({imagenet.NAME},coreset={SHARE:.0%}<={MOST})"
+_BATCH = 32
+
+
+@dataclass(frozen=True)
+class PatchCore:
+    """Scores are Euclidean distances in feature space."""
+
+    bank: Float[Tensor, "m d"]
+    size: int
+    white: float
+    made: str
+    variant: str = VARIANT
+
+    def score(self, rows: Sequence[SampleRow]) -> Scores:
+        return distances(self.bank, load_samples(rows, self.size)[0])
+
+
+def fit_patchcore(params: Params, method: str, product: str, samples: Sequence[SampleRow], seed: int, out: Path) -> None:
+    """Writes ``out/seed-<seed>.safetensors``: the coreset of the product's train normals.
+
+    Raises:
+        CADiffError: if there are no train normals.
+    """
+    size = params.base.size
+    rows = [row for row in samples if row.product == product and row.role == "normal"]
+    if not rows:
+        raise CADiffError(f"{product}: expected normal images to train on, found none. Check dataset.root.")
+    batches = [rows[start : start + _BATCH] for start in range(0, len(rows), _BATCH)]
+    patches = torch.cat([patch_features(load_samples(batch, size)[0]).flatten(0, 2) for batch in batches])
+    bank = patches[coreset(patches, (seed, method, product))]
+    largest = max(float(distances(bank, load_samples(batch, size)[0]).maps.max()) for batch in batches)
+    white = WHITE * largest or 1.0  # normals that are all alike have no distance
+    metadata = identity(params, method, product, seed) | {"white": repr(white)}
+    write_tensors(Path(out) / f"seed-{seed}.safetensors", {"bank": bank}, metadata)
+
+
+def load_patchcore(params: Params, method: str, product: str, seed: int, out: Path) -> PatchCore:
+    """What ``fit_patchcore`` wrote.
+
+    Raises:
+        CADiffError: if the file is not there, not whole, or not of this product, method, seed and size.
+    """
+    path = Path(out) / f"seed-{seed}.safetensors"
+    tensors, metadata = read_tensors(path)
+    for name, wanted in identity(params, method, product, seed).items():
+        if (found := metadata.get(name)) != wanted:
+            raise CADiffError(f"{path}: expected a detector of {name} {wanted}, found {found}. Fit again.")
+    made = digest([metadata, tensors["bank"].double().sum().item()])
+    return PatchCore(tensors["bank"], params.base.size, float(metadata["white"]), made)
+
+
+def identity(params: Params, method: str, product: str, seed: int) -> dict[str, str]:
+    return {"size": str(params.base.size), "method": method, "product": product, "seed": str(seed)}
+
+
+def patch_features(images: UInt8[np.ndarray, "n h w 3"]) -> Float[Tensor, "n 28 28 d"]:
+    """Levels of strides 8 and 16, each cell the mean over its 3x3 neighbours (Eq. 1-2), at the finer one's resolution."""
+    levels = [F.avg_pool2d(level, 3, stride=1, padding=1, count_include_pad=False) for level in imagenet.features(images)[1:3]]
+    side = levels[0].shape[-2:]
+    joined = torch.cat([F.interpolate(level, side, mode="bilinear", align_corners=False) for level in levels], dim=1)
+    return joined.permute(0, 2, 3, 1)
+
+
+def coreset(patches: Float[Tensor, "n d"], stream: tuple) -> Tensor:
+    """Indices of patches that cover all of them: from a random one on, always the one farthest from those chosen
+    (Alg. 1), in a random projection."""
+    count = min(MOST, max(1, round(SHARE * len(patches))))
+    generator = torch_generator(stream[0], "coreset", *stream[1:])
+    matrix = torch.randn(patches.shape[1], PROJECTED, generator=generator) / PROJECTED**0.5
+    points = patches @ matrix
+    chosen = [int(torch.randint(len(points), (), generator=generator))]
+    nearest = (points - points[chosen[0]]).square().sum(dim=1)
+    progress = Progress(f"coreset {' '.join(map(str, stream[1:]))} seed {stream[0]}", count, 1)
+    while len(chosen) < count:
+        chosen.append(int(nearest.argmax()))
+        nearest = torch.minimum(nearest, (points - points[chosen[-1]]).square().sum(dim=1))
+        progress.advance()
+    return torch.tensor(chosen)
+
+
+def distances(bank: Float[Tensor, "m d"], images: UInt8[np.ndarray, "n h w 3"]) -> Scores:
+    """Each patch's distance to its nearest in the bank, enlarged to the images' side and smoothed; an image's is the
+    largest of its patches'."""
+    found = patch_features(images)
+    nearest = torch.cdist(found.flatten(0, 2), bank).amin(dim=1).view(found.shape[:3])
+    side = images.shape[1]
+    maps = F.interpolate(nearest[:, None], (side, side), mode="bilinear", align_corners=False)[:, 0].numpy()
+    sigma = SMOOTHING * side
+    return Scores(ndimage.gaussian_filter(maps, (0, sigma, sigma)), nearest.flatten(1).amax(dim=1).numpy())

@@ -1,0 +1,54 @@
+"""Detectors to compare with: those that learn from normal images alone, and those whose maps were made elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from cadiff.detection.folder import open_maps
+from cadiff.detection.measuring import Detector, Keep, measure, pooling_window, rows_to_score
+from cadiff.detection.patchcore import fit_patchcore, load_patchcore
+from cadiff.params import Params
+from cadiff.records import MetricRow, SampleRow
+
+Fit = Callable[[Params, str, str, Sequence[SampleRow], int, Path], None]
+Load = Callable[[Params, str, str, int, Path], Detector]
+PEERS: dict[str, tuple[Fit, Load]] = {"patchcore": (fit_patchcore, load_patchcore)}
+
+
+def fit_peer(params: Params, method: str, product: str, samples: Sequence[SampleRow], seed: int, out: Path) -> None:
+    """Fits one of ``PEERS`` on the product's train normals and writes ``out/seed-<seed>.safetensors``.
+
+    Raises:
+        CADiffError: if there are no train normals.
+    """
+    PEERS[method][0](params.for_product(product), method, product, samples, seed, out)
+
+
+def score_peer(
+    params: Params, method: str, product: str, samples: Sequence[SampleRow], seed: int, out: Path, keep: Keep | None = None
+) -> list[MetricRow]:
+    """Pixel and image metrics of a fitted peer (cadiff.detection.measuring).
+
+    Raises:
+        CADiffError: if there is nothing to score, or what lies in ``out`` is not the peer that is asked for.
+    """
+    params = params.for_product(product)
+    detector = PEERS[method][1](params, method, product, seed, out)
+    return measure(params, method, product, samples, seed, detector, keep, "strict")
+
+
+def score_maps(
+    params: Params, method: str, product: str, samples: Sequence[SampleRow], folder: Path, keep: Keep | None = None
+) -> list[MetricRow]:
+    """The same metrics of the anomaly maps below ``folder/PRODUCT`` (cadiff.detection.folder); the seed is ``params.seed``.
+
+    How that detector was trained, and whether it saw test images, is its maker's to say.
+
+    Raises:
+        CADiffError: if there is nothing to score, or a map is missing or none.
+    """
+    params = params.for_product(product)
+    window = pooling_window(params.detector.pooling, params.base.size)
+    detector = open_maps(params, rows_to_score(samples, product), folder, window)
+    return measure(params, method, product, samples, params.seed, detector, keep)

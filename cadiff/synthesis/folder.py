@@ -1,0 +1,104 @@
+"""Another generator's folder of images and masks, read into the same shards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from cadiff.data import mvtec
+from cadiff.data.listing import Entry, Listing, folders, image_files
+from cadiff.data.readers import verify_entry
+from cadiff.errors import UsageError
+from cadiff.records import GENERATED_SCHEMA, GeneratedRow, SampleRow, to_table
+from cadiff.storage import digest, encode_png, read_image, sha256_bytes, write_table
+
+GOOD = "good"
+MASK_END = "_mask"
+
+
+def import_folder(folder: Path, product: str, samples: Sequence[SampleRow], size: int, out: Path) -> None:
+    """Writes ``out/<type>.parquet`` from ``folder/PRODUCT``, images and masks brought to ``size`` x ``size``.
+
+    ``folder`` holds ``PRODUCT/<type>/*`` with ``<stem>_mask.png`` beside each image, or MVTec AD's
+    ``PRODUCT/test/<type>`` and ``PRODUCT/ground_truth/<type>``; ``good`` holds normal images that took the
+    generator's path, for the detector's normals. A type ``hole+scratch`` is an image with both.
+
+    Raises:
+        UsageError: if a folder, image or mask is not as it should be, or an image is a held-out one.
+    """
+    write_shards(list_generated(folder, product), samples, product, size, out)
+
+
+def list_generated(folder: Path, product: str) -> list[Entry]:
+    """The product's generated images with their masks, in whichever of the two layouts they are.
+
+    Raises:
+        UsageError: the first problem, or that there is no anomaly.
+    """
+    base = folder / product
+    if (base / "test").is_dir():
+        listing = mvtec.list_files(folder, product)
+        listing.entries = [entry for entry in listing.entries if entry.split == "test"]
+    else:
+        listing = _list_plain(base)
+    if listing.problems:
+        others = f" (and {len(listing.problems) - 1} more)" if len(listing.problems) > 1 else ""
+        raise UsageError(listing.problems[0] + others)
+    if not any(entry.anomaly_type for entry in listing.entries):
+        raise UsageError(f"{base}: expected anomalies in {base}/<type>/ or {base}/test/<type>/, found none")
+    return listing.entries
+
+
+def _list_plain(base: Path) -> Listing:
+    """``base/<type>/<stem>.*`` with ``<stem>_mask.*`` beside it; ``base/good`` has no masks."""
+    listing = Listing()
+    for folder in folders(base):
+        files = {path.stem: path for path in image_files(folder)}
+        twice = (path for path in image_files(folder) if files[path.stem] != path)
+        listing.problems += [f"{path}: a second image named {path.stem}; names are compared without suffix" for path in twice]
+        masks = {stem: path for stem, path in files.items() if stem.endswith(MASK_END)}
+        kind = None if folder.name == GOOD else folder.name
+        for stem, path in files.items():
+            if stem in masks:
+                if kind is None or stem.removesuffix(MASK_END) not in files:
+                    listing.problems.append(f"{path}: mask without an image; expected one in {folder}")
+            elif kind and stem + MASK_END not in masks:
+                listing.problems.append(f"{path}: image without a mask; expected {path.with_name(stem + MASK_END)}.png")
+            else:
+                listing.entries.append(Entry("test", kind, stem, path, masks.get(stem + MASK_END)))
+    return listing
+
+
+def write_shards(entries: Sequence[Entry], samples: Sequence[SampleRow], product: str, size: int, out: Path) -> None:
+    """``out/<type>.parquet`` (GENERATED_SCHEMA), images and masks brought to ``size`` x ``size``.
+
+    Raises:
+        UsageError: if a pair is not whole, or an image is one that the detector is scored on.
+    """
+    scored_on = {row.image_sha256: row.image_path for row in samples if row.role in ("held_out", "test_good")}
+    by_type: dict[str, list[Entry]] = {}
+    made: list[tuple[str, str]] = []
+    for entry in entries:
+        sha256 = verify_entry(entry)[2]
+        if sha256 in scored_on:
+            raise UsageError(f"{entry.image}: this is {scored_on[sha256]}, which the detector is scored on; remove it")
+        made.append((entry.key, sha256))
+        by_type.setdefault(entry.anomaly_type or GOOD, []).append(entry)
+    maker = digest(sorted(made))
+    for kind, members in sorted(by_type.items()):
+        rows = [_row(entry, product, size, maker) for entry in members]
+        write_table(out / f"{kind}.parquet", to_table(rows, GENERATED_SCHEMA))
+
+
+def _row(entry: Entry, product: str, size: int, maker: str) -> GeneratedRow:
+    image = encode_png(read_image(entry.image, "RGB", size))
+    mask = encode_png(read_image(entry.mask, "L", size) if entry.mask else np.zeros((size, size), np.uint8))
+    return GeneratedRow(
+        sample_id=f"{product}/{entry.key}", product=product,
+        anomaly_types=entry.anomaly_type.split("+") if entry.anomaly_type else [],
+        image={"bytes": image, "path": entry.image.name}, mask={"bytes": mask, "path": f"{entry.name}{MASK_END}.png"},
+        mask_source="folder", prompt=None, intensity=None, seed=0, steps=None, guidance_scale=None, focus_step=None,
+        base_digest=None, generator_digest=maker, params_digest="", image_sha256=sha256_bytes(image),
+    )  # fmt: skip

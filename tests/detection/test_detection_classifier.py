@@ -1,0 +1,86 @@
+"""The classifier learns to tell drawn types apart, resumes to the same bytes, and says nothing where nothing can be told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from cadiff.checkpoint import save_training
+from cadiff.detection import classifier
+from cadiff.detection.classifier import METRIC, Classifier, batch_indices, classify
+from cadiff.errors import UsageError
+from cadiff.records import METRIC_SCHEMA, to_table
+from cadiff.storage import read_tensors, sha256_file, write_tensors
+
+
+def _params(toy, **settings):
+    values = toy.params.classifier.model_copy(update={"epochs": 8, "learning_rate": 3e-4, **settings})
+    return toy.params.model_copy(update={"classifier": values})
+
+
+def _classify(toy, work: Path, **settings):
+    return classify(_params(toy, **settings), "drawn", "cube", [toy.generated], toy.samples, 0, work)
+
+
+def test_tells_blots_from_lines(toy, tmp_path, monkeypatch) -> None:
+    rows = _classify(toy, tmp_path / "work")
+    assert [row.metric for row in rows] == [METRIC, f"{METRIC}/blot", f"{METRIC}/line"]
+    assert [row.n for row in rows] == [8, 4, 4]
+    assert rows[0].value == pytest.approx((rows[1].value + rows[2].value) / 2)
+    assert rows[0].value >= 0.75
+    assert {(row.variant, row.protocol) for row in rows} == {("efficientnet-lite0(imagenet)", "strict")}
+    assert to_table(rows, METRIC_SCHEMA).num_rows == 3
+
+    def save_and_stop(path, step, modules, optimizer):
+        save_training(path, step, modules, optimizer)
+        if step >= 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(classifier, "save_training", save_and_stop)
+        saving = toy.params.detector.model_copy(update={"checkpoint_seconds": 1e-9})
+        often = _params(toy).model_copy(update={"detector": saving})
+        with pytest.raises(KeyboardInterrupt):
+            classify(often, "drawn", "cube", [toy.generated], toy.samples, 0, tmp_path / "again")
+    checkpoint = "classifier-0.safetensors"
+    assert read_tensors(tmp_path / "again" / checkpoint)[1]["step"] == "3"
+    assert _classify(toy, tmp_path / "again") == rows
+    whole, resumed = ((tmp_path / name / checkpoint).read_bytes() for name in ("work", "again"))
+    assert whole == resumed
+
+
+def test_every_epoch_has_each_image_once() -> None:
+    drawn = torch.cat([batch_indices(10, 4, step, (0, "x")) for step in range(5)])
+    assert sorted(drawn[:10].tolist()) == sorted(drawn[10:].tolist()) == list(range(10))
+    assert drawn[:10].tolist() != drawn[10:].tolist()
+    assert torch.equal(drawn[4:8], batch_indices(10, 4, 1, (0, "x")))
+    assert not torch.equal(drawn[:4], batch_indices(10, 4, 0, (1, "x")))
+
+
+def test_nothing_is_said_where_there_is_nothing_to_tell_apart(toy, tmp_path) -> None:
+    one_type = [row for row in toy.samples if row.anomaly_type != "line"]
+    assert classify(_params(toy), "drawn", "cube", [toy.generated], one_type, 0, tmp_path) == []
+    (tmp_path / "typeless").mkdir()
+    (tmp_path / "typeless" / "anomaly.parquet").write_bytes((toy.generated / "blot.parquet").read_bytes())
+    assert classify(_params(toy), "drawn", "cube", [tmp_path / "typeless"], toy.samples, 0, tmp_path) == []
+
+
+def test_resnet34_starts_from_a_checked_file_or_from_scratch(toy, tmp_path) -> None:
+    scratch = Classifier(_params(toy, network="resnet34"), 3)
+    assert scratch.variant == "resnet34(scratch)"
+    assert scratch(torch.zeros(2, 3, 64, 64)).shape == (2, 3)
+    weights = {name: tensor for name, tensor in scratch.model.state_dict().items() if not name.startswith("fc.")}
+    path = tmp_path / "mine.safetensors"
+    write_tensors(path, weights | {"fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)})
+    with pytest.raises(UsageError, match=r"classifier.weights: .*mine.safetensors: expected the published resnet34"):
+        Classifier(_params(toy, network="resnet34", weights=str(path)), 3)
+    digest = sha256_file(path)
+    loaded = Classifier(_params(toy, network="resnet34", weights=str(path), weights_sha256=digest), 3)
+    assert loaded.variant == f"resnet34(imagenet@{digest[:8]})"
+    assert torch.equal(loaded.model.conv1.weight, scratch.model.conv1.weight)
+    with pytest.raises(UsageError, match="expected SHA-256 00, found"):
+        Classifier(_params(toy, network="resnet34", weights=str(path), weights_sha256="00"), 3)
+    with pytest.raises(UsageError, match=r"resnet34-b627a593.pth, which is not there"):
+        Classifier(_params(toy, network="resnet34", weights=str(tmp_path / "resnet34-b627a593.pth")), 3)

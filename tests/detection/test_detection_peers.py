@@ -1,0 +1,110 @@
+"""Peers: PatchCore on the toy, its coreset and distances by hand; anomaly maps of another detector from a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from PIL import Image
+from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.neighbors import NearestNeighbors
+
+from cadiff.data.images import load_samples
+from cadiff.detection import fit_peer, score_maps, score_peer
+from cadiff.detection.patchcore import SHARE, coreset, distances, patch_features
+from cadiff.errors import CADiffError, UsageError
+from cadiff.records import SCORED_SCHEMA
+from cadiff.storage import read_image, read_tensors, write_image
+
+
+@pytest.fixture(scope="module")
+def fitted(toy, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("patchcore")
+    fit_peer(toy.params, "patchcore", "cube", toy.samples, 0, out)
+    return out
+
+
+def test_patchcore_finds_what_no_normal_image_has(toy, fitted, tmp_path) -> None:
+    tables: list[pa.Table] = []
+    rows = score_peer(toy.params, "patchcore", "cube", toy.samples, 0, fitted, tables.append)
+    values = {row.metric: row.value for row in rows}
+    assert values["image_auroc"] > 0.9
+    assert values["pixel_auroc"] > 0.8
+    assert values["pixel_ap/blot"] > 0.2
+    assert {(row.method, row.variant.split("(")[0], row.protocol) for row in rows} == {("patchcore", "patchcore", "strict")}
+    assert pa.concat_tables(tables).schema == SCORED_SCHEMA
+    fit_peer(toy.params, "patchcore", "cube", toy.samples, 0, tmp_path)
+    assert (tmp_path / "seed-0.safetensors").read_bytes() == (fitted / "seed-0.safetensors").read_bytes()
+    with pytest.raises(CADiffError, match=r"seed-1.safetensors: expected this file"):
+        score_peer(toy.params, "patchcore", "cube", toy.samples, 1, fitted)
+    with pytest.raises(CADiffError, match="expected normal images to train on"):
+        fit_peer(toy.params, "patchcore", "cube", [r for r in toy.samples if r.role != "normal"], 0, tmp_path)
+
+
+def test_distances_are_those_to_the_nearest_patch_in_the_bank(toy, fitted) -> None:
+    bank = read_tensors(fitted / "seed-0.safetensors")[0]["bank"]
+    rows = [row for row in toy.samples if row.role == "held_out"][:2]
+    images = load_samples(rows, 32)[0]
+    patches = patch_features(images)
+    expected = NearestNeighbors(n_neighbors=1).fit(bank.numpy()).kneighbors(patches.flatten(0, 2).numpy())[0]
+    assert distances(bank, images).images == pytest.approx(expected.reshape(2, -1).max(axis=1), rel=1e-3)
+    count = round(SHARE * 8 * 28 * 28)
+    assert bank.shape == (count, patches.shape[-1])
+
+
+def test_the_coreset_covers_every_cluster() -> None:
+    centres = 100 * torch.randn(20, 40, generator=torch.Generator().manual_seed(0))
+    points = centres.repeat_interleave(10, dim=0) + torch.rand(200, 40)
+    chosen = coreset(points, (0, "x"))
+    assert len(chosen) == 20
+    assert sorted((chosen // 10).tolist()) == list(range(20)), "one of each cluster: the farthest is never a neighbour"
+
+
+def _write_maps(toy, folder: Path, form: str) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    maps = {}
+    for row in toy.samples:
+        if row.role in ("held_out", "test_good"):
+            truth = read_image(row.mask_path, "L") / 255 if row.mask_path else np.zeros((32, 32))
+            maps[row.sample_id] = (rng.random((32, 32)) * 0.7 + 0.6 * truth).astype(np.float32)
+            path = folder / f"{row.sample_id}.{form}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if form == "npy":
+                np.save(path, maps[row.sample_id])
+            elif form == "tiff":
+                Image.fromarray(maps[row.sample_id]).save(path)
+            else:
+                write_image(path, np.round(maps[row.sample_id] * 190).astype(np.uint8))
+    return maps
+
+
+@pytest.mark.parametrize("form", ["npy", "tiff", "png"])
+def test_maps_from_a_folder_get_the_figures_that_scikit_learn_gives_them(toy, form: str, tmp_path) -> None:
+    maps = _write_maps(toy, tmp_path, form)
+    rows = {row.metric: row for row in score_maps(toy.params, "rd4ad", "cube", toy.samples, tmp_path)}
+    scored = [row for row in toy.samples if row.role in ("held_out", "test_good")]
+    masks, values = load_samples(scored, 32)[1], np.stack([maps[row.sample_id] for row in scored])
+    if form == "png":
+        values = np.round(values * 190)
+    assert rows["pixel_auroc"].value == pytest.approx(roc_auc_score(masks.ravel(), values.ravel()), abs=1e-9)
+    assert rows["pixel_ap"].value == pytest.approx(average_precision_score(masks.ravel(), values.ravel()), abs=1e-9)
+    assert {(row.method, row.variant, row.n) for row in rows.values() if "/" not in row.metric} == {("rd4ad", "maps", 12)}
+
+
+def test_maps_of_another_size_are_brought_to_ours_and_wrong_ones_are_named(toy, tmp_path) -> None:
+    maps = _write_maps(toy, tmp_path, "npy")
+    name = next(iter(maps))
+    np.save(tmp_path / f"{name}.npy", maps[name].repeat(2, axis=0).repeat(2, axis=1))
+    assert score_maps(toy.params, "rd4ad", "cube", toy.samples, tmp_path)
+    np.save(tmp_path / f"{name}.npy", np.full((32, 32), np.nan))
+    with pytest.raises(CADiffError, match=rf"{name}.npy: expected a map of finite numbers"):
+        score_maps(toy.params, "rd4ad", "cube", toy.samples, tmp_path)
+    np.save(tmp_path / f"{name}.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(CADiffError, match="does not open"):
+        score_maps(toy.params, "rd4ad", "cube", toy.samples, tmp_path)
+    (tmp_path / f"{name}.npy").unlink()
+    with pytest.raises(UsageError, match=rf"{name}: expected one anomaly map of .*, found none"):
+        score_maps(toy.params, "rd4ad", "cube", toy.samples, tmp_path)

@@ -1,0 +1,98 @@
+"""Real networks' code on random weights in the published files' layout: same figures as the packages that own them."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lpips import LPIPS
+from torchvision.models import alexnet, inception_v3, vgg16
+
+from cadiff.errors import CADiffError, UsageError
+from cadiff.metrics.diversity import ic_lpips
+from cadiff.metrics.networks import find_weights, inception_posteriors, load_networks, lpips_embeddings
+from cadiff.params import Params
+from cadiff.storage import sha256_file
+
+CPU = torch.device("cpu")
+
+
+def _images(count: int, side: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 255, (count, side, side, 3), dtype=np.uint8)
+
+
+def _save_features(build, path: Path) -> None:
+    model = build(weights=None).state_dict()
+    torch.save({name: value for name, value in model.items() if name.startswith("features.")}, path)
+
+
+@pytest.mark.parametrize(("net", "build"), [("alex", alexnet), pytest.param("vgg", vgg16, marks=pytest.mark.slow)])
+def test_distances_of_embeddings_are_lpips(net: str, build, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    _save_features(build, tmp_path / "net.pth")
+    images = _images(3, 64)
+    embedded = lpips_embeddings(net, tmp_path / "net.pth", CPU)(images)
+    reference = LPIPS(net=net, pnet_rand=True, verbose=False)
+    features = torch.load(tmp_path / "net.pth", weights_only=True)
+    for name, value in reference.net.named_parameters():
+        value.data.copy_(features["features." + name.split(".", 1)[1]])
+    tensors = torch.from_numpy(images).permute(0, 3, 1, 2) / 127.5 - 1
+    with torch.no_grad():
+        expected = [float(reference(tensors[i : i + 1], tensors[j : j + 1])) for i, j in ((0, 1), (0, 2), (1, 2))]
+    found = [float((embedded[i] - embedded[j]).square().sum()) for i, j in ((0, 1), (0, 2), (1, 2))]
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_inception_is_torchvisions(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = inception_v3(weights=None, init_weights=False).eval()
+    torch.save(model.state_dict(), tmp_path / "net.pth")
+    images = _images(2, 299)
+    with torch.no_grad():
+        expected = model(torch.from_numpy(images).permute(0, 3, 1, 2) / 127.5 - 1).softmax(dim=1)
+    assert torch.allclose(inception_posteriors(tmp_path / "net.pth", CPU)(images), expected, atol=1e-6)
+
+
+def test_names_tell_what_measured(tmp_path: Path) -> None:
+    networks = load_networks(Params(products={"a": {}}))
+    assert (networks.inception_name, networks.lpips_name) == ("efficientnet-lite0", "efficientnet-lite0")
+    path = tmp_path / "mine.pth"
+    _save_features(alexnet, path)
+    digest = sha256_file(path)
+    metrics = {"lpips": str(path), "lpips_sha256": digest, "lpips_net": "alex"}
+    named = load_networks(Params(products={"a": {}}, metrics=metrics))
+    assert named.lpips_name == f"lpips-alex@{digest[:8]}", "the plain name is for the published weights"
+    assert named.inception_name == "efficientnet-lite0"
+
+
+def test_files_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    with pytest.raises(UsageError, match=r"metrics.lpips: expected .*checkpoints/vgg16-397923af.pth, which is not there"):
+        find_weights("vgg16", "hub", None, "metrics.lpips")
+    (tmp_path / "checkpoints").mkdir()
+    path = tmp_path / "checkpoints" / "vgg16-397923af.pth"
+    path.write_bytes(b"not these")
+    with pytest.raises(UsageError, match=r"expected the published vgg16-397923af.pth \(SHA-256 397923af...\), found [0-9a-f]{64}"):
+        find_weights("vgg16", "hub", None, "metrics.lpips")
+    found = find_weights("vgg16", "hub", sha256_file(path), "metrics.lpips")
+    assert found is not None
+    with pytest.raises(CADiffError, match="expected weights of alexnet, found something else"):
+        lpips_embeddings("alex", found.path, CPU)
+    assert find_weights("vgg16", None, None, "metrics.lpips") is None
+
+
+@pytest.mark.parametrize("block", [2, 3, 7, 100])
+def test_ic_lpips_in_blocks_is_that_of_all_at_once(block: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    generated, exemplars = torch.rand(40, 5, generator=generator), torch.rand(4, 5, generator=generator)
+    nearest = [min(range(4), key=lambda e: float((g - exemplars[e]).square().sum())) for g in generated]
+    values = []
+    for index in range(4):
+        members = [g for g, n in zip(generated, nearest, strict=True) if n == index][:6]
+        pairs = [float((a - b).square().sum()) for i, a in enumerate(members) for b in members[i + 1 :]]
+        if pairs:
+            values.append(math.fsum(pairs) / len(pairs))
+    assert ic_lpips(generated, exemplars, cap=6, block=block) == pytest.approx(np.mean(values), rel=1e-6)
