@@ -21,6 +21,7 @@ VALUES = {
     "base": {"size": 32, "device": "cpu"},
     "generate": {"per_type": 4},
     "detector": {"width": 4, "epochs": 1, "samples_per_epoch": 16},
+    "classifier": {"epochs": 1},
 }
 
 

@@ -16,7 +16,7 @@ from cadiff.storage import read_tensors, sha256_file, write_tensors
 
 
 def _params(toy, **settings):
-    values = toy.params.classifier.model_copy(update={"epochs": 8, "learning_rate": 3e-4, **settings})
+    values = toy.params.classifier.model_copy(update={"epochs": 5, "learning_rate": 3e-4, **settings})
     return toy.params.model_copy(update={"classifier": values})
 
 
