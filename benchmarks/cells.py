@@ -89,7 +89,7 @@ class Cell:
             rows = score_generated(self.params, "cadiff", self.product, self.samples, self.generated)
             for seed in self.params.detector.seeds:
                 train_detector(self.params, "cadiff", self.product, [self.generated], self.samples, seed, out, work)
-                rows += score(self.params, "cadiff", self.product, self.samples, seed, out)[0]
+                rows += score(self.params, "cadiff", self.product, self.samples, seed, out)
             write_table(out / "metrics.parquet", to_table(rows, METRIC_SCHEMA))
 
         folder = self._made("detect", [self.generated.name], make)
