@@ -16,7 +16,7 @@ from diffusers import AutoencoderDC
 from cadiff.backbone import EMBEDDED, load_backbone
 from cadiff.data.images import to_tensor
 from cadiff.params import BaseParams
-from cadiff.pretraining.autoencoder import spread_latents, train_autoencoder
+from cadiff.pretraining.autoencoder import spread_latents, train_autoencoder, train_decoder
 from cadiff.pretraining.diffusion import Parts, train_diffusion
 from cadiff.pretraining.export import export_base, unit_scale
 from cadiff.pretraining.stream import DEMO_SHARE, Stream, draw_stream
@@ -31,8 +31,9 @@ def main() -> None:
     stream = Stream.opened(pictures, options.pictures)
     began = time.monotonic()
     vae, parts, history = _begun(options, stream)
+    train_decoder(vae, stream, options.work, options.decoder_steps, options.batch, options.seed)
     average = train_diffusion(parts, stream, vae, options.work, options.diffusion_steps, options.batch, options.seed)
-    named = ("autoencoder_steps", "diffusion_steps", "pictures", "batch", "seed", "size")
+    named = ("autoencoder_steps", "decoder_steps", "diffusion_steps", "pictures", "batch", "seed", "size")
     run = {name: getattr(options, name) for name in named}
     if options.start or options.autoencoder_of:
         run["autoencoder_steps"] = 0
@@ -61,7 +62,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--autoencoder-of", type=Path, help="a base whose autoencoder is used; default: trained")
     parser.add_argument("--pictures", type=int, default=24000)
     parser.add_argument("--autoencoder-steps", type=int, default=1400)
-    parser.add_argument("--diffusion-steps", type=int, default=6000)
+    parser.add_argument("--decoder-steps", type=int, default=500, help="of teaching the decoder to clear a sampler's grain")
+    parser.add_argument("--diffusion-steps", type=int, default=4600)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--size", type=int, default=64)

@@ -22,6 +22,7 @@ from cadiff.seeds import derive_seed, numpy_generator
 LATENT_CHANNELS = 24
 WIDTHS = (8, 32, 128)  # a factor of 4 from level to level, so that the shortcuts are exact pixel (un)shuffles
 SPREAD = 0.75  # of the latents, between 1 (as pixels: coarse is loud, fine is quiet) and 0 (all alike)
+SAMPLER_NOISE = 0.35  # what a small base's sampler leaves in latents of unit variance, at most; the decoder learns to clear it
 LATENT_NOISE = 0.05  # the decoder must bear what a sampler leaves; latents are kept near unit variance
 
 
@@ -194,3 +195,39 @@ def train_autoencoder(stream: Stream, work: Path, steps: int, batch: int = 16, s
             save_training(checkpoint, step + 1, modules, optimiser)
             saved = time.monotonic()
     return average
+
+
+def train_decoder(vae: AutoencoderDC, stream: Stream, work: Path, steps: int, batch: int = 16, seed: int = 0) -> None:
+    """Teaches the decoder, in place, to clear the grain that a sampler leaves; goes on from ``work/decoder.safetensors``.
+
+    A linear code hands every error of a latent on to the pixels. Latents get noise of a strength drawn per picture, from
+    none to ``SAMPLER_NOISE``, so that clean ones are decoded as before.
+    """
+    vae.requires_grad_(False)
+    decoder, scale = vae.decoder.requires_grad_(True).train(), vae.config["scaling_factor"]
+    optimiser = torch.optim.AdamW(decoder.parameters(), lr=3e-4, weight_decay=1e-4)
+    checkpoint, average = work / "decoder.safetensors", copy.deepcopy(decoder)
+    modules = {"decoder": decoder, "average": average}
+    start, photos, saved = load_training(checkpoint, modules, optimiser), photographs(), time.monotonic()
+    bar = Progress("decoder", steps, start)
+    for step in range(start, steps):
+        optimiser.param_groups[0]["lr"] = 3e-4 * cosine(step, steps, warmup=30)
+        image, mask = _batch(stream, photos, derive_seed(seed, "decoder"), step, batch)
+        generator = torch.Generator().manual_seed(derive_seed(seed, "decoder-noise", step))
+        strength = SAMPLER_NOISE * torch.rand(batch, 1, 1, 1, generator=generator)
+        with torch.autocast("cpu", torch.bfloat16):
+            latent = vae.encode(image).latent.float()
+            noisy = latent + strength / scale * torch.randn(latent.shape, generator=generator)
+            output = vae.decode(noisy).sample.float()
+        loss = reconstruction_loss(output, image, mask)
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(decoder.parameters(), 1.0)
+        optimiser.step()
+        update_average(average, decoder, min(0.99, (step + 1) / (step + 10)))
+        bar.advance(1, {"loss": loss.item()})
+        if time.monotonic() - saved > 60 or step + 1 == steps:
+            save_training(checkpoint, step + 1, modules, optimiser)
+            saved = time.monotonic()
+    decoder.load_state_dict(average.state_dict())
+    vae.requires_grad_(False).eval()
