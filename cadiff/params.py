@@ -145,6 +145,9 @@ class GenerateParams(Section):
     strength: float = Field(
         1.0, gt=0, le=1, description="share of the steps that are taken; below 1 an image starts from its noised background"
     )
+    blend: float | None = Field(
+        None, ge=0, description="pixels over which what was drawn fades into a real background; null: cut at latent cells (paper)"
+    )
     dilate: int = Field(1, ge=0, description="latent cells by which the mask grows before the background is kept")
     batch: int = Field(16, ge=1)
     part: int = Field(16, ge=1, description="images per resumable part")

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 from jaxtyping import Bool, Float, Int
+from scipy import ndimage
 from torch import Tensor
 
 from cadiff.backbone import Backbone, CrossAttentionTap
@@ -166,7 +168,10 @@ def _sample_together(
                     predicted = without + params.guidance_scale * (predicted - without)
             latents = scheduler.step(predicted, t, latents, return_dict=False)[0]
             latents = _keep_background(latents, requests, union, noise, scheduler, step, params.dilate)
-    return backbone.decode(latents), rewriting.focus.since.cpu()
+    images = backbone.decode(latents)
+    if params.blend is not None:
+        images = _keep_pixels(images, backbone, requests, union, params.blend)
+    return images, rewriting.focus.since.cpu()
 
 
 def _conditions(
@@ -225,3 +230,22 @@ def _keep_background(
     latents = latents.clone()
     latents[kept] = torch.where(cells > 0, latents[kept], known)
     return latents
+
+
+def _keep_pixels(
+    images: Float[Tensor, "b 3 h w"], backbone: Backbone, requests: Sequence[Request], union: Bool[Tensor, "b 1 h w"], blend: float
+) -> Float[Tensor, "b 3 h w"]:
+    """Outside the masks the background's own pixels; what was drawn fades out over ``blend`` px.
+
+    A latent cell is several pixels wide, so that keeping the background in latents alone lets an anomaly run over
+    its mask's edge. The background takes the same way through the autoencoder as the detector's normals.
+    """
+    kept = [i for i, r in enumerate(requests) if r.background is not None]
+    if not kept:
+        return images
+    known = backbone.decode(torch.stack([r.background for r in requests if r.background is not None]))
+    away = np.stack([ndimage.distance_transform_edt(~m[0]) if m.any() else np.full(m[0].shape, np.inf) for m in union[kept].cpu().numpy()])
+    share = torch.from_numpy(np.clip(1 - away / (blend + 1), 0, 1)).float()[:, None]
+    images = images.clone()
+    images[kept] = known + share * (images[kept] - known)
+    return images

@@ -107,6 +107,23 @@ def test_outside_the_mask_the_normal_is_kept(trained: Path, small_params: Params
     assert torch.allclose(image, generator.backbone.decode(background[None]), atol=1e-4)
 
 
+def test_blending_keeps_the_backgrounds_pixels_and_what_is_inside_the_mask(trained: Path, small_params: Params) -> None:
+    generator = load_generator(small_params, "nut", trained / "adapted", trained / "generator")
+    background = generator.backbone.encode(torch.rand(1, 3, 64, 64) * 2 - 1)[0]
+    known, mask = generator.backbone.decode(background[None])[0], torch.zeros(1, 64, 64, dtype=torch.bool)
+    mask[0, 10:15, 10:30] = True  # its edges lie within cells
+    request = Request(generator.tokens.prompt(generator.backbone, ["rust"], 0), ("rust",), mask, (1.0,), 1, background)
+    drawn = {
+        blend: sample(generator, [request], small_params.generate.model_copy(update={"blend": blend}), small_params.intensity)[0][0]
+        for blend in (None, 0.0, 1.0)
+    }
+    outside, beside = ~mask.expand(3, -1, -1), mask.roll(1, 1).expand(3, -1, -1) & ~mask
+    assert not torch.allclose(drawn[None][outside], known[outside], atol=1e-3), "nothing to keep: the test proves nothing"
+    assert torch.allclose(drawn[0.0][outside], known[outside], atol=1e-4)
+    assert torch.allclose(drawn[0.0][~outside], drawn[None][~outside], atol=1e-4)
+    assert torch.allclose(drawn[1.0][beside], (drawn[None][beside] + known[beside]) / 2, atol=1e-4), "half at one pixel"
+
+
 def test_intensity_changes_the_image_and_one_is_neutral(trained: Path, small_params: Params) -> None:
     generator = load_generator(small_params, "nut", trained / "adapted", trained / "generator")
     mask = torch.zeros(1, 64, 64, dtype=torch.bool)
