@@ -44,7 +44,7 @@ def request(generator: Generator, index: int, background: bool = False, **values
     ("dtype", "settings", "backgrounds"),
     [
         (torch.float32, {"scheduler": "ddim"}, False),
-        (torch.bfloat16, {"scheduler": "dpm", "guidance_scale": 2.0, "strength": 0.5}, True),
+        (torch.bfloat16, {"scheduler": "dpm", "guidance_scale": 2.0, "strength": 0.5, "blend": 1.0}, True),
     ],
 )
 def test_an_image_has_the_same_bits_whatever_it_is_asked_for_with(
