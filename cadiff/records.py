@@ -109,6 +109,74 @@ class ScoredRow:
 
 
 @dataclass(frozen=True)
+class QualityRow:
+    """Signals of one generated image, or of a real exemplar for comparison (``source``); see cadiff/metrics/quality.py.
+
+    Distances are ratios, 1 for what is usual among real images. None where a signal is not defined.
+    """
+
+    sample_id: str
+    product: str
+    method: str
+    anomaly_type: str
+    source: Literal["generated", "exemplar"]
+    exemplar_distance: float | None
+    nearest_exemplar: str | None
+    mask_agreement: float | None
+    normal_distance: float | None
+
+
+@dataclass(frozen=True)
+class ShowcaseRow:
+    """A picture of the report's figures that needs the model. Pictures of one ``figure`` and ``group`` share mask,
+    noise and background and stand side by side; ``label`` tells them apart.
+
+    ``intensities`` has one w per anomaly type. ``change_inside`` and ``change_outside`` are mean absolute differences
+    of values in [0, 1] from the group's reference, inside the mask and outside (None: the group has no reference).
+    """
+
+    figure: Literal["ladder", "attention", "composition", "edit"]
+    group: str
+    label: str
+    product: str
+    anomaly_types: list[str]
+    intensities: list[float]
+    image: dict[str, Any]
+    mask: dict[str, Any]
+    prompt: str | None
+    seed: int
+    focus_step: int | None
+    change_inside: float | None
+    change_outside: float | None
+
+
+@dataclass(frozen=True)
+class AttentionRow:
+    """A type's cross-attention at one denoising step (from 0), ``side`` x ``side`` cells in rows, as the image was
+    drawn with it: after re-weighting where ``acting``. ``focus`` is alpha_t of Eq. 11, before re-weighting.
+    ``group`` and ``label`` name the ShowcaseRow of the picture."""
+
+    product: str
+    group: str
+    label: str
+    step: int
+    side: int
+    attention: list[float]
+    focus: float
+    acting: bool
+
+
+@dataclass(frozen=True)
+class VectorRow:
+    """A learned token's contextual vector: the text encoder's output at its place in one prompt."""
+
+    product: str
+    concept: str
+    prompt: str
+    vector: list[float]
+
+
+@dataclass(frozen=True)
 class Batch:
     """Images in [-1, 1] with their masks (True: anomaly)."""
 
@@ -149,6 +217,32 @@ SCORED_SCHEMA = pa.schema(
     [
         ("sample_id", pa.string()), ("product", pa.string()), ("anomaly_type", pa.string()), ("method", pa.string()),
         ("seed", pa.int64()), ("image_score", pa.float64()), ("anomaly_map", IMAGE),
+    ]
+)
+QUALITY_SCHEMA = pa.schema(
+    [
+        ("sample_id", pa.string()), ("product", pa.string()), ("method", pa.string()), ("anomaly_type", pa.string()),
+        ("source", pa.string()), ("exemplar_distance", pa.float64()), ("nearest_exemplar", pa.string()),
+        ("mask_agreement", pa.float64()), ("normal_distance", pa.float64()),
+    ]
+)
+SHOWCASE_SCHEMA = pa.schema(
+    [
+        ("figure", pa.string()), ("group", pa.string()), ("label", pa.string()), ("product", pa.string()),
+        ("anomaly_types", pa.list_(pa.string())), ("intensities", pa.list_(pa.float64())), ("image", IMAGE),
+        ("mask", IMAGE), ("prompt", pa.string()), ("seed", pa.int64()), ("focus_step", pa.int32()),
+        ("change_inside", pa.float64()), ("change_outside", pa.float64()),
+    ]
+)
+ATTENTION_SCHEMA = pa.schema(
+    [
+        ("product", pa.string()), ("group", pa.string()), ("label", pa.string()), ("step", pa.int32()),
+        ("side", pa.int32()), ("attention", pa.list_(pa.float32())), ("focus", pa.float64()), ("acting", pa.bool_()),
+    ]
+)
+VECTOR_SCHEMA = pa.schema(
+    [
+        ("product", pa.string()), ("concept", pa.string()), ("prompt", pa.string()), ("vector", pa.list_(pa.float32())),
     ]
 )
 # Losses over training steps: tidy, so that any number of parts fits one table.

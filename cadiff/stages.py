@@ -23,6 +23,7 @@ from cadiff.params import Kind, Params, load_params
 from cadiff.records import (
     MASK_SCHEMA,
     METRIC_SCHEMA,
+    QUALITY_SCHEMA,
     SAMPLE_SCHEMA,
     SCORED_SCHEMA,
     MaskRow,
@@ -75,6 +76,14 @@ class Run:
     @property
     def generator(self) -> Path:
         return MADE / "generator" / self.product
+
+    @property
+    def showcase(self) -> Path:
+        return MADE / "reported" / "showcase" / self.product
+
+    @property
+    def quality_path(self) -> Path:
+        return MADE / "reported" / "quality" / self.method / f"{self.product}.parquet"
 
     @property
     def detector(self) -> Path:
@@ -195,6 +204,19 @@ def generate(run: Run) -> None:
     )
 
 
+def showcase(run: Run) -> None:
+    from cadiff.showcase import make_showcase
+
+    make_showcase(run.params, run.product, run.samples, run.adapted, run.generator, run.showcase)
+
+
+def quality(run: Run) -> None:
+    from cadiff.metrics.quality import assess
+
+    rows = assess(run.params, run.product, run.method, run.samples, run.generated)
+    write_table(run.quality_path, to_table(rows, QUALITY_SCHEMA))
+
+
 def synthesize(run: Run) -> None:
     from cadiff.synthesis import synthesize as synthesize_shards
 
@@ -277,6 +299,11 @@ STAGES = {
         ("seed", "dataset", "base", "adapt", "prompt", "control", "train", "masks", "intensity", "generate"),
         ("generator", "prompt", "control", "intensity.py", "backbone", "data"),
     ),
+    "showcase": Stage(
+        showcase,
+        ("seed", "base", "prompt", "masks", "intensity", "generate"),
+        ("showcase.py", "generator", "masks", "prompt", "control", "intensity.py", "backbone", "data"),
+    ),
     "synthesize": Stage(
         synthesize,
         ("seed", "base.size", "generate.per_type", "train.crop", "train.translate", "train.rotate"),
@@ -290,13 +317,15 @@ STAGES = {
     "maps": Stage(
         maps, ("base.size", "dataset.name", "detector", "external.maps.root"), ("detection", "metrics", "data")
     ),
+    "quality": Stage(quality, ("base.size",), ("metrics",)),
     "report": Stage(report, tuple(name for name in Params.model_fields if name != "variants"), ("reporting",)),  # its page prints them
 }
-WITH_METHOD = {"adapt", "train", "generate"}  # the method only names who needs the result
+WITH_METHOD = {"adapt", "train", "generate", "showcase"}  # the method only names who needs the result
 # The kinds of methods that these stages are of.
 METHODS_OF: dict[str, tuple[Kind, ...]] = {
     "synthesize": ("synthesizer",),
     "import": ("images",),
+    "quality": ("generator", "synthesizer", "images"),
     "detect": ("generator", "synthesizer", "images", "union"),
     "peer": ("detector",),
     "maps": ("maps",),

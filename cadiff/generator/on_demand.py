@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, UInt8
 
 from cadiff.data.images import to_tensor, to_uint8
-from cadiff.generator.sample import Request, sample
+from cadiff.generator.sample import Reading, Request, sample
 from cadiff.generator.shards import DIGESTED
 from cadiff.generator.train import Generator, load_generator
 from cadiff.params import Params
@@ -63,11 +63,14 @@ def draw_on_demand(
     return rows
 
 
-def draw_scenes(generator: Generator, params: Params, product: str, scenes: Sequence[Scene]) -> list[GeneratedRow]:
+def draw_scenes(
+    generator: Generator, params: Params, product: str, scenes: Sequence[Scene],
+    record: Callable[[Reading], None] | None = None,
+) -> list[GeneratedRow]:  # fmt: skip
     """One batch of scenes, a row each; what a scene draws at random depends on its ``sample_id`` alone, so that
-    scenes that differ in intensity share their noise."""
+    scenes that differ in intensity share their noise. ``record`` is told of every denoising step."""
     requests = [_request(generator, params, scene) for scene in scenes]
-    images, since = sample(generator, requests, params.generate, params.intensity)
+    images, since = sample(generator, requests, params.generate, params.intensity, record)
     drawn = zip(scenes, requests, to_uint8(images), since.tolist(), strict=True)
     return [_row(generator, params, product, *each) for each in drawn]
 

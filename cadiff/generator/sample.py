@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -53,6 +54,18 @@ class Focus:
     since: Int[Tensor, "b k"]
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What the scheduler saw at one step: each type's attention before re-weighting, its focus, and whether
+    re-weighting acted in that step. Row b is the image asked for at place ``images[b]``; one may come twice."""
+
+    step: int
+    attention: Float[Tensor, "b k cells"]
+    focus: Float[Tensor, "b k"]
+    acting: Bool[Tensor, "b k"]
+    images: tuple[int, ...] = ()
+
+
 class Reweighting:
     """IAR during one batch's denoising: rewrites maps as they pass, and reads the focus after each step.
 
@@ -81,7 +94,7 @@ class Reweighting:
         inside = self.inside(maps.shape[2])
         return reweight(maps, self.positions, inside, self.intensity, self.focus.active, self.params.masked_focus)
 
-    def observe(self, maps: Sequence[Tensor], step: int) -> None:
+    def observe(self, maps: Sequence[Tensor], step: int) -> Reading:
         """Starts re-weighting, from the next step on, where the focus has passed the threshold; it stays on."""
         level = [layer.float().mean(1) for layer in maps if layer.shape[2] == self.side**2]
         if not level:
@@ -90,10 +103,11 @@ class Reweighting:
         mean = torch.stack(level).mean(0)
         index = self.positions.clamp(min=0)[:, None, :].expand(-1, mean.shape[1], -1)
         attention = mean.gather(2, index).transpose(1, 2)
-        reached = focus_degree(attention, self.inside(self.side**2)) > self.params.threshold
-        begins = reached & ~self.focus.active & (self.positions >= 0)
+        focus, acting = focus_degree(attention, self.inside(self.side**2)), self.focus.active
+        begins = (focus > self.params.threshold) & ~acting & (self.positions >= 0)
         self.focus.since = torch.where(begins, step + 1, self.focus.since)
-        self.focus.active = self.focus.active | begins
+        self.focus.active = acting | begins
+        return Reading(step, attention, focus, acting)
 
 
 def scheduler_for(generator: Generator, params: GenerateParams) -> DDIMScheduler | DPMSolverMultistepScheduler:
@@ -122,12 +136,13 @@ def in_lanes(count: int, width: int | None) -> list[list[int]]:
 
 
 def sample(
-    generator: Generator, requests: Sequence[Request], params: GenerateParams, intensity: IntensityParams
-) -> tuple[Float[Tensor, "b 3 h w"], Int[Tensor, "b k"]]:
+    generator: Generator, requests: Sequence[Request], params: GenerateParams, intensity: IntensityParams,
+    record: Callable[[Reading], None] | None = None,
+) -> tuple[Float[Tensor, "b 3 h w"], Int[Tensor, "b k"]]:  # fmt: skip
     """Images in [-1, 1] on the CPU, and the step at which each type's re-weighting began (-1: never).
 
     Noise is drawn per image from its own seed, on the CPU. On a CPU an image has the same bits whatever else is
-    asked for with it, and in whichever order.
+    asked for with it, and in whichever order. ``record`` is told of every step, of some of the images at a time.
     """
     size, most = requests[0].masks.shape[-1], max(1, *(len(r.types) for r in requests))
     images = torch.empty(len(requests), 3, size, size)
@@ -136,14 +151,21 @@ def sample(
         chosen = [i for i, r in enumerate(requests) if (r.background is not None) == known]
         for group in in_lanes(len(chosen), lanes(generator.backbone, size)):
             rows = [chosen[i] for i in group]
-            images[rows], since[rows] = _sample_together(generator, [requests[i] for i in rows], most, params, intensity)
+            told = None if record is None else partial(_of_images, record, rows)
+            images[rows], since[rows] = _sample_together(generator, [requests[i] for i in rows], most, params, intensity, told)
     return images, since
+
+
+def _of_images(record: Callable[[Reading], None], rows: Sequence[int], reading: Reading) -> None:
+    """Passes a reading on with the places of its images among those asked for."""
+    record(replace(reading, images=tuple(rows)))
 
 
 @torch.no_grad()
 def _sample_together(
-    generator: Generator, requests: Sequence[Request], most: int, params: GenerateParams, intensity: IntensityParams
-) -> tuple[Float[Tensor, "b 3 h w"], Int[Tensor, "b k"]]:
+    generator: Generator, requests: Sequence[Request], most: int, params: GenerateParams, intensity: IntensityParams,
+    record: Callable[[Reading], None] | None,
+) -> tuple[Float[Tensor, "b 3 h w"], Int[Tensor, "b k"]]:  # fmt: skip
     backbone = generator.backbone
     side = backbone.latent_side(requests[0].masks.shape[-1])
     shape = (int(backbone.unet.config["in_channels"]), side, side)
@@ -160,7 +182,9 @@ def _sample_together(
             scaled = scheduler.scale_model_input(latents, t)
             with backbone.autocast():
                 predicted = generator.control.denoise(backbone.unet, scaled, t, text, control).float()
-                rewriting.observe(tap.maps, step)
+                reading = rewriting.observe(tap.maps, step)
+                if record is not None:
+                    record(reading)
                 if empty is not None:
                     rewriting.enabled = False  # the conditional half alone is re-weighted
                     without = generator.control.denoise(backbone.unet, scaled, t, empty, control).float()
