@@ -10,14 +10,22 @@ import pyarrow as pa
 
 from cadiff.params import Params
 from cadiff.records import (
+    ATTENTION_SCHEMA,
     CURVE_SCHEMA,
     GENERATED_SCHEMA,
     METRIC_SCHEMA,
+    QUALITY_SCHEMA,
     SAMPLE_SCHEMA,
     SCORED_SCHEMA,
+    SHOWCASE_SCHEMA,
+    VECTOR_SCHEMA,
+    AttentionRow,
     GeneratedRow,
+    QualityRow,
     SampleRow,
     ScoredRow,
+    ShowcaseRow,
+    VectorRow,
     from_table,
 )
 from cadiff.storage import missing, read_image, read_table
@@ -71,6 +79,25 @@ class Artefacts:
     def scored(self, method: str, product: str) -> list[ScoredRow]:
         name = f"data/made/evaluated/{method}/{product}/scored.parquet"
         return from_table(self.table(name, SCORED_SCHEMA), ScoredRow)
+
+    def quality(self, method: str, product: str) -> list[QualityRow]:
+        name = f"data/made/reported/quality/{method}/{product}.parquet"
+        return from_table(self.table(name, QUALITY_SCHEMA), QualityRow)
+
+    def showcase(self, product: str) -> list[ShowcaseRow]:
+        return from_table(self._of_showcase(product, "pictures", SHOWCASE_SCHEMA), ShowcaseRow)
+
+    def attention(self, product: str) -> list[AttentionRow]:
+        return from_table(self._of_showcase(product, "attention", ATTENTION_SCHEMA), AttentionRow)
+
+    def vectors(self, product: str) -> list[VectorRow]:
+        return from_table(self._of_showcase(product, "vectors", VECTOR_SCHEMA), VectorRow)
+
+    def _of_showcase(self, product: str, name: str, schema: pa.Schema) -> pa.Table:
+        """Empty where no generator was trained."""
+        if not WITH_GENERATOR & set(self.params.methods):
+            return schema.empty_table()
+        return self.table(f"data/made/reported/showcase/{product}/{name}.parquet", schema)
 
     def generator_curve(self, product: str) -> pa.Table:
         return self.table(f"data/made/generator/{product}/curve.parquet", CURVE_SCHEMA)

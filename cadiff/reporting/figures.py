@@ -20,6 +20,8 @@ from cadiff.reporting.tables import HEADLINE, mean_and_spread, percent
 # Colours that no one would choose stand for the page's own (CSS variables --ink, --muted, --rule, --s0 ...).
 INK, MUTED, RULE = "#010101", "#020202", "#030303"
 SERIES = [f"#0a0b{i:02x}" for i in range(6)]
+PLAIN = {"muted": "#625f59", "rule": "#dedad3", "s0": "#0b6aa2", "s1": "#c2501a", "s2": "#23805a", "s3": "#7d4fa0",
+         "s4": "#7d6700", "s5": "#666666"}  # of report.css, light  # fmt: skip
 STYLES = ["-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)), (0, (3, 1, 1, 1)), (0, (8, 3))]
 MARKERS = ["o", "s", "D", "^", "v", "P"]
 STYLE: dict[Any, Any] = {
@@ -61,13 +63,14 @@ def product_dots(frame: pd.DataFrame, metric: str, products: list[str], methods:
     """Per product, each method's mean (marker) and range over seeds (line), in %."""
     with matplotlib.rc_context(STYLE):
         figure, axes = _figure(4.6, 0.9 + 0.16 * len(products) * (len(methods) + 1))
-        for i, method in enumerate(methods):
+        for k, method in enumerate(methods):
+            i = k % len(SERIES)
             part = frame[(frame["metric"] == metric) & (frame["method"] == method)].dropna(subset=["value"])
             label: str | None = method  # on the first marker only
             for j, product in enumerate(products):
                 values = 100 * part.loc[part["product"] == product, "value"].to_numpy()
                 if len(values):
-                    y = j + (i - (len(methods) - 1) / 2) * 0.75 / len(methods)
+                    y = j + (k - (len(methods) - 1) / 2) * 0.75 / len(methods)
                     axes.plot([values.min(), values.max()], [y, y], color=SERIES[i], linewidth=2, alpha=0.45)
                     axes.plot(values.mean(), y, MARKERS[i], color=SERIES[i], markersize=5, label=label)
                     label = None
@@ -84,6 +87,36 @@ def product_dots(frame: pd.DataFrame, metric: str, products: list[str], methods:
 def _spoken(frame: pd.DataFrame, metric: str, methods: Sequence[str]) -> str:
     means = {method: mean_and_spread(frame, method, metric)[0] for method in methods}
     return "; ".join(f"{method} {percent(mean)}" for method, mean in means.items())
+
+
+def scatter(
+    places: np.ndarray, labels: Sequence[tuple[str, str]], name: str, spoken: str, named: bool
+) -> Markup:
+    """Points by (product, concept): a product has one colour, a concept of it one marker and, if ``named``, its name
+    at its middle."""
+    products = list(dict.fromkeys(product for product, _ in labels))
+    concepts = {product: list(dict.fromkeys(c for p, c in labels if p == product)) for product in products}
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _figure(6.2, 4.4)
+        for product, concept in dict.fromkeys(labels):
+            mine = places[[label == (product, concept) for label in labels]]
+            i, j = products.index(product), concepts[product].index(concept)
+            axes.plot(mine[:, 0], mine[:, 1], MARKERS[j % 6], color=SERIES[i % 6], markersize=4, alpha=0.75, linestyle="none",
+                      label=product if j == 0 else None)  # fmt: skip
+            if named:
+                middle = np.median(mine, axis=0)
+                axes.annotate(concept, (middle[0], middle[1]), xytext=(4, 4), textcoords="offset points", fontsize=8)
+        axes.set_axis_off()
+        figure.legend(loc="outside upper left", ncols=4, handletextpad=0.1, columnspacing=0.9)
+        return svg(figure, name, f"t-SNE map of the learned tokens' contextual vectors. {spoken}")
+
+
+def plain(chart: Markup) -> str:
+    """A chart as an SVG file of its own, in the colours of the light page."""
+    text = str(chart).replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1).replace("currentColor", "#1d1c1a")
+    for name, colour in PLAIN.items():
+        text = text.replace(f"var(--{name})", colour)
+    return text + "\n"
 
 
 def histogram(series: dict[str, np.ndarray], name: str, title: str, unit: str) -> Markup:

@@ -13,20 +13,21 @@ from PIL import Image
 from skimage.measure import approximate_polygon, find_contours
 from sklearn.metrics import average_precision_score
 
-from cadiff.records import GeneratedRow, SampleRow, ScoredRow
+from cadiff.records import GeneratedRow, QualityRow, SampleRow, ScoredRow
 from cadiff.reporting.artefacts import WITHOUT_SHARDS, Artefacts
+from cadiff.reporting.signals import SIGNALS, signals_of
 from cadiff.storage import decode_image, encode_png
 
 PER_GROUP = 24
 PER_PEER = 8
-PER_STRIP = 7
-BUDGET = 7_000_000  # characters of data URIs in the gallery, so that the page stays below 12 MB
+BUDGET = 3_000_000  # characters of data URIs in the gallery, so that the page stays a few MB
 EXACT_SIDE = 128  # larger images become thumbnails of this side
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An inlined image; ``outline`` is an SVG path in mask pixels, ``row`` the provenance."""
+    """An inlined image; ``outline`` is an SVG path in mask pixels, ``row`` the provenance, ``signals`` what its
+    quality signals say against it."""
 
     uri: str
     alt: str
@@ -40,6 +41,7 @@ class Picture:
     intensity: float | None
     area: float
     row: dict[str, str]
+    signals: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -108,28 +110,37 @@ def real_picture(artefacts: Artefacts, row: SampleRow) -> Picture | None:
         return None
     kind = row.anomaly_type or "good"
     alt = f"Real {row.product}, {kind}, {row.sample_id}"
-    return _picture(image, mask, row, alt=alt, caption=_last(row.sample_id), source="real", kind=kind)
+    return picture(image, mask, asdict(row), alt=alt, caption=_last(row.sample_id), source="real",
+                   product=row.product, kind=kind)  # fmt: skip
 
 
-def generated_picture(row: GeneratedRow, method: str, anomaly_type: str) -> Picture:
+def generated_picture(
+    row: GeneratedRow, method: str, anomaly_type: str, quality: QualityRow | None = None
+) -> Picture:
     image = decode_image(row.image["bytes"], "RGB", row.sample_id)
     mask = decode_image(row.mask["bytes"], "L", row.sample_id)
     caption = _last(row.sample_id) if row.intensity is None else f"w = {row.intensity:.2f}"
     alt = f"Generated {row.product}, {anomaly_type}, by {method}, {caption}"
-    more = {"method": method, "image": row.image["path"], "mask": row.mask["path"]}
-    return _picture(image, mask, row, alt=alt, caption=caption, source=method, kind=anomaly_type,
-                    intensity=row.intensity, more=more)  # fmt: skip
+    more: dict[str, object] = {"method": method, "image": row.image["path"], "mask": row.mask["path"]}
+    signals = signals_of(quality)
+    if quality:
+        more |= {name: getattr(quality, name) for name in SIGNALS}
+        alt = ", ".join([alt, *signals])
+    drawn = picture(image, mask, {**asdict(row), **more}, alt=alt, caption=caption, source=method,
+                    product=row.product, kind=anomaly_type, intensity=row.intensity)  # fmt: skip
+    return replace(drawn, signals=signals)
 
 
-def _picture(
-    image: np.ndarray, mask: np.ndarray, row: SampleRow | GeneratedRow, *, alt: str, caption: str,
-    source: str, kind: str, intensity: float | None = None, more: dict[str, str] | None = None,
+def picture(
+    image: np.ndarray, mask: np.ndarray, row: dict[str, object], *, alt: str, caption: str, source: str,
+    product: str, kind: str, intensity: float | None = None,
 ) -> Picture:  # fmt: skip
+    """``row`` is shown as its provenance, in its order."""
     area = float((mask > 127).mean())
-    shown = {name: _shown(value) for name, value in {**asdict(row), **(more or {})}.items()}
+    shown = {name: _shown(value) for name, value in row.items()}
     shown["mask_area"] = f"{100 * area:.2f} %"
     height, width = mask.shape
-    return Picture(data_uri(image), alt, caption, outline(mask), width, height, source, row.product, kind,
+    return Picture(data_uri(image), alt, caption, outline(mask), width, height, source, product, kind,
                    intensity, area, shown)  # fmt: skip
 
 
@@ -140,7 +151,9 @@ def _last(sample_id: str) -> str:
 def _shown(value: object) -> str:
     if value is None:
         return "none"
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return ", ".join(_shown(part) for part in value) if isinstance(value, list) else str(value)
 
 
 def spread_out(rows: Sequence[GeneratedRow], count: int) -> list[GeneratedRow]:
@@ -175,7 +188,8 @@ def _real(artefacts: Artefacts, product: str, kind: str, count: int) -> Group:
 
 def _generated(artefacts: Artefacts, method: str, product: str, kind: str, count: int) -> Group:
     rows = artefacts.generated(method, product, kind)
-    pictures = [generated_picture(row, method, kind) for row in spread_out(rows, count)]
+    quality = {row.sample_id: row for row in artefacts.quality(method, product) if row.anomaly_type == kind}
+    pictures = [generated_picture(row, method, kind, quality.get(row.sample_id)) for row in spread_out(rows, count)]
     areas = [float((decode_image(row.mask["bytes"], "L", row.sample_id) > 127).mean()) for row in rows]
     intensities = [row.intensity for row in rows if row.intensity is not None]
     return Group(product, kind, method, pictures, areas, intensities)
@@ -197,17 +211,6 @@ def _group_size(artefacts: Artefacts) -> int:
     sources = 1 + len(shard_methods(artefacts))
     groups = sum(len(artefacts.types(product, "cadiff")) * sources for product in artefacts.params.products)
     return int(np.clip(BUDGET // (size * max(groups, 1)), 2, PER_GROUP))
-
-
-def strips(groups: list[Group]) -> list[Group]:
-    """The same type's images in the order of w: at most seven of each CADiff group."""
-    result = []
-    for group in groups:
-        pictures = [picture for picture in group.pictures if picture.intensity is not None]
-        if pictures:
-            keep = np.linspace(0, len(pictures) - 1, min(PER_STRIP, len(pictures))).round().astype(int)
-            result.append(replace(group, pictures=[pictures[i] for i in keep]))
-    return result
 
 
 def heat(anomaly_map: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ import pyarrow as pa
 from markupsafe import Markup
 
 from cadiff.params import Params
-from cadiff.reporting import figures, paper, tables
+from cadiff.reporting import figures, model_figures, paper, signals, tables
 from cadiff.reporting.artefacts import WITH_GENERATOR, Artefacts
-from cadiff.reporting.gallery import Group, gallery, map_rows, shard_methods, strips
+from cadiff.reporting.gallery import Group, Picture, gallery, map_rows, shard_methods
 from cadiff.reporting.tables import Cell, Row, Table, counted
 from cadiff.storage import write_bytes, write_json, write_table, write_text
 
@@ -41,7 +42,7 @@ COMMANDS = [
 
 
 def write_report(params: Params, root: Path, out: Path, partial: bool = False) -> None:
-    """Write metrics.parquet, metrics.json, paper.csv, summary.md and index.html into ``out``.
+    """Write metrics.parquet, metrics.json, paper.csv, summary.md, plots/*.svg and index.html into ``out``.
 
     Args:
         params: the whole parameters; ``products`` x ``methods`` is what is reported.
@@ -55,7 +56,11 @@ def write_report(params: Params, root: Path, out: Path, partial: bool = False) -
     artefacts = Artefacts(params, Path(root), partial)
     joined = tables.join_metrics(artefacts)
     frame = joined.to_pandas()
-    page = render(artefacts, frame)
+    dots = figures.product_dots(frame, "pixel_ap", list(params.products), list(params.methods))
+    curves = training_curves(artefacts)
+    page = render(artefacts, frame, dots, curves)
+    for name, chart in {"pixel-ap": dots, **curves}.items():  # for `dvc plots`
+        write_text(Path(out) / "plots" / f"{name}.svg", figures.plain(chart))
     write_table(Path(out) / "metrics.parquet", joined)
     write_json(Path(out) / "metrics.json", tables.means(frame))
     write_bytes(Path(out) / "paper.csv", paper.SOURCE.read_bytes())
@@ -63,27 +68,41 @@ def write_report(params: Params, root: Path, out: Path, partial: bool = False) -
     write_text(Path(out) / "index.html", page)
 
 
-def render(artefacts: Artefacts, frame: pd.DataFrame) -> str:
+def render(artefacts: Artefacts, frame: pd.DataFrame, dots: Markup, curves: dict[str, Markup]) -> str:
     """The whole page; every string is escaped by the template."""
     params = artefacts.params
     products, methods = list(params.products), list(params.methods)
     groups = gallery(artefacts)
+    shown = {product: artefacts.showcase(product) for product in products}
+    tokens, tokens_said = model_figures.token_map([row for product in products for row in artefacts.vectors(product)])
     context: dict[str, Any] = {
         "title": f"CADiff on {params.dataset.name}",
         "verdict": tables.verdict(frame),
         "facts": facts(artefacts, frame, groups),
-        "headline": tables.headline_table(frame, methods),
+        "headline": tables.headline_table(frame, methods, detectors_of(params)),
         "gains": tables.gain_table(frame, methods),
-        "dots": figures.product_dots(frame, "pixel_ap", products, methods),
+        "dots": dots,
         "by_product": tables.product_table(frame, products, methods),
         "by_type": tables.type_table(frame, products, methods),
         "others": tables.other_table(frame, products),
         "groups": nested(groups),
         "intensities": intensity_range(groups),
-        "strips": strips(groups),
+        "glance": glance(groups),
+        "quality": signals.quality_table(artefacts, shard_methods(artefacts)),
+        "signals": list(signals.LIMITS),
+        "ladders": {product: model_figures.ladders(rows) for product, rows in shown.items()},
+        "ladder_table": model_figures.ladder_table(shown),
+        "attention": {
+            product: model_figures.attention_strips(rows, artefacts.attention(product)) for product, rows in shown.items()
+        },
+        "compositions": {product: model_figures.compositions(rows) for product, rows in shown.items()},
+        "edits": {product: model_figures.edits(artefacts, product, rows) for product, rows in shown.items()},
+        "tokens": tokens,
+        "tokens_said": tokens_said,
+        "order": paper.order(paper.Run(frame, params, scale(params))),
         "histograms": histograms(groups, products),
         "maps": {product: map_rows(artefacts, product) for product in products},
-        "curves": training_curves(artefacts),
+        "curves": list(curves.values()),
         "paper": paper.paper_tables(frame, params, scale(params)),
         "images": image_table(artefacts, groups),
         "parameters": params.model_dump_json(indent=2, exclude={"variants"}),  # the pipeline runs none of them
@@ -109,8 +128,9 @@ def render(artefacts: Artefacts, frame: pd.DataFrame) -> str:
 
 def summary(artefacts: Artefacts, frame: pd.DataFrame) -> str:
     """The headline in Markdown."""
-    headline = tables.headline_table(frame, list(artefacts.params.methods))
-    text = f"# CADiff: {scale(artefacts.params)}\n\n{' '.join(tables.verdict(frame))}\n\n"
+    headline = tables.headline_table(frame, artefacts.params.methods, detectors_of(artefacts.params))
+    said = " ".join([*tables.verdict(frame), tables.place_among(frame, sources_of(artefacts.params))]).strip()
+    text = f"# CADiff: {scale(artefacts.params)}\n\n{said}\n\n"
     text += (
         f"{headline.caption} Protocol: {artefacts.params.detector.protocol}.\n\n{tables.markdown(headline)}"
     )
@@ -124,12 +144,21 @@ def scale(params: Params) -> str:
     return f"{params.dataset.name}, {params.base.size} px, {counted(len(params.products), 'product')}"
 
 
+def detectors_of(params: Params) -> list[str]:
+    """The methods that are detectors of their own, not a source of images for the common one."""
+    return [method for method in params.methods if params.kind_of(method) in ("detector", "maps")]
+
+
+def sources_of(params: Params) -> list[str]:
+    return [method for method in params.methods if method not in detectors_of(params)]
+
+
 def facts(artefacts: Artefacts, frame: pd.DataFrame, groups: list[Group]) -> list[tuple[str, str]]:
     """The four questions that a reader brings, answered from the data."""
     params = artefacts.params
     made = sum(group.total for group in groups if group.source == "cadiff")
     kinds = len({(group.product, group.anomaly_type) for group in groups if group.source == "cadiff"})
-    peers = [f"{tables.METHOD_NAMES.get(method, method)}" for method in params.methods if method != "cadiff"]
+    peers = [tables.METHOD_NAMES.get(method, method) for method in params.methods if method != "cadiff"]
     images = frame.loc[frame["metric"] == "image_auroc"].drop_duplicates(["product"])["n"].sum()
     seeds = sorted(set(frame["seed"]))
     tested = f"{images:,} test images" if images else "No test image"
@@ -145,9 +174,9 @@ def facts(artefacts: Artefacts, frame: pd.DataFrame, groups: list[Group]) -> lis
     shown = f"{counted(made, 'image')} for {counted(kinds, 'anomaly type')}"
     return [
         ("Are the generated anomalies good?",
-         f"{judged} Judge by eye: {shown}, all of them used, none picked out; the gallery shows them beside "
-         "the real exemplars that they were learned from."),
-        ("Do they help the detector?", tables.verdict(frame)[0]),
+         " ".join(filter(None, [signals.spoken(artefacts), judged])) + f" Judge by eye: {shown}, all of them used, none picked out; "
+         "the gallery shows them beside the real exemplars that they were learned from."),
+        ("Do they help the detector?", " ".join([tables.verdict(frame)[0], tables.place_among(frame, sources_of(params))]).strip()),
         ("Against what?",
          f"The same detector, trained the same way, on {'; on '.join(peers) or 'nothing else: no peer'}."),
         ("Can it be believed?",
@@ -175,6 +204,18 @@ def nested(groups: list[Group]) -> dict[str, dict[str, list[Group]]]:
     return result
 
 
+def glance(groups: list[Group]) -> dict[str, list[Picture]]:
+    """Per product, of its first type: the first exemplar, then CADiff's weakest, middle and strongest picture."""
+    result: dict[str, list[Picture]] = {}
+    for product, kinds in nested(groups).items():
+        by_source = {group.source: group.pictures for group in next(iter(kinds.values())) if group.pictures}
+        if "real" in by_source and "cadiff" in by_source:
+            own = by_source["cadiff"]
+            chosen = [own[i] for i in sorted({0, len(own) // 2, len(own) - 1})]
+            result[product] = [replace(by_source["real"][0], caption="real"), *chosen]
+    return result
+
+
 def intensity_range(groups: list[Group]) -> tuple[float, float] | None:
     """The smallest and largest w of all pictures shown, to one decimal outwards."""
     values = [p.intensity for group in groups for p in group.pictures if p.intensity is not None]
@@ -199,21 +240,20 @@ def histograms(groups: list[Group], products: Iterable[str]) -> list[Markup]:
     return charts
 
 
-def training_curves(artefacts: Artefacts) -> list[Markup]:
+def training_curves(artefacts: Artefacts) -> dict[str, Markup]:
     """Per product: the generator's losses, then every method's detector losses (a line per seed)."""
-    charts = []
+    charts: dict[str, Markup | None] = {}
     for i, product in enumerate(artefacts.params.products):
         seeds = artefacts.params.for_product(product).detector.seeds
         if WITH_GENERATOR & set(artefacts.params.methods):
             own = {"": [artefacts.generator_curve(product)]}
-            charts.append(figures.curves(own, f"generator{i}", f"{product}: generator"))
+            charts[f"generator-{product}"] = figures.curves(own, f"generator{i}", f"{product}: generator")
         detectors: dict[str, list[pa.Table]] = {
             method: [artefacts.detector_curve(method, product, seed) for seed in seeds]
-            for method in artefacts.params.methods
-            if artefacts.params.kind_of(method) not in ("detector", "maps")
+            for method in sources_of(artefacts.params)
         }
-        charts.append(figures.curves(detectors, f"detectors{i}", f"{product}: detectors"))
-    return [chart for chart in charts if chart]
+        charts[f"detectors-{product}"] = figures.curves(detectors, f"detectors{i}", f"{product}: detectors")
+    return {name: chart for name, chart in charts.items() if chart}
 
 
 def image_table(artefacts: Artefacts, groups: list[Group]) -> Table:

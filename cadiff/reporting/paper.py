@@ -1,7 +1,10 @@
-"""The paper's Tables 1-5 as data (paper.csv, values as printed), beside what was measured."""
+"""The paper's Tables 1-5 as data (paper.csv, values as printed), each row beside what was measured for it here."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -12,17 +15,69 @@ from cadiff.reporting.tables import ABSENT, Cell, Row, Table, mean_and_spread
 
 SOURCE = Path(__file__).with_name("paper.csv")
 NAMES = {
-    "pixel_auroc": "AUROC-P",
+    "pixel_auroc": "AUC-P",
     "pixel_ap": "AP-P",
     "pixel_f1max": "F1-P",
-    "image_auroc": "AUROC-I",
+    "image_auroc": "AUC-I",
     "image_ap": "AP-I",
-    "ic_lpips": "IC-LPIPS",
+    "ic_lpips": "IC-L",
     "is": "IS",
 }
 PLAIN_UNITS = ("is", "ic_lpips")  # not shares, printed with two digits
-MVTEC = "mvtec"
-NOT_RUN = Cell("not run", kind="absent")
+# IS and IC-LPIPS count as the paper's only with the paper's network; others carry theirs in the metric's name.
+SAME_NETWORK = {"is": r"is(\((torchvision-)?inception[^)]*\))?", "ic_lpips": r"ic_lpips(\((lpips-)?vgg[^)]*\))?"}
+# The paper's methods by this project's names; the paper's own name, in lower case, serves too (an external folder).
+PEERS = {
+    "CADiff": ("cadiff",),
+    "AnoDiff": ("anomalydiffusion",),
+    "DRAEM": ("perlin",),
+    "RD4AD": ("reverse_distillation",),
+    "single token": ("single", "single_token", "textual_inversion"),
+}
+PRODUCTS = {"MVTec AD": 15, "VisA": 12}
+DETECTORS_TABLE = 2  # its DRAEM is the detector, Table 3's the way to draw anomalies
+NOT_RUN = "not run here"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What was measured (METRIC_SCHEMA, shares in [0, 1]), and what of it may be set against which printed figure;
+    ``scale`` says in words how this run differs ("demo, 64 px, 3 products")."""
+
+    frame: pd.DataFrame
+    params: Params
+    scale: str
+
+    @property
+    def same(self) -> str | None:
+        """The printed data set that this one is; None: neither."""
+        name = re.sub(r"[^a-z]", "", self.params.dataset.name.lower())
+        return next((paper for key, paper in (("mvtec", "MVTec AD"), ("visa", "VisA")) if name.startswith(key)), None)
+
+    @property
+    def whole(self) -> bool:
+        """Whether a mean over the products run is the mean that the paper prints."""
+        return len(self.params.products) == PRODUCTS.get(self.same or "")
+
+    def peer(self, table: int, printed: str) -> str | None:
+        """The method run here that a printed method is; None if none was run."""
+        found = set(self.frame["method"])
+        aliases = (printed.lower(), *PEERS.get(printed, ()))
+        if table == DETECTORS_TABLE and printed == "DRAEM":
+            aliases = ("draem",)
+        return next((name for name in aliases if name in found), None)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A measured figure in the paper's units. ``alike``: by the paper's network; ``comparable``: a printed one may be
+    subtracted."""
+
+    value: float
+    spread: float
+    seeds: int
+    alike: bool = True
+    comparable: bool = True
 
 
 @cache
@@ -37,25 +92,16 @@ def printed() -> pd.DataFrame:
 
 
 def paper_tables(frame: pd.DataFrame, params: Params, scale: str) -> list[Table]:
-    """Tables 1-5 with a column or row of what was measured here.
-
-    Args:
-        frame: the measured rows (METRIC_SCHEMA), shares in [0, 1].
-        params: say which printed rows this run is the counterpart of; a product counts as the paper's only if
-            ``dataset.name`` names MVTec AD.
-        scale: how this run differs, in words ("demo, 64 px, 3 products").
-    """
-    own = frame[frame["method"] == "cadiff"]
-    here = f"here: cadiff ({scale})"
+    """Tables 1-5. Under each printed row that was run here stand what was measured and, where the data set is the
+    paper's, the difference; every other row says that it was not run."""
+    run = Run(frame, params, scale)
     return [
-        _by_product(1, "Inception Score and IC-LPIPS of generated images, MVTec AD", own, params, here),
-        _by_product(2, "Pixel-level detection, MVTec AD, in %", own, params, here),
-        _by_method(3, "A U-Net trained on generated images, MVTec AD / VisA, in %", own, "CADiff", here),
-        _by_method(4, "Intensity w, masked focus attention (MFA), delayed focus scheduler (DFS), MVTec", own,
-                   intensity_row(params), here),
-        _by_method(5, "Multi-token learning (MTL), its regularisation (Reg) and SAIM, MVTec AD", own,
-                   ablation_row(params), here),
-    ]  # fmt: skip
+        generation_table(run),
+        detector_table(run),
+        generator_table(run),
+        variant_table(run, 4, "Intensity w, masked focus attention (MFA), delayed focus scheduler (DFS), MVTec AD", intensity_row(params)),
+        variant_table(run, 5, "Multi-token learning (MTL), its regularisation (Reg) and SAIM, MVTec AD", ablation_row(params)),
+    ]
 
 
 def intensity_row(params: Params) -> str | None:
@@ -82,52 +128,174 @@ def ablation_row(params: Params) -> str | None:
     return " + ".join(["MTL"] + ["Reg"] * prompt.localizing + ["SAIM"] * saim)
 
 
-def _by_product(number: int, title: str, own: pd.DataFrame, params: Params, here: str) -> Table:
-    """Rows are the paper's products; the first column is the same product measured here, if it was."""
-    part = printed()[printed()["table"] == number]
-    metrics, methods = list(part["metric"].unique()), list(part["method"].unique())
-    values = part.set_index(["metric", "method", "product"])["value"].to_dict()
-    same = MVTEC in params.dataset.name.lower()
+def generation_table(run: Run) -> Table:
+    """Table 1: a row per metric and method, a column per product of MVTec AD and their average."""
+    values = _values(1)
+    metrics, methods, products = (_unique(1, column) for column in ("metric", "method", "product"))
     rows = []
-    for product in part["product"].unique():
-        cells = [
-            Cell(" / ".join(_plain(m, values[m, method, product]) for m in metrics)) for method in methods
-        ]
-        mine = measured(own[own["product"] == product], metrics) if same else NOT_RUN
-        rows.append(Row([product], [mine, *cells]))
-    rows.append(Row([f"mean {here}"], [measured(own, metrics), *[Cell(ABSENT)] * len(methods)], here=True))
-    units = " / ".join(NAMES[metric] for metric in metrics)
-    caption = f"Table {number} · {title}: {units}. As printed, but for the first column."
-    return Table(caption, ["Category", "cadiff here", *methods], rows)
+    for metric in metrics:
+        for method in methods:
+            cells = [Cell(_plain(metric, values[metric, method, product]), values[metric, method, product]) for product in products]
+            peer = run.peer(1, method)
+            rows.append(_printed_row([NAMES[metric], method], cells, peer))
+            if peer:
+                here = {p: measured(run, peer, metric, None if p == "average" else p) for p in products}
+                rows += _rows_here([NAMES[metric]], peer, run, [(metric, here[p], values[metric, method, p]) for p in products])
+    columns = ["Metric", "Method", *(p.replace("_", " ") for p in products), "Protocol", "Seeds"]
+    return _table(1, "Generation metrics IS and IC-LPIPS (IC-L), MVTec AD", run, columns, rows)
 
 
-def _by_method(number: int, title: str, own: pd.DataFrame, peer: str | None, here: str) -> Table:
-    """Rows are the paper's methods or variants; the last is CADiff as run here, ``peer`` its counterpart."""
-    part = printed()[printed()["table"] == number]
-    metrics, products = list(part["metric"].unique()), list(part["product"].unique())
-    values = part.set_index(["metric", "method", "product"])["value"].to_dict()
-    ran = not own.empty
+def detector_table(run: Run) -> Table:
+    """Table 2: a row per product, a column per detector, each AUROC / AP of pixels."""
+    values = _values(2)
+    metrics, methods, products = (_unique(2, column) for column in ("metric", "method", "product"))
     rows = []
-    for method in part["method"].unique():
-        cells = [Cell(" / ".join(_plain(m, values[m, method, p]) for p in products)) for m in metrics]
-        rows.append(
-            Row([f"{method} (paper)"], [*cells, Cell("last row") if ran and method == peer else NOT_RUN])
-        )
-    note = Cell("" if peer else "in no printed row's settings")
-    rows.append(Row([here], [*(measured(own, [metric]) for metric in metrics), note], here=True))
-    return Table(f"Table {number} · {title}.", ["Method", *(NAMES[m] for m in metrics), "Run here"], rows)
+    for product in products:
+        name, average = product.replace("_", " "), product == "average"
+        cells = [Cell(" / ".join(_plain(m, values[m, method, product]) for m in metrics)) for method in methods]
+        rows.append(Row([name], [*cells, Cell(""), Cell("")]))
+        found = [[measured(run, run.peer(2, a), m, None if average else product) for m in metrics] for a in methods]
+        figures = [figure for pair in found for figure in pair if figure]
+        if figures or average:
+            absent = Cell(NOT_RUN if average else "", kind="absent")
+            shown = [Cell(" / ".join(map(_measured, metrics, pair))) if any(pair) else absent for pair in found]
+            protocol = Cell(run.params.detector.protocol if figures else "")
+            rows.append(Row([f"{name}, here"], [*shown, protocol, _seeds(figures)], here=True))
+        if any(figure.comparable for figure in figures):
+            gaps = [
+                Cell(" / ".join(_gap(m, figure, values[m, method, product]) for m, figure in zip(metrics, pair, strict=True)))
+                if any(pair)
+                else Cell("")
+                for method, pair in zip(methods, found, strict=True)
+            ]
+            rows.append(Row([f"{name}, difference"], [*gaps, Cell(""), Cell("")], here=True))
+    title = "Pixel-level localisation (AUROC / AP, %), detectors and a U-Net trained on generated images, MVTec AD"
+    return _table(2, title, run, ["Category", *methods, "Protocol", "Seeds"], rows)
 
 
-def measured(own: pd.DataFrame, metrics: list[str]) -> Cell:
-    """This run's figures in the paper's units, "not run" where nothing was measured under that very name.
+def generator_table(run: Run) -> Table:
+    """Table 3: a row per source of generated images, MVTec AD / VisA."""
+    values = _values(3)
+    metrics, methods, products = (_unique(3, column) for column in ("metric", "method", "product"))
+    column = {"VisA": products[1]}.get(run.same or "", products[0])
+    rows = []
+    for method in methods:
+        cells = [Cell(" / ".join(_plain(m, values[m, method, p]) for p in products), values[m, method, products[0]]) for m in metrics]
+        peer = run.peer(3, method)
+        rows.append(_printed_row([method], cells, peer))
+        if peer:
+            rows += _rows_here([], peer, run, [(m, measured(run, peer, m), values[m, method, column]) for m in metrics])
+    columns = ["Method", *(NAMES[m] for m in metrics), "Protocol", "Seeds"]
+    return _table(3, "A U-Net trained on generated images, MVTec AD / VisA, in %", run, columns, rows)
 
-    IS and IC-LPIPS measured with another network carry its name (``ic_lpips(efficientnet-lite0)``), no peers.
+
+def variant_table(run: Run, number: int, title: str, own: str | None) -> Table:
+    """Tables 4 and 5: a row per variant; this run is one of them (``own``), or none."""
+    values = _values(number)
+    metrics, variants = _unique(number, "metric"), _unique(number, "method")
+    rows = []
+    for variant in variants:
+        cells = [Cell(_plain(m, values[m, variant, "average"]), values[m, variant, "average"]) for m in metrics]
+        peer = run.peer(number, "CADiff") if variant == own else run.peer(number, variant)
+        rows.append(_printed_row([variant], cells, peer))
+        if peer:
+            rows += _rows_here([], peer, run, [(m, measured(run, peer, m), values[m, variant, "average"]) for m in metrics])
+    note = "" if own else " This run's settings are none of the printed rows'."
+    return _table(number, title, run, ["Variant", *(NAMES[m] for m in metrics), "Protocol", "Seeds"], rows, note)
+
+
+def order(run: Run) -> str:
+    """Which order of Table 3's methods the paper prints by pixel AP, and which was found here."""
+    methods = _unique(3, "method")
+    peers = {method: run.peer(3, method) for method in methods}
+    found = {peer: figure.value for method, peer in peers.items() if peer and (figure := measured(run, peer, "pixel_ap"))}
+    if len(found) < 2:
+        return "Fewer than two methods of Table 3 were run here, so its order cannot be compared."
+    values = _values(3)
+    printed_order = sorted((m for m in methods if peers[m] in found), key=lambda m: -values["pixel_ap", m, "MVTec AD average"])
+    paper = [str(peers[m]) for m in printed_order]
+    here = sorted(found, key=lambda peer: -found[peer])
+    word = "The same order" if paper == here else "Another order"
+    return f"{word} by pixel AP: printed {' > '.join(paper)}; here {' > '.join(here)}."
+
+
+def measured(run: Run, method: str | None, metric: str, product: str | None = None) -> Figure | None:
+    """A figure of this run in the paper's units: of one product, or the mean over all that were run.
+
+    ``comparable`` are figures of the paper's data set, means over all of its products, and IS and IC-LPIPS by the
+    paper's network. None: not measured; a product of another data set is none of the paper's, whatever its name.
     """
-    found = {metric: mean_and_spread(own, "cadiff", metric)[0] for metric in metrics}
-    if all(pd.isna(value) for value in found.values()):
-        return NOT_RUN
-    shown = [_plain(m, v if m in PLAIN_UNITS else 100 * v) for m, v in found.items()]
-    return Cell(" / ".join(shown))
+    if method is None or (product is not None and run.same != "MVTec AD"):
+        return None
+    frame = run.frame if product is None else run.frame[run.frame["product"] == product]
+    names = {str(name) for name in frame.loc[frame["method"] == method, "metric"]}
+    if metric in PLAIN_UNITS:
+        own = sorted(name for name in names if re.match(rf"{metric}(\(|$)", name) and "/" not in name)
+        own.sort(key=lambda name: not re.fullmatch(SAME_NETWORK[metric], name))
+        name = own[0] if own else metric
+    else:
+        name = metric
+    mean, spread, seeds = mean_and_spread(frame, method, name)
+    if pd.isna(mean):
+        return None
+    factor = 1 if metric in PLAIN_UNITS else 100
+    alike = metric not in PLAIN_UNITS or bool(re.fullmatch(SAME_NETWORK[metric], name))
+    return Figure(factor * mean, factor * spread, seeds, alike, alike and run.same is not None and (product is not None or run.whole))
+
+
+def _printed_row(heads: list[str], cells: list[Cell], peer: str | None) -> Row:
+    note = Cell("printed" if peer else NOT_RUN, kind="" if peer else "absent")
+    return Row(heads, [*cells, note, Cell("")])
+
+
+def _rows_here(heads: Sequence[str], peer: str, run: Run, figures: Sequence[tuple[str, Figure | None, float]]) -> list[Row]:
+    """What was measured for a printed row, and the difference where the data set is the paper's."""
+    cells = [Cell(_measured(metric, figure), figure.value if figure else None) for metric, figure, _ in figures]
+    found = [figure for _, figure, _ in figures if figure]
+    rows = [Row([*heads, f"{peer}, here"], [*cells, Cell(run.params.detector.protocol), _seeds(found)], here=True)]
+    if any(figure.comparable for figure in found):
+        gaps = [Cell(_gap(metric, figure, value)) for metric, figure, value in figures]
+        rows.append(Row([*heads, f"{peer}, difference"], [*gaps, Cell(""), Cell("")], here=True))
+    return rows
+
+
+def _seeds(figures: Sequence[Figure]) -> Cell:
+    return Cell(", ".join(str(n) for n in sorted({figure.seeds for figure in figures})))
+
+
+def _measured(metric: str, figure: Figure | None) -> str:
+    if figure is None:
+        return ABSENT
+    spread = "" if pd.isna(figure.spread) else f" ± {_plain(metric, figure.spread)}"
+    return f"{_plain(metric, figure.value)}{spread}{'' if figure.alike else '*'}"
+
+
+def _gap(metric: str, figure: Figure | None, value: float) -> str:
+    if figure is None or not figure.comparable:
+        return ABSENT
+    return f"{figure.value - value:+.{2 if metric in PLAIN_UNITS else 1}f}".replace("-", "−")
+
+
+def _table(number: int, title: str, run: Run, columns: list[str], rows: list[Row], note: str = "") -> Table:
+    title = f"Table {number} · {title}"
+    where = f"“Here” is this run ({run.scale})"
+    if run.same is None:
+        where += "; its data set is not the paper’s, so no difference is taken"
+    elif not run.whole:
+        where += "; not all of the paper’s products were run, so no difference of averages is taken"
+    star = " * with another network than the paper’s." if any("*" in cell.text for row in rows for cell in row.cells) else ""
+    return Table(f"{title}. {where}.{star}{note}", columns, rows, title=title)
+
+
+def _values(number: int) -> dict[tuple[str, str, str], float]:
+    """{(metric, method, product): value} of a table."""
+    part = printed()[printed()["table"] == number]
+    keys = zip(part["metric"], part["method"], part["product"], strict=True)
+    return dict(zip(keys, part["value"].astype(float), strict=True))
+
+
+def _unique(number: int, column: str) -> list[str]:
+    return [str(name) for name in printed().loc[printed()["table"] == number, column].unique()]
 
 
 def _plain(metric: str, value: float) -> str:

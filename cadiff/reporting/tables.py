@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -29,6 +29,7 @@ METHOD_NAMES = {
     "perlin": "Perlin noise (DRAEM's synthesis)",
     "patchcore": "normal images alone (PatchCore)",
 }
+MIXTURES = {"both"}  # of other methods' images
 ABSENT = "–"
 
 
@@ -52,10 +53,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
+    """``title`` is the short name of a table that can be folded away."""
+
     caption: str
     columns: list[str]
     rows: list[Row]
     sortable: bool = False
+    title: str = ""
 
 
 @dataclass(frozen=True)
@@ -187,20 +191,55 @@ def verdict(
     return [conclusion, figures]
 
 
-def headline_table(frame: pd.DataFrame, methods: Sequence[str]) -> Table:
-    """Per method, each headline metric's mean over products and seeds with its spread, the best marked."""
-    present = [method for method in methods if method in set(frame["method"])]
-    figures = {(a, m): mean_and_spread(frame, a, m) for a in present for m in HEADLINE}
-    best = {m: _best(figures[a, m][0] for a in present) for m in HEADLINE}
+def ranking(frame: pd.DataFrame, methods: Sequence[str], metric: str = "pixel_ap") -> list[tuple[str, float]]:
+    """The methods that were measured with their means, the best first; equal means in the order given."""
+    found = [(method, mean_and_spread(frame, method, metric)[0]) for method in methods]
+    return sorted(((method, value) for method, value in found if pd.notna(value)), key=lambda pair: -pair[1])
+
+
+def headline_table(frame: pd.DataFrame, methods: Sequence[str], detectors: Collection[str] = ()) -> Table:
+    """Methods by pixel AP, each headline metric's mean over products and seeds with its spread, the best marked.
+
+    A mixture of two sources is listed and has no place among the sources, nor have ``detectors`` that train on none.
+    """
+    order = [method for method, _ in ranking(frame, methods)]
+    places = {method: place for place, method in enumerate((m for m in order if m not in {*MIXTURES, *detectors}), start=1)}
+    figures = {(a, m): mean_and_spread(frame, a, m) for a in methods for m in HEADLINE}
+    best = {m: _best(figures[a, m][0] for a in methods) for m in HEADLINE}
     rows = []
-    for method in methods:
-        cells = [
-            _figure(*figures[method, m][:2], best[m]) if method in present else Cell("not run")
-            for m in HEADLINE
-        ]
-        rows.append(Row([f"{method} – {METHOD_NAMES.get(method, 'made elsewhere')}"], cells))
-    caption = "Mean over products and seeds, in %, ± standard deviation over seeds. Bold: best in the column."
-    return Table(caption, ["The detector was trained on", *HEADLINE.values()], rows)
+    for method in [*order, *(method for method in methods if method not in order)]:
+        run = method in set(frame["method"])
+        cells = [_figure(*figures[method, m][:2], best[m]) if run else Cell("not run", kind="absent") for m in HEADLINE]
+        seeds = figures[method, "pixel_ap"][2]
+        rank = Cell(f"{places[method]}", -places[method]) if method in places else Cell(ABSENT)
+        rows.append(Row([named(method)], [rank, *cells, Cell(f"{seeds}", seeds)], here=method == "cadiff"))
+    caption = "By pixel AP. Mean over products and seeds, in %, ± standard deviation over seeds. Bold: best in the column."
+    return Table(caption, ["The detector was trained on", "Place", *HEADLINE.values(), "Seeds"], rows, sortable=True)
+
+
+def named(method: str) -> str:
+    """A method as the tables print it: its name, and what it is where that is known."""
+    return f"{method} – {METHOD_NAMES.get(method, 'made elsewhere')}"
+
+
+def place_among(frame: pd.DataFrame, methods: Sequence[str], ours: str = "cadiff") -> str:
+    """Where ``ours`` stands among the sources of training images by pixel AP, in one or two sentences."""
+    order = ranking(frame, [method for method in methods if method not in MIXTURES])
+    names = [method for method, _ in order]
+    if ours not in names or len(names) < 2:
+        return ""
+    place, values = names.index(ours) + 1, dict(order)
+    text = f"By pixel AP CADiff’s images are number {place} of {len(names)} sources of training images"
+    first = names[1] if place == 1 else names[0]
+    gap = points(values[ours] - values[first])
+    text += f", {gap} points {'ahead of the next' if place == 1 else 'from the first'} ({METHOD_NAMES.get(first, first)})."
+    added = compare(frame, "pixel_ap", "both", "exemplars")
+    if added is not None:
+        word = {"better": "it helped, in every seed", "worse": "it did harm, in every seed", "undecided": "the seeds do not agree"}
+        enough = len(added.by_seed) >= 3
+        said = word[added.outcome] if enough else "too few seeds for a claim"
+        text += f" Added to the exemplars they changed pixel AP by {points(added.gain)} points: {said}."
+    return text
 
 
 def gain_table(frame: pd.DataFrame, methods: Sequence[str], ours: str = "cadiff") -> Table:

@@ -10,15 +10,23 @@ from scipy.ndimage import gaussian_filter
 
 from cadiff.params import Params
 from cadiff.records import (
+    ATTENTION_SCHEMA,
     CURVE_SCHEMA,
     GENERATED_SCHEMA,
     METRIC_SCHEMA,
+    QUALITY_SCHEMA,
     SAMPLE_SCHEMA,
     SCORED_SCHEMA,
+    SHOWCASE_SCHEMA,
+    VECTOR_SCHEMA,
+    AttentionRow,
     GeneratedRow,
     MetricRow,
+    QualityRow,
     SampleRow,
     ScoredRow,
+    ShowcaseRow,
+    VectorRow,
     to_table,
 )
 from cadiff.seeds import numpy_generator
@@ -109,6 +117,55 @@ def make_shard(root: Path, method: str, product: str, kind: str, count: int) -> 
     write_table(path, to_table(rows, GENERATED_SCHEMA))
 
 
+def make_quality(root: Path, method: str, product: str, kinds: list[str], count: int) -> None:
+    """Signals of ``count`` images and 4 exemplars a type; every fifth image is a copy, every seventh cannot be seen."""
+    rows = []
+    for kind in kinds:
+        rng = numpy_generator(0, "quality", method, product, kind)
+        for k in range(count):
+            copy, seen = 0.1 if k % 5 == 0 else rng.uniform(0.7, 1.6), 0.8 if k % 7 == 0 else rng.uniform(1.2, 3)
+            share = float(rng.uniform(0.6, 1)) if method == "cadiff" else None
+            rows.append(QualityRow(f"{method}/{product}/{kind}/{k:04d}", product, method, kind, "generated", float(copy),
+                                   f"{product}/{kind}/exemplar-00", share, float(seen)))  # fmt: skip
+        rows += [QualityRow(f"{product}/{kind}/exemplar-{k:02d}", product, method, kind, "exemplar", 1.0, None, None, 2.0)
+                 for k in range(4)]  # fmt: skip
+    write_table(root / f"data/made/reported/quality/{method}/{product}.parquet", to_table(rows, QUALITY_SCHEMA))
+
+
+def make_showcase(root: Path, product: str) -> None:
+    """Ladders whose change rises with w (the second type's does not act), two ways of re-weighting, a pair, an edit."""
+    folder, kinds = root / f"data/made/reported/showcase/{product}", TYPES[product]
+    rows, maps = [], []
+
+    def add(figure: str, group: str, label: str, ws: list[float], name: str, strength: float, change: float | None) -> None:
+        image, mask = draw(product, group if group in kinds else kinds[0], name, strength)
+        pictures = [{"bytes": encode_png(pixels), "path": f"{figure}{end}.png"} for pixels, end in ((image, ""), (mask, "-mask"))]
+        types = [group] if group in kinds else kinds
+        outside = None if change is None else change / 20
+        rows.append(ShowcaseRow(figure, group, label, product, types, ws, *pictures, "a prompt", 0, 3, change, outside))  # type: ignore[arg-type]
+
+    for i, kind in enumerate(kinds):
+        for w in (-1.0, 0.0, 0.5, 1.0, 1.5, 2.0):
+            add("ladder", kind, f"w = {w:g}", [w], f"ladder-{kind}", max(w, 0), 0.0 if i else max(w, 0) * 0.05)
+        for w in (0.0, 2.0):
+            add("edit", kind, f"w = {w:g}", [w], f"{product}/{kind}/exemplar-00", w, 0.1)
+        for label, w in (("w = 1", 1.0), ("both", 2.0), ("without masked focus", 2.0), ("without delayed focus", 2.0)):
+            add("attention", kind, label, [w], f"attention-{kind}", w, 0.0 if w == 1 else 0.08)
+            for step in range(12):
+                bump = np.exp(-((np.mgrid[:8, :8] - 4) ** 2).sum(0) / (14 - step)).ravel() * w
+                acting = step >= 4 or label == "without delayed focus"
+                maps.append(AttentionRow(product, kind, label, step, 8, bump.tolist(), step / 12, acting))
+    add("composition", " and ".join(kinds), " and ".join(kinds), [0.7, 1.3], "composition", 1.0, None)
+    write_table(folder / "pictures.parquet", to_table(rows, SHOWCASE_SCHEMA))
+    write_table(folder / "attention.parquet", to_table(maps, ATTENTION_SCHEMA))
+    rng = numpy_generator(0, "vectors", product)
+    vectors = [
+        VectorRow(product, concept, f"prompt {k}", (centre + rng.normal(0, 0.2, 16)).tolist())
+        for concept in ("context", *kinds) for centre in [rng.normal(0, 1, 16)] for k in range(5)
+    ]  # fmt: skip
+    write_table(folder / "vectors.parquet", to_table(vectors, VECTOR_SCHEMA))
+
+
 def curve(names: list[str], *key: object) -> pa.Table:
     rng = numpy_generator(0, "curve", *key)
     rows = [
@@ -156,6 +213,9 @@ def fabricate(root: Path) -> None:
             make_shard(root, "cadiff", product, kind, 30)
             make_shard(root, "exemplars", product, kind, 10)
         make_shard(root, "perlin", product, "anomaly", 10)
+        for method, of_method, count in (("cadiff", kinds, 30), ("exemplars", kinds, 10), ("perlin", ["anomaly"], 10)):
+            make_quality(root, method, product, of_method, count)
+        make_showcase(root, product)
         names = ["denoising", "localizing", "contrastive"]
         write_table(root / f"data/made/generator/{product}/curve.parquet", curve(names, product))
         for method in LEVEL:

@@ -14,10 +14,19 @@ from matplotlib.figure import Figure
 from reporting_artefacts import make_params
 from skimage.draw import polygon2mask
 
-from cadiff.records import GENERATED_SCHEMA, GeneratedRow, from_table
-from cadiff.reporting import figures
+from cadiff.records import (
+    GENERATED_SCHEMA,
+    AttentionRow,
+    GeneratedRow,
+    QualityRow,
+    ShowcaseRow,
+    VectorRow,
+    from_table,
+)
+from cadiff.reporting import figures, model_figures
 from cadiff.reporting.artefacts import Artefacts
 from cadiff.reporting.gallery import data_uri, heat, map_rows, outline, spread_out
+from cadiff.reporting.signals import quality_table, signals_of
 from cadiff.storage import decode_image, read_table
 
 
@@ -115,3 +124,63 @@ def test_thinned_curve_keeps_its_mean() -> None:
     assert len(steps) == figures.POINTS
     assert steps[0] == 1.5
     assert thinned.mean() == pytest.approx(values.mean())
+
+
+def step(w: float, inside: float | None, outside: float | None = 0.001) -> ShowcaseRow:
+    empty = {"bytes": b"", "path": ""}
+    return ShowcaseRow("ladder", "rust", f"w = {w:g}", "nut", ["rust"], [w], empty, empty, None, 0, 3, inside, outside)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ([0, 0.02, 0.05], "rises with every step of w, up to 5.0\u202f%"),
+        ([0, 0.05, 0.02], "does not rise with every step of w"),
+        ([0, 0.001, 0.002], "w does not act: the change inside the mask stays below 1\u202f% of the full range (0.20\u202f%)"),
+    ],
+)
+def test_ladder_is_judged_by_what_it_shows(changes: list[float], said: str) -> None:
+    steps = [step(w, change) for w, change in zip((0, 1, 2), changes, strict=True)]
+    assert said in model_figures.ladder_finding([step(-1, 0.9), *steps]), "what lies below w = 0 is no part of the rise"
+
+
+def test_attention_finding_names_the_step() -> None:
+    rows = [AttentionRow("nut", "rust", "both", k, 1, [1.0], 0.5, k >= 3) for k in range(5)]
+    assert model_figures.attention_finding(step(2, 0.1), rows).startswith("Re-weighting began at step 3 of 5. Change from w = 1: 10.0")
+    never = [dataclasses.replace(row, acting=False) for row in rows]
+    assert model_figures.attention_finding(step(2, 0.1), never).startswith("Re-weighting never began")
+
+
+def test_tokens_that_stand_apart_are_told_from_those_that_do_not() -> None:
+    rng = np.random.default_rng(0)
+
+    def rows(spread: float) -> list[VectorRow]:
+        centres = np.eye(8)
+        return [VectorRow("nut", f"c{c}", f"p{k}", (centres[c] + rng.normal(0, spread, 8)).tolist()) for c in range(3) for k in range(6)]
+
+    chart, said = model_figures.token_map(rows(0.02))
+    assert chart is not None
+    assert "3 tokens in 18 prompts" in said
+    apart, mixed = (float(re.search(r"distance (-?[\d.]+)", text)[1]) for text in (said, model_figures.token_map(rows(3.0))[1]))  # type: ignore[index]
+    assert apart > 0.9
+    assert mixed < 0.3
+    assert model_figures.token_map([]) == (None, "")
+
+
+def test_signals_speak_below_their_limits_only() -> None:
+    row = QualityRow("a", "nut", "cadiff", "rust", "generated", 0.49, "x", 0.51, None)
+    assert signals_of(row) == ("likely copy",)
+    assert signals_of(dataclasses.replace(row, exemplar_distance=0.5, mask_agreement=0.4, normal_distance=0.9)) == (
+        "off its mask", "not visible",
+    )  # fmt: skip
+    assert signals_of(None) == ()
+
+
+def test_quality_table_counts_every_image(artefacts_root: Path) -> None:
+    table = quality_table(Artefacts(make_params(), artefacts_root), ["cadiff", "exemplars", "perlin"])
+    rows = {row.heads[0]: [cell.text for cell in row.cells] for row in table.rows}
+    assert list(rows) == ["real exemplars", "cadiff", "exemplars", "perlin"]
+    assert rows["cadiff"][0] == "120"
+    assert rows["cadiff"][2] == "20\u202f%"  # 6 of every 30
+    assert rows["cadiff"][6] == "17\u202f%"  # 5 of every 30
+    assert rows["perlin"][3] == "–", "no background is known"

@@ -96,9 +96,24 @@ def test_points(gain: float, text: str) -> None:
 
 def test_best_is_marked_once_per_column() -> None:
     table = tables.headline_table(paired(0.1, 0.1), ["cadiff", "exemplars", "perlin"])
-    assert [row.cells[0].text for row in table.rows] == ["70.0 ± 0.0", "60.0 ± 0.0", "not run"]
-    assert [row.cells[0].kind for row in table.rows] == ["best", "", ""]
+    ap = table.columns.index("Pixel AP") - 1
+    assert [row.cells[ap].text for row in table.rows] == ["70.0 ± 0.0", "60.0 ± 0.0", "not run"]
+    assert [row.cells[ap].kind for row in table.rows] == ["best", "", "absent"]
     assert "**70.0 ± 0.0**" in tables.markdown(table)
+
+
+def test_headline_is_in_the_order_of_pixel_ap_and_a_mixture_has_no_place() -> None:
+    values = {(method, "a", 0): value for method, value in (("cadiff", 0.5), ("perlin", 0.2), ("both", 0.9), ("exemplars", 0.7))}
+    frame = frame_of(values)
+    table = tables.headline_table(frame, ["cadiff", "exemplars", "both", "perlin"])
+    assert [(row.heads[0].split(" ")[0], row.cells[0].text) for row in table.rows] == [
+        ("both", "–"), ("exemplars", "1"), ("cadiff", "2"), ("perlin", "3"),
+    ]  # fmt: skip
+    said = tables.place_among(frame, ["cadiff", "exemplars", "both", "perlin"])
+    assert "number 2 of 3 sources" in said
+    assert "−20.0 points from the first (augmented exemplars alone)" in said
+    assert "changed pixel AP by +20.0 points: too few seeds for a claim" in said
+    assert tables.place_among(frame[frame["method"] == "cadiff"], ["cadiff"]) == ""
 
 
 @pytest.mark.parametrize(
@@ -140,20 +155,73 @@ def test_paper_averages_agree_with_their_columns() -> None:
     assert list(off[off].index) == [(2, "pixel_auroc", "DevNet")]
 
 
-def test_paper_tables_compare_only_what_corresponds() -> None:
-    frame = paired(0.1)
-    one, two, three, _, _ = paper.paper_tables(frame, Params(products={"bottle": {}}), "demo, 64 px")
-    assert {row.cells[0].text for row in one.rows} == {"not run"}
-    assert [row.cells[0].text for row in two.rows[:-1]] == ["not run"] * 16
-    assert two.rows[-1].cells[0].text == f"{tables.ABSENT} / 70.0"
-    assert [row.cells[-1].text for row in three.rows] == ["not run"] * 4 + ["last row", ""]
-    assert [row.here for row in three.rows] == [False] * 5 + [True]
+def rows_of(table: tables.Table) -> dict[str, list[str]]:
+    """{last head: texts of the cells}; of Table 1 the rows of IS."""
+    return {row.heads[-1]: [cell.text for cell in row.cells] for row in table.rows if row.heads[0] != "IC-L"}
 
-    own = frame.replace({"product": {"a": "bottle"}})
-    mvtec = Params(products={"bottle": {}}, dataset={"name": "mvtec_ad", "layout": "mvtec"})
-    cells = {row.heads[0]: row.cells[0].text for row in paper.paper_tables(own, mvtec, "mvtec_ad")[1].rows}
-    assert cells["bottle"] == f"{tables.ABSENT} / 60.0"
-    assert cells["cable"] == "not run"
+
+def test_printed_rows_without_a_peer_show_as_such() -> None:
+    one, two, three, _, five = paper.paper_tables(paired(0.1), Params(products={"bottle": {}}), "demo, 64 px")
+    assert {row.heads[-1]: row.cells[-2].text for row in one.rows} == {
+        "DFMGAN": "not run here", "AnoDiff": "not run here", "CADiff": "printed", "cadiff, here": "strict",
+    }  # fmt: skip
+    assert rows_of(three)["PRN"][-2] == "not run here"
+    assert rows_of(five)["MTL"][-2] == "not run here"
+    assert rows_of(two)["average, here"] == ["not run here"] * 10 + ["– / 70.0", "strict", "1"]
+
+
+def test_no_difference_is_taken_from_another_data_set_even_if_a_product_has_the_same_name() -> None:
+    frame = paired(0.1).replace({"product": {"a": "bottle"}})
+    found = paper.paper_tables(frame, Params(products={"bottle": {}, "b": {}}), "demo, 64 px")
+    for table in found:
+        assert not any("difference" in head for row in table.rows for head in row.heads)
+        assert "its data set is not the paper’s" in table.caption
+    assert "bottle, here" not in rows_of(found[1])
+    assert rows_of(found[2])["cadiff, here"][1] == "70.0"
+
+
+def mvtec_frame(gain: float, products: list[str]) -> pd.DataFrame:
+    """cadiff at the printed AP of each product plus ``gain`` points in seed 0, and one more in seeds 1 and 2."""
+    ap = paper.printed().query("table == 2 and metric == 'pixel_ap' and method == 'CADiff'").set_index("product")["value"]
+    values = {("cadiff", product, seed): (ap[product] + gain + (seed > 0)) / 100 for product in products for seed in (0, 1, 2)}
+    return frame_of(values)
+
+
+def test_difference_from_the_papers_own_data_set_by_hand() -> None:
+    products = [p for p in paper.printed().query("table == 2")["product"].unique() if p != "average"]
+    params = Params(products={product: {} for product in products}, dataset={"name": "mvtec_ad", "layout": "mvtec"})
+    _, two, three, four, five = paper.paper_tables(mvtec_frame(-2, products), params, "mvtec_ad")
+    assert rows_of(two)["bottle, here"][10] == "– / 94.2 ± 0.6"  # 95.5 - 2 + 2 / 3
+    assert rows_of(two)["bottle, difference"][10] == "– / −1.3"
+    # The mean of the printed column is 84.56, printed as 84.6.
+    assert rows_of(three)["cadiff, here"][1] == "83.2 ± 0.6"
+    assert rows_of(three)["cadiff, difference"][1] == "−1.4"
+    assert rows_of(three)["cadiff, here"][-2:] == ["strict", "3"]
+    assert rows_of(four)["cadiff, difference"][0] == rows_of(five)["cadiff, difference"][1] == "−1.4"
+    some = params.model_copy(update={"products": {"bottle": {}}})
+    _, two, three, _, _ = paper.paper_tables(mvtec_frame(-2, ["bottle"]), some, "mvtec_ad")
+    assert "cadiff, difference" not in rows_of(three), "a mean over other products is another mean"
+    assert rows_of(two)["bottle, difference"][10] == "– / −1.3"
+
+
+def test_generation_metrics_count_as_the_papers_only_with_its_network() -> None:
+    products = ["bottle", "cable"]
+    params = Params(products={product: {} for product in products}, dataset={"name": "mvtec_ad", "layout": "mvtec"})
+    values = {("cadiff", product, 0): 1.9 for product in products}
+    stand_in = paper.paper_tables(frame_of(values, "is(efficientnet-lite0)"), params, "mvtec")[0]
+    assert rows_of(stand_in)["cadiff, here"][0] == "1.90*"
+    assert "with another network than the paper’s" in stand_in.caption
+    assert "cadiff, difference" not in rows_of(stand_in)
+    real = paper.paper_tables(frame_of(values, "is(inception)"), params, "mvtec")[0]
+    assert rows_of(real)["cadiff, here"][0] == "1.90"
+    assert rows_of(real)["cadiff, difference"][0] == "−0.01"  # printed 1.91
+
+
+def test_order_of_methods_is_compared_in_words() -> None:
+    values = {("cadiff", "a", 0): 0.5, ("perlin", "a", 0): 0.6}
+    run = paper.Run(frame_of(values), Params(products={"a": {}}), "demo")
+    assert paper.order(run) == "Another order by pixel AP: printed cadiff > perlin; here perlin > cadiff."
+    assert paper.order(paper.Run(paired(0.1), run.params, "demo")).startswith("Fewer than two methods")
 
 
 @pytest.mark.parametrize(

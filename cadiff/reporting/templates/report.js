@@ -54,7 +54,8 @@ function filter() {
         const w = parseFloat(card.dataset.w);
         // Real exemplars have no w and stay, to be compared with.
         const inRange = !narrowed || (isNaN(w) ? group.dataset.source === "real" : !(w < from) && !(w > to));
-        card.hidden = !(wanted && source && inRange);
+        const signal = !value.signal || (card.dataset.signals ?? "").split(",").includes(value.signal);
+        card.hidden = !(wanted && source && inRange && signal);
       }
       const count = all(".card:not([hidden])", group).length;
       group.hidden = count === 0;
@@ -101,3 +102,6 @@ for (const button of all(".open")) {
 }
 one("#close").addEventListener("click", () => dialog.close());
 dialog.addEventListener("click", event => { if (event.target === dialog) dialog.close(); });
+
+// A printed page shows what is folded away on the screen.
+addEventListener("beforeprint", () => { for (const part of all("details")) part.open = true; });

@@ -1,0 +1,81 @@
+"""What the quality signals say: per image in words, per method in a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from cadiff.records import QualityRow
+from cadiff.reporting.artefacts import Artefacts
+from cadiff.reporting.tables import ABSENT, Cell, Row, Table
+
+COPY = 0.5  # exemplar_distance below this: nearer to one exemplar than exemplars are to each other
+LEAK = 0.5  # mask_agreement below this: most of the visible change lies outside the mask
+FAINT = 1.0  # normal_distance below this: no more unusual than normal images are
+LIMITS = {
+    "likely copy": ("exemplar_distance", COPY),
+    "off its mask": ("mask_agreement", LEAK),
+    "not visible": ("normal_distance", FAINT),
+}
+SIGNALS = ("exemplar_distance", "nearest_exemplar", "mask_agreement", "normal_distance")
+
+
+def signals_of(row: QualityRow | None) -> tuple[str, ...]:
+    """What speaks against an image, in the words of the page's filter."""
+    if row is None:
+        return ()
+    found = {name: (getattr(row, signal), limit) for name, (signal, limit) in LIMITS.items()}
+    return tuple(name for name, (value, limit) in found.items() if value is not None and value < limit)
+
+
+def quality_table(artefacts: Artefacts, methods: Sequence[str]) -> Table:
+    """Per method that has images of its own: medians of the signals, and how many images each speaks against; the
+    real exemplars first, measured by the same signals."""
+    rows = {method: [row for product in artefacts.params.products for row in artefacts.quality(method, product)] for method in methods}
+    own = {method: [row for row in found if row.source == "generated"] for method, found in rows.items()}
+    real = next((real for found in rows.values() if (real := [row for row in found if row.source == "exemplar"])), [])
+    table = [_row("real exemplars", real)] if real else []
+    table += [_row(method, found) for method, found in own.items() if found]
+    caption = (
+        f"Quality signals of all images, none left out. Distance to the nearest exemplar: 1 is usual among exemplars, below {COPY:g} a "
+        f"likely copy. Change inside the mask: below {100 * LEAK:g}\u202f% the image changed more beside its mask. Distance to normal "
+        f"images: 1 is usual among normal images, below {FAINT:g} no defect can be seen. Median, and share of images below the limit."
+    )
+    columns = ["Images of", "Number", "To nearest exemplar", "Likely copies", "Change inside the mask", "Off their masks",
+               "To normal images", "Not visible"]  # fmt: skip
+    return Table(caption, columns, table, sortable=True)
+
+
+def _row(name: str, rows: Sequence[QualityRow]) -> Row:
+    cells = [Cell(f"{len(rows):,}", len(rows))]
+    for signal, limit in LIMITS.values():
+        values = [value for row in rows if (value := getattr(row, signal)) is not None]
+        if not values:
+            cells += [Cell(ABSENT), Cell(ABSENT)]
+            continue
+        median, share = float(np.median(values)), float(np.mean([value < limit for value in values]))
+        known = "" if len(values) == len(rows) else f" of {len(values):,}"
+        text = f"{100 * median:.0f}\u202f%" if signal == "mask_agreement" else f"{median:.2f}"
+        cells += [Cell(text, median), Cell(f"{100 * share:.0f}\u202f%{known}", share)]
+    return Row([name], cells)
+
+
+def spoken(artefacts: Artefacts, method: str = "cadiff") -> str:
+    """One sentence on a method's images, empty where they were not assessed."""
+    rows = [row for product in artefacts.params.products for row in artefacts.quality(method, product) if row.source == "generated"]
+    if not rows:
+        return ""
+    parts = []
+    for name, (signal, limit) in LIMITS.items():
+        values = [value for row in rows if (value := getattr(row, signal)) is not None]
+        if values:
+            parts.append(f"{100 * np.mean([value < limit for value in values]):.0f}\u202f% {PLAIN[name]}")
+    return f"Of {len(rows):,} images " + ", ".join(parts) + "." if parts else ""
+
+
+PLAIN = {
+    "likely copy": "are likely copies of an exemplar",
+    "off its mask": "changed more beside their mask than inside it",
+    "not visible": "show no defect that can be told from a normal image",
+}
