@@ -35,7 +35,8 @@ PACKAGES = [
 COMMANDS = [
     ("make demo", "everything from nothing, on the embedded model"),
     ("dvc repro", "the stages that are out of date, this report last"),
-    ("dvc metrics show", "the means below, in a terminal"),
+    ("dvc metrics show", "the means of this page, in a terminal; dvc metrics diff compares with an earlier commit"),
+    ("dvc plots show", "the charts of this page, offline; dvc plots diff sets two commits side by side"),
     ("cadiff verify", "every artefact against its manifest"),
     ("cadiff inspect ROOT", "products, types and problems of a data set"),
 ]
