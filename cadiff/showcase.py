@@ -177,7 +177,7 @@ def edits(studio: Studio) -> list[ShowcaseRow]:
     shown = [next(row for row in studio.exemplars if row.anomaly_type == kind) for kind in studio.types]
     masks = [read_image(str(row.mask_path), "L", size) > 127 for row in shown]
     scenes = [
-        Scene(f"edit-{kind}", f"{studio.product}/showcase/edit-{kind}", {kind: mask}, "exemplars, unmoved", Path(row.image_path))
+        Scene(f"edit-{kind}", f"{studio.product}/showcase/edit-{kind}", {kind: mask}, "exemplars, unmoved", Path(row.image_path), True)
         for kind, mask, row in zip(studio.types, masks, shown, strict=True)
     ]
     drawn = {w: studio.draw(scenes, studio.with_intensity(w)) for w in EDITS}
