@@ -290,7 +290,8 @@ def other_table(frame: pd.DataFrame, products: list[str]) -> Table:
             ["method", "metric"], sort=True
         ):
             value = part["value"].mean()
-            rows.append(Row([product, f"{metric}"], [Cell(str(method)), Cell(f"{value:.3f}", value)]))
+            shown = Cell(ABSENT) if pd.isna(value) else Cell(f"{value:.3f}", value)
+            rows.append(Row([product, f"{metric}"], [Cell(str(method)), shown]))
     return Table("Other figures, in the metric's own unit, mean over seeds.",
                  ["Product", "Metric", "Method", "Value"], rows, sortable=True)  # fmt: skip
 

@@ -155,6 +155,13 @@ def test_paper_averages_agree_with_their_columns() -> None:
     assert list(off[off].index) == [(2, "pixel_auroc", "DevNet")]
 
 
+def test_an_undefined_figure_is_a_dash_that_does_not_sort() -> None:
+    frame = frame_of({("cutpaste", "a", 0): float("nan"), ("cadiff", "a", 0): 0.25}, "ic_lpips(some-network)")
+    cells = {row.cells[0].text: row.cells[1] for row in tables.other_table(frame, ["a"]).rows}
+    assert (cells["cutpaste"].text, cells["cutpaste"].order) == (tables.ABSENT, None)
+    assert (cells["cadiff"].text, cells["cadiff"].order) == ("0.250", 0.25)
+
+
 def rows_of(table: tables.Table) -> dict[str, list[str]]:
     """{last head: texts of the cells}; of Table 1 the rows of IS."""
     return {row.heads[-1]: [cell.text for cell in row.cells] for row in table.rows if row.heads[0] != "IC-L"}
