@@ -1,7 +1,7 @@
 """CADiff: context-aware diffusion for controllable anomaly generation."""
 
-from cadiff._torchvision import make_importable
+from cadiff._torchvision import mend_when_imported
 
-make_importable()
+mend_when_imported()
 
 __version__ = "0.1.0"

@@ -10,6 +10,7 @@ import typer
 
 from cadiff.errors import CADiffError, UsageError, exit_code
 from cadiff.params import Layout, load_params
+from cadiff.progress import be_quiet
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 ParamsPath = Annotated[Path, typer.Option("--params", help="the parameters' file")]
@@ -170,10 +171,12 @@ def times() -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The command's entry; ``--debug`` anywhere shows tracebacks."""
+    """The command's entry; ``--debug`` anywhere shows tracebacks, ``--quiet`` anywhere hides progress."""
     given = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in given
-    call = [word for word in given if word != "--debug"]
+    if "--quiet" in given:
+        be_quiet()
+    call = [word for word in given if word not in ("--debug", "--quiet")]
     sys.exit(exit_code(lambda: run_app(call), debug))
 
 

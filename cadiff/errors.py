@@ -17,6 +17,12 @@ class UsageError(CADiffError):
     exit_code = 2
 
 
+class TransientError(CADiffError):
+    """The work failed for a reason that may pass, such as a lost connection (exit code 75, EX_TEMPFAIL of sysexits)."""
+
+    exit_code = 75
+
+
 def exit_code(work: Callable[[], object], debug: bool = False) -> int:
     """Runs ``work`` as a command does: 0 when it returns; otherwise one line on stderr (with ``debug`` the
     traceback too) and the error's exit code, 130 when the user interrupts."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from cadiff.errors import UsageError
 from cadiff.storage import digest
@@ -248,6 +248,9 @@ class Params(Section):
     """All of ``params.yaml``. ``products`` maps each product to its own overrides of any section below.
 
     ``variants`` maps names to overrides too: the ablations (``benchmarks/ablations.py``). The pipeline runs none.
+
+    ``cluster`` says where the parts of generation and the detectors of each seed are computed, not what comes out: it is
+    left out of every dump and digest, and dvc.yaml does not name it, so that changing it makes no result out of date.
     """
 
     seed: int = 0
@@ -268,6 +271,18 @@ class Params(Section):
     detector: DetectorParams = DetectorParams()
     classifier: ClassifierParams = ClassifierParams()
     metrics: MetricParams = MetricParams()
+    cluster: str | None = Field(
+        None,
+        exclude=True,
+        description="null: this process; local:N: N Dask workers here; tcp://...: the scheduler of a running Dask cluster",
+    )
+
+    @field_validator("cluster")
+    @classmethod
+    def _cluster_is_known(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"local:[1-9]\d*|(tcp|tls)://\S+", value):
+            raise ValueError(f"expected null, local:N (N workers on this machine) or tcp://HOST:PORT, found {value!r}")
+        return value
 
     @model_validator(mode="before")
     @classmethod
@@ -334,7 +349,7 @@ class Params(Section):
         values = self.model_dump()
         for section, overrides in self.products[product].items():
             values[section] = {**values[section], **overrides}
-        return Params(**{**values, "products": {product: {}}})
+        return Params(**{**values, "products": {product: {}}, "cluster": self.cluster})
 
     def for_variant(self, name: str) -> Params:
         """These parameters with a variant's overrides applied, over a product's own too.
@@ -350,7 +365,7 @@ class Params(Section):
         for product, own in self.products.items():
             merged = {section: {**own.get(section, {}), **overrides.get(section, {})} for section in {*own, *overrides}}
             values["products"][product] = merged
-        return Params(**values)
+        return Params(**{**values, "cluster": self.cluster})
 
     def digest_of(self, *sections: str) -> str:
         """16 hex digits that change when one of these top-level keys does."""
@@ -367,6 +382,10 @@ def checked(section: type[SectionType], name: str, values: Any) -> SectionType:
         return section.model_validate(values)
     except ValidationError as error:
         raise ValueError(f"{name}.{first_problem(error)}") from None
+
+
+# All top-level keys that a result of the pipeline depends on.
+RESULT_KEYS = tuple(name for name, field in Params.model_fields.items() if not field.exclude and name != "variants")
 
 
 def first_problem(error: ValidationError) -> str:

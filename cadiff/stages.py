@@ -10,16 +10,19 @@ from __future__ import annotations
 import argparse
 import resource
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from cadiff.errors import UsageError, exit_code
-from cadiff.params import Kind, Params, load_params
+from cadiff.params import RESULT_KEYS, Kind, Params, load_params
+from cadiff.progress import be_quiet, speaking
 from cadiff.records import (
     MASK_SCHEMA,
     METRIC_SCHEMA,
@@ -32,7 +35,17 @@ from cadiff.records import (
     from_table,
     to_table,
 )
-from cadiff.storage import digest, missing, read_json, read_table, sha256_file, table_writer, write_json, write_table
+from cadiff.storage import (
+    digest,
+    missing,
+    read_json,
+    read_metadata,
+    read_table,
+    sha256_file,
+    table_writer,
+    write_json,
+    write_table,
+)
 
 MADE = Path("data/made")
 REPORTS = Path("reports")
@@ -232,7 +245,7 @@ def import_images(run: Run) -> None:
 
 def detect(run: Run) -> None:
     """Trains and scores one detector and one classifier per seed."""
-    from cadiff.detection import classify, score, train_detector
+    from cadiff.detection import detect_seeds
     from cadiff.metrics.generated import score_generated
     from cadiff.metrics.networks import find_networks
 
@@ -244,11 +257,7 @@ def detect(run: Run) -> None:
         if source.parent.name == run.method:
             metrics += score_generated(run.params, run.method, run.product, run.samples, source)
     with table_writer(run.evaluated / "scored.parquet", SCORED_SCHEMA) as keep:
-        for seed in run.params.detector.seeds:
-            given = (run.params, run.method, run.product)
-            train_detector(*given, sources, run.samples, seed, run.detector, work)
-            metrics += score(*given, run.samples, seed, run.detector, keep)
-            metrics += classify(*given, sources, run.samples, seed, work)
+        metrics += detect_seeds(run.params, run.method, run.product, sources, run.samples, run.detector, work, keep)
     write_table(run.evaluated / "metrics.parquet", to_table(metrics, METRIC_SCHEMA))
 
 
@@ -318,7 +327,7 @@ STAGES = {
         maps, ("base.size", "dataset.name", "detector", "external.maps.root"), ("detection", "metrics", "data")
     ),
     "quality": Stage(quality, ("base.size",), ("metrics",)),
-    "report": Stage(report, tuple(name for name in Params.model_fields if name != "variants"), ("reporting",)),  # its page prints them
+    "report": Stage(report, RESULT_KEYS, ("reporting",)),  # its page prints all parameters
 }
 WITH_METHOD = {"adapt", "train", "generate", "showcase"}  # the method only names who needs the result
 # The kinds of methods that these stages are of.
@@ -341,7 +350,12 @@ def run_stage(stage: str, params: Params, product: str = "", method: str = "") -
     """
     run = resolve(stage, params, product, method)
     started = time.monotonic()
-    STAGES[stage].work(run)
+    try:
+        with speaking(" ".join(part for part in (stage, product, method) if part)):
+            STAGES[stage].work(run)
+    except (KeyboardInterrupt, SystemExit):
+        print(kept(run), file=sys.stderr, flush=True)
+        raise
     record_times(run, time.monotonic() - started)
     prune_work(run)
 
@@ -409,6 +423,23 @@ def prune_work(run: Run) -> None:
         shutil.rmtree(folder)
 
 
+def kept(run: Run) -> str:
+    """What a stopped run of this stage left to go on from, in one line."""
+    name = " ".join(part for part in (run.stage, run.product, run.method) if part)
+    folders = sorted((WORK / run.stage).glob(f"{run.name}-*"), key=lambda path: path.stat().st_mtime)
+    files = sorted(path for path in folders[-1].iterdir() if not path.name.startswith(".")) if folders else []
+    parts = [path for path in files if path.suffix == ".parquet"]
+    steps = [f"{path.stem} up to step {read_metadata(path)['step']}" for path in files if path.suffix == ".safetensors"]
+    found = [*steps, *([f"{len(parts)} finished parts"] if parts else [])]
+    if not found:
+        return f"{name}: stopped; it begins anew, what other stages finished is kept"
+    return f"{name}: stopped; kept in {folders[-1]}: {', '.join(found)}"
+
+
+def on_sigterm(signum: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + signum)
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m cadiff.stages", description="Run one stage.")
     parser.add_argument("stage", metavar="STAGE", help=", ".join(STAGES))
@@ -416,7 +447,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--method", default="")
     parser.add_argument("--params", default="params.yaml", type=Path)
     parser.add_argument("--debug", action="store_true", help="show a traceback with an error")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
     given = parser.parse_args(arguments)
+    if given.quiet:
+        be_quiet()
+    signal.signal(signal.SIGTERM, on_sigterm)  # so that temporary files go, and what is kept is said
     return exit_code(
         lambda: run_stage(given.stage, load_params(given.params), given.product, given.method), given.debug
     )

@@ -10,17 +10,18 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from PIL import Image, UnidentifiedImageError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as safetensors_bytes
 
 from cadiff.errors import CADiffError
+
+if TYPE_CHECKING:  # torch takes a second to import, and reading parameters needs none
+    import torch
 
 
 @contextlib.contextmanager
@@ -157,6 +158,8 @@ def write_image(path: str | Path, pixels: np.ndarray) -> None:
 
 def write_tensors(path: str | Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None) -> None:
     """A safetensors file; the same tensors and metadata give the same bytes."""
+    from safetensors.torch import save as safetensors_bytes
+
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     write_bytes(path, _with_sorted_metadata(safetensors_bytes(plain, metadata)))
 
@@ -183,6 +186,12 @@ def read_tensors(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, s
         raise CADiffError(
             f"{path}: expected a whole safetensors file, but it does not open ({error}). Remove it and rerun its stage."
         ) from None
+
+
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """A safetensors file's metadata alone, however large its tensors are."""
+    with safe_open(str(path), framework="pt") as file:
+        return dict(file.metadata() or {})
 
 
 def sha256_bytes(data: bytes) -> str:

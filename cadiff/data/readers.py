@@ -10,6 +10,7 @@ from cadiff.data.listing import LOSSY_SUFFIXES, Entry, Listing, Reader, image_fi
 from cadiff.data.split import assign_roles
 from cadiff.errors import CADiffError, UsageError
 from cadiff.params import DatasetParams, Layout
+from cadiff.progress import Progress
 from cadiff.records import SampleRow
 from cadiff.storage import decode_image, read_image, sha256_bytes
 
@@ -66,7 +67,9 @@ def scan_product(dataset: DatasetParams, product: str) -> tuple[list[SampleRow],
     problems = listing.problems + _listing_problems(listing, Path(dataset.root) / product)
     rows: list[SampleRow] = []
     normals = 0
+    bar = Progress(f"read {product}", len(listing.entries))
     for entry, role in assign_roles(listing.entries):
+        bar.advance()
         normals += role == "normal"
         if role == "normal" and dataset.max_normals is not None and normals > dataset.max_normals:
             continue

@@ -3,6 +3,7 @@
 from cadiff.detection.classifier import classify
 from cadiff.detection.peers import fit_peer, score_maps, score_peer
 from cadiff.detection.scoring import score
+from cadiff.detection.seeds import detect_seeds
 from cadiff.detection.training import train_detector
 
-__all__ = ["classify", "fit_peer", "score", "score_maps", "score_peer", "train_detector"]
+__all__ = ["classify", "detect_seeds", "fit_peer", "score", "score_maps", "score_peer", "train_detector"]

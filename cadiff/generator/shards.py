@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,18 +12,49 @@ import torch
 from torch import Tensor
 
 from cadiff.backbone import Backbone
+from cadiff.cluster import run_parts
 from cadiff.data.images import load_samples, to_tensor, to_uint8
 from cadiff.errors import CADiffError
 from cadiff.generator.sample import Request, in_lanes, lanes, sample
 from cadiff.generator.train import Generator, load_generator
-from cadiff.params import Params
+from cadiff.params import RESULT_KEYS, Params
 from cadiff.progress import Progress
 from cadiff.records import GENERATED_SCHEMA, GeneratedRow, MaskRow, SampleRow, to_table
 from cadiff.seeds import derive_seed, numpy_generator
-from cadiff.storage import decode_image, encode_png, read_table, sha256_bytes, write_table
+from cadiff.storage import decode_image, digest, encode_png, read_table, sha256_bytes, write_table
 
 DIGESTED = ("seed", "dataset", "base", "adapt", "prompt", "control", "train", "masks", "intensity", "generate")
+GOOD = "good"
 ROUND_TRIPS = 200  # normals that are sent through the autoencoder, at most
+
+
+@dataclass(frozen=True)
+class Source:
+    """What draws a product's images; ``version`` changes when one of its files or parameters does."""
+
+    params: Params
+    product: str
+    adapted: Path
+    generator: Path
+    version: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows of one shard that are drawn together: masks of one anomaly type, or normals for ``good``."""
+
+    shard: str
+    start: int
+    masks: tuple[MaskRow, ...]
+    normals: tuple[SampleRow, ...]
+
+    @property
+    def name(self) -> str:
+        return f"{self.shard}-{self.start:06d}.parquet"
+
+    @property
+    def size(self) -> int:
+        return len(self.masks) or len(self.normals)
 
 
 def generate_shards(
@@ -31,31 +63,67 @@ def generate_shards(
 ) -> None:  # fmt: skip
     """Writes ``out/<anomaly_type>.parquet`` for every type of ``masks``, and ``out/good.parquet``.
 
-    Parts that ``work`` already holds are taken from there, so that a stopped run goes on where it was.
+    Parts that ``work`` already holds are taken from there, so that a stopped run goes on where it was. The others are
+    drawn where ``params.cluster`` says and written here.
     """
-    drawn = load_generator(params, product, adapted, generator)
-    normals = {row.sample_id: row for row in samples if row.role == "normal"}
-    bar = Progress(f"generate {product}", len(masks))
+    normals = [row for row in samples if row.role == "normal"]
+    parts = plan_parts(params, product, normals, masks)
+    todo = [part for part in parts if not (work / part.name).exists()]
+    total = sum(part.size for part in parts)
+    bar = Progress(f"generate {product}", total, total - sum(part.size for part in todo))
+    source = Source(params, product, adapted, generator, version_of(params, adapted, generator))
+    for index, table in run_parts(params.cluster, draw_part, (source, normals), [(part,) for part in todo]):
+        write_table(work / todo[index].name, table)
+        bar.advance(todo[index].size)
+    _loaded.clear()
+    for shard in dict.fromkeys(part.shard for part in parts):
+        tables = [read_table(work / part.name, GENERATED_SCHEMA) for part in parts if part.shard == shard]
+        write_table(out / f"{shard}.parquet", pa.concat_tables(tables).combine_chunks())
+
+
+def plan_parts(params: Params, product: str, normals: list[SampleRow], masks: list[MaskRow]) -> list[Part]:
+    """The shards of all anomaly types, by name, then ``good``, in parts of ``generate.part`` images.
+
+    ``good`` is normals after the autoencoder: the detector must not tell generated images by the codec's trace.
+    """
+    size = params.generate.part
+    parts = []
     for kind in sorted({row.anomaly_type for row in masks}):
-        chosen = sorted((row for row in masks if row.anomaly_type == kind), key=lambda row: row.index)
-        parts = []
-        for start in range(0, len(chosen), params.generate.part):
-            rows, path = chosen[start : start + params.generate.part], work / f"{kind}-{start:06d}.parquet"
-            if not path.exists():
-                write_table(path, to_table(_draw(drawn, params, product, rows, normals), GENERATED_SCHEMA))
-            parts.append(read_table(path, GENERATED_SCHEMA))
-            bar.advance(len(rows))
-        write_table(out / f"{kind}.parquet", pa.concat_tables(parts).combine_chunks())
-    write_table(out / "good.parquet", to_table(_round_trips(drawn.backbone, params, product, list(normals.values())), GENERATED_SCHEMA))
+        rows = sorted((row for row in masks if row.anomaly_type == kind), key=lambda row: row.index)
+        parts += [Part(kind, k, tuple(rows[k : k + size]), ()) for k in range(0, len(rows), size)]
+    order = numpy_generator(params.seed, "round-trips", product).permutation(len(normals))[:ROUND_TRIPS]
+    chosen = [normals[i] for i in sorted(order)]
+    return parts + [Part(GOOD, k, (), tuple(chosen[k : k + size])) for k in range(0, len(chosen), size)]
 
 
-def _draw(
-    generator: Generator, params: Params, product: str, masks: Sequence[MaskRow], normals: dict[str, SampleRow]
-) -> list[GeneratedRow]:
+def version_of(params: Params, adapted: Path, generator: Path) -> str:
+    """Cheap to compute, unlike a digest of gigabytes: names, sizes and times of the files that are loaded."""
+    files = sorted(path for folder in (adapted, generator) for path in folder.rglob("*") if path.is_file())
+    stats = [(path.as_posix(), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    return digest([params.digest_of(*RESULT_KEYS), stats])
+
+
+_loaded: dict[str, Generator] = {}
+
+
+def load_source(source: Source) -> Generator:
+    """The generator, loaded once for all of a process's parts."""
+    if source.version not in _loaded:
+        _loaded.clear()  # one at a time: it may fill a device
+        _loaded[source.version] = load_generator(source.params, source.product, source.adapted, source.generator)
+    return _loaded[source.version]
+
+
+def draw_part(source: Source, normals: list[SampleRow], part: Part) -> pa.Table:
+    """One part's rows (GENERATED_SCHEMA); they depend on the part alone, not on where or when it is drawn."""
+    generator, params, batch = load_source(source), source.params, source.params.generate.batch
     rows: list[GeneratedRow] = []
-    for start in range(0, len(masks), params.generate.batch):
-        rows += draw_rows(generator, params, product, masks[start : start + params.generate.batch], normals)
-    return rows
+    by_id = {row.sample_id: row for row in normals}
+    for start in range(0, len(part.masks), batch):
+        rows += draw_rows(generator, params, source.product, part.masks[start : start + batch], by_id)
+    if part.normals:
+        rows += _round_trips(generator.backbone, params, source.product, part.normals)
+    return to_table(rows, GENERATED_SCHEMA)
 
 
 def draw_rows(
@@ -101,17 +169,13 @@ def _latents_of(backbone: Backbone, normals: dict[str, SampleRow], normal_id: st
     return backbone.encode(to_tensor(images))[0]
 
 
-def _round_trips(backbone: Backbone, params: Params, product: str, normals: list[SampleRow]) -> list[GeneratedRow]:
-    """Normals after the autoencoder: the detector must not tell generated images by the codec's trace."""
-    rng = numpy_generator(params.seed, "round-trips", product)
-    order = rng.permutation(len(normals))[:ROUND_TRIPS]
-    chosen = [normals[i] for i in sorted(order)]
-    images, _ = load_samples(chosen, params.base.size)
+def _round_trips(backbone: Backbone, params: Params, product: str, normals: Sequence[SampleRow]) -> list[GeneratedRow]:
+    images, _ = load_samples(normals, params.base.size)
     rows: list[GeneratedRow] = []
-    for group in in_lanes(len(chosen), lanes(backbone, params.base.size) or params.generate.batch):
+    for group in in_lanes(len(normals), lanes(backbone, params.base.size) or params.generate.batch):
         decoded = to_uint8(backbone.decode(backbone.encode(to_tensor(images[group]))))
-        rows += [_good_row(backbone, params, product, chosen[i], picture) for i, picture in zip(group, decoded, strict=True)]
-    return rows[: len(chosen)]
+        rows += [_good_row(backbone, params, product, normals[i], picture) for i, picture in zip(group, decoded, strict=True)]
+    return rows[: len(normals)]
 
 
 def _good_row(backbone: Backbone, params: Params, product: str, row: SampleRow, picture: np.ndarray) -> GeneratedRow:

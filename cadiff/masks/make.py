@@ -11,6 +11,7 @@ from cadiff.errors import UsageError
 from cadiff.masks import folder
 from cadiff.masks.exemplars import ExemplarMasks, FindProduct, product_finder
 from cadiff.params import Params
+from cadiff.progress import Progress
 from cadiff.records import MaskRow, SampleRow
 from cadiff.seeds import numpy_generator
 from cadiff.storage import encode_png
@@ -53,7 +54,10 @@ def masks_of_type(
         raise UsageError(f"{product}: expected {lacking}, found none")
     source = ExemplarMasks(exemplars, normals, find or product_finder(params.base.size), params)
     names = [(params.seed, "masks", product, anomaly_type, index) for index in range(count)]
-    placed = [source.draw(numpy_generator(*name)) for name in names]
+    bar, placed = Progress(f"masks {product} {anomaly_type}", count), []
+    for name in names:
+        placed.append(source.draw(numpy_generator(*name)))
+        bar.advance()
     return [
         _row(product, anomaly_type, index, p.mask, p.source, p.exemplar_id, p.normal_id)
         for index, p in enumerate(placed)

@@ -17,6 +17,7 @@ from cadiff.metrics.imagenet import NAME
 from cadiff.metrics.networks import Embed, Networks, load_networks
 from cadiff.metrics.realism import inception_score
 from cadiff.params import Params
+from cadiff.progress import Progress
 from cadiff.records import GENERATED_SCHEMA, MetricRow, SampleRow
 from cadiff.storage import decode_image, digest, read_image, read_table
 
@@ -58,6 +59,7 @@ def score_generated(
     values: dict[str, dict[str, float]] = {realism: {}, diversity: {}}
     counts: dict[str, int] = {}
     makers: set[str] = set()
+    bar = Progress(f"realism and diversity {product} {method}, types", len(shards))
     for shard in shards:
         kind = shard.stem
         table = read_table(shard, GENERATED_SCHEMA).select(["image", "generator_digest", "params_digest"])
@@ -65,6 +67,7 @@ def score_generated(
         counts[kind] = table.num_rows
         values[realism][kind] = _realism(table, networks, shard)
         values[diversity][kind] = _diversity(table, networks, shard, product, kind, samples)
+        bar.advance()
     made, protocol = digest(sorted(makers)), params.detector.protocol
 
     def row(metric: str, value: float, n: int) -> MetricRow:

@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 from markupsafe import Markup
 
-from cadiff.params import Params
+from cadiff.params import RESULT_KEYS, Params
 from cadiff.reporting import figures, model_figures, paper, signals, tables
 from cadiff.reporting.artefacts import WITH_GENERATOR, Artefacts
 from cadiff.reporting.gallery import Group, Picture, gallery, map_rows, shard_methods
@@ -277,7 +277,7 @@ def image_table(artefacts: Artefacts, groups: list[Group]) -> Table:
 
 def digests(params: Params, groups: list[Group]) -> list[tuple[str, str]]:
     """What identifies this run: the parameters' digest, then those found in the generated rows."""
-    found = [("all parameters", params.digest_of(*(name for name in type(params).model_fields if name != "variants")))]
+    found = [("all parameters", params.digest_of(*RESULT_KEYS))]
     for product in params.products:
         rows = [p.row for g in groups if (g.product, g.source) == (product, "cadiff") for p in g.pictures]
         for name in ("base_digest", "generator_digest", "params_digest"):

@@ -13,6 +13,7 @@ from jaxtyping import Bool, UInt8
 from cadiff.data.images import load_samples
 from cadiff.errors import CADiffError, UsageError
 from cadiff.params import Params
+from cadiff.progress import Progress
 from cadiff.records import GENERATED_SCHEMA, GeneratedRow, SampleRow, to_table
 from cadiff.seeds import derive_seed
 from cadiff.storage import digest, encode_png, replacing, sha256_bytes
@@ -110,6 +111,7 @@ def _write(
     used = {"method": method, "seed": params.seed, "size": params.base.size}
     if method == "exemplars":
         used |= params.train.model_dump(include={"crop", "translate", "rotate"})
+    bar = Progress(f"synthesize {product} {kind} {method}", count)
     with (
         replacing(Path(out) / f"{kind}.parquet") as temporary,
         pq.ParquetWriter(temporary, GENERATED_SCHEMA, compression="zstd", store_schema=True) as writer,
@@ -124,6 +126,7 @@ def _write(
                     )
                 )
             writer.write_table(to_table(rows, GENERATED_SCHEMA))
+            bar.advance(len(rows))
 
 
 def _row(name: str, product: str, kind: str, drawn: Drawn, seed: int, made_by: str) -> GeneratedRow:

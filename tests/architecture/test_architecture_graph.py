@@ -7,14 +7,14 @@ import pytest
 import yaml
 from dvc.repo import Repo
 
-from cadiff.params import load_params
+from cadiff.params import RESULT_KEYS, Params, load_params
 from cadiff.stages import STAGES, pick
 
 ROOT = Path(__file__).resolve().parents[2]
 GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 PRESETS = sorted((ROOT / "presets").glob("*.yaml"))
 # What all stages share: contracts, files and messages.
-NAMES = ("errors", "seeds", "storage", "records", "params", "progress", "checkpoint", "devices", "_torchvision")
+NAMES = ("errors", "seeds", "storage", "records", "params", "progress", "checkpoint", "cluster", "devices", "_torchvision")
 FOUNDATION = {"cadiff", *(f"cadiff.{name}" for name in NAMES)}
 
 
@@ -86,3 +86,14 @@ def test_dvc_resolves_every_preset(preset: Path, tmp_path: Path) -> None:
 
 def test_pick_reads_dotted_keys() -> None:
     assert pick(load_params(ROOT / "presets" / "demo.yaml"), "base.size") == 64
+
+
+def test_where_parts_are_computed_makes_no_result_out_of_date() -> None:
+    params = load_params(ROOT / "presets" / "demo.yaml")
+    elsewhere = params.model_copy(update={"cluster": "local:2"})
+    assert elsewhere.for_product("nut").cluster == "local:2"
+    assert elsewhere.digest_of(*RESULT_KEYS) == params.digest_of(*RESULT_KEYS)
+    assert "cluster" not in elsewhere.model_dump_json()
+    assert not any("cluster" in key for listed in GRAPH.values() for key in listed["params"])
+    with pytest.raises(ValueError, match=r"expected null, local:N .* found 'local:0'"):
+        Params(products={"nut": {}}, cluster="local:0")

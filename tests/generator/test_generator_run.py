@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from cadiff.errors import CADiffError
 from cadiff.generator import adapt_base, generate_shards, load_adapted, load_generator, train_generator
+from cadiff.generator.adapt import velocity_or_noise
 from cadiff.generator.sample import Request, sample
 from cadiff.generator.train import Exemplars, draw_view, joint_loss, new_generator
 from cadiff.masks import make_masks
 from cadiff.params import Params
 from cadiff.records import GENERATED_SCHEMA, SampleRow
 from cadiff.seeds import torch_generator
-from cadiff.storage import decode_image, read_table, sha256_folder
+from cadiff.storage import decode_image, read_metadata, read_table, sha256_folder
 
 
 @pytest.fixture(scope="module")
@@ -195,6 +198,30 @@ def test_adaptation_changes_the_unet_but_not_what_words_mean(
     assert changed
     assert not any("attn2" in name for name in changed)
     assert all(torch.equal(a, b) for a, b in zip(before.vae.encoder.parameters(), after.vae.encoder.parameters(), strict=True))
+
+
+def test_a_stopped_adaptation_goes_on_to_the_same_bytes(
+    small_params: Params, nut_samples: list[SampleRow], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = small_params.model_copy(update={"adapt": small_params.adapt.model_copy(update={"steps": 4, "batch": 2})})
+    adapt_base(params, "nut", nut_samples, tmp_path / "calm", tmp_path / "work-calm")
+    clock, steps_done = itertools.count(0, 31), 0
+
+    def stop_at_the_third(*arguments: object) -> object:
+        nonlocal steps_done
+        steps_done += 1
+        if steps_done == 3:
+            raise KeyboardInterrupt
+        return velocity_or_noise(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("cadiff.generator.adapt.time", SimpleNamespace(monotonic=lambda: next(clock)))  # a checkpoint a step
+    monkeypatch.setattr("cadiff.generator.adapt.velocity_or_noise", stop_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        adapt_base(params, "nut", nut_samples, tmp_path / "out", tmp_path / "work")
+    monkeypatch.undo()
+    assert read_metadata(tmp_path / "work" / "unet.safetensors")["step"] == "2"
+    adapt_base(params, "nut", nut_samples, tmp_path / "out", tmp_path / "work")
+    assert sha256_folder(tmp_path / "out") == sha256_folder(tmp_path / "calm")
 
 
 def load_adapted_plain(params: Params) -> object:

@@ -1,0 +1,75 @@
+"""A product's detectors and classifiers: one of each per seed, trained and scored here or on the cluster, all written here."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from cadiff.cluster import run_parts
+from cadiff.detection.classifier import classify
+from cadiff.detection.measuring import Keep
+from cadiff.detection.scoring import score
+from cadiff.detection.training import train_detector
+from cadiff.params import Params
+from cadiff.progress import Progress
+from cadiff.records import METRIC_SCHEMA, MetricRow, SampleRow, from_table, to_table
+from cadiff.storage import write_bytes
+
+FILES_SCHEMA = pa.schema([("name", pa.string()), ("data", pa.large_binary())])
+
+
+class Detected(NamedTuple):
+    """One seed's result: the detector's files (FILES_SCHEMA), METRIC_SCHEMA, and SCORED_SCHEMA as it was scored."""
+
+    files: pa.Table
+    metrics: pa.Table
+    scored: list[pa.Table]
+
+
+def detect_seeds(
+    params: Params, method: str, product: str, generated: Sequence[Path], samples: Sequence[SampleRow], out: Path, work: Path,
+    keep: Keep,
+) -> list[MetricRow]:  # fmt: skip
+    """Trains and scores a detector and a classifier for each of ``detector.seeds``, where ``params.cluster`` says.
+
+    Writes the detectors' files into ``out``, gives ``keep`` the scored images and returns the metrics, in the order of
+    the seeds.
+
+    Raises:
+        UsageError, CADiffError: as ``train_detector``, ``score`` and ``classify``.
+    """
+    seeds = params.detector.seeds
+    waiting: dict[int, Detected] = {}
+    metrics: list[MetricRow] = []
+    bar, written = Progress(f"detectors {method} {product}", len(seeds)), 0
+    shared = (params, method, product, list(generated), list(samples), work)
+    for index, detected in run_parts(params.cluster, detect_seed, shared, [(seed,) for seed in seeds]):
+        for row in detected.files.to_pylist():
+            write_bytes(out / row["name"], row["data"])
+        waiting[index] = detected
+        bar.advance()
+        while written in waiting:  # a cluster's results come in any order
+            ready = waiting.pop(written)
+            for table in ready.scored:
+                keep(table)
+            metrics += from_table(ready.metrics, MetricRow)
+            written += 1
+    return metrics
+
+
+def detect_seed(
+    params: Params, method: str, product: str, generated: Sequence[Path], samples: Sequence[SampleRow], work: Path, seed: int
+) -> Detected:
+    """One seed; only its checkpoints, in ``work``, outlive the call."""
+    scored: list[pa.Table] = []
+    with tempfile.TemporaryDirectory(prefix="cadiff-") as name:
+        folder = Path(name)
+        train_detector(params, method, product, generated, samples, seed, folder, work)
+        metrics = score(params, method, product, samples, seed, folder, scored.append)
+        metrics += classify(params, method, product, generated, samples, seed, work)
+        files = [{"name": path.name, "data": path.read_bytes()} for path in sorted(folder.iterdir())]
+    return Detected(pa.Table.from_pylist(files, schema=FILES_SCHEMA), to_table(metrics, METRIC_SCHEMA), scored)
