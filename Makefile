@@ -5,13 +5,15 @@ export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help env demo test test-slow check-sd15 lint
+.PHONY: help env demo test test-slow test-schedule test-kill check-sd15 lint
 
 help:
 	@echo "make demo       environment, then the whole pipeline on params.yaml; ends with reports/index.html"
 	@echo "make test       environment, lint, types, import rule, tests"
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make check-sd15 Stable Diffusion 1.5's architecture (random weights) through the pipeline; memory and time"
+	@echo "make test-schedule  a scheduled run with a Prefect server and a worker of its own, on loopback"
+	@echo "make test-kill  kill -9 at random moments, 24 times: nothing lost, doubled or orphaned"
 
 env: .venv.stamp .dvc/config.local
 
@@ -43,3 +45,9 @@ test-slow: env
 
 check-sd15: env
 	$(BIN)/python benchmarks/sd15.py .cadiff/sd15
+
+test-schedule: env
+	$(BIN)/python -m pytest -m schedule
+
+test-kill: env
+	$(BIN)/python -m pytest -m kill

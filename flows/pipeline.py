@@ -1,8 +1,8 @@
 """The whole pipeline: walks DVC's own graph and runs what is out of date, independent stages side by side.
 
 ``python -m flows.pipeline [--products P ...] [--force STAGE] [--jobs N]`` runs the same code with and without
-Prefect: where an API is set (``PREFECT_API_URL`` or the profile) it is one flow run whose tasks are the
-stages, elsewhere plain calls, and no server is started. The edges are dvc.yaml's; none is written here.
+Prefect: where a server answers (``PREFECT_API_URL`` or the profile) it is one flow run with a task and a nested flow
+run for each stage, elsewhere plain calls, and no server is started. The edges are dvc.yaml's; none is written here.
 """
 
 from __future__ import annotations
@@ -14,25 +14,21 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextvars import copy_context
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Literal
-from uuid import UUID
 
 from prefect import flow
-from prefect.artifacts import (
-    create_markdown_artifact,
-    create_progress_artifact,
-    create_table_artifact,
-    update_progress_artifact,
-)
-from prefect.settings import get_current_settings
 
 from cadiff.errors import CADiffError, UsageError, exit_code
 from cadiff.params import load_params
-from flows.stage import end_all, in_run, run_stage, stage_task, teller
+from cadiff.progress import be_quiet
+from cadiff.storage import write_bytes
+from flows.artifacts import StageTable, publish_report
+from flows.stage import checkout_lock, end_all, in_run, run_stage, server_answers, stage_task, teller
 
+ACCELERATOR = "accelerator"  # the tag of stages that compute on a device, of which there are few
 State = Literal["done", "failed", "not run"]
 
 
@@ -67,7 +63,9 @@ def plan_stages(root: Path, products: Sequence[str] = (), force: str | None = No
     from dvc.repo import Repo
     from dvc.stage import PipelineStage
 
-    known = list(load_params(root / "params.yaml").products)
+    params = load_params(root / "params.yaml")
+    known = list(params.products)
+    remote = params.cluster is not None and "://" in params.cluster
     if unknown := sorted(set(products) - set(known)):
         raise UsageError(f"products {', '.join(unknown)}: not in params.yaml; it has {', '.join(known)}")
     with Repo(str(root)) as repo:
@@ -89,11 +87,16 @@ def plan_stages(root: Path, products: Sequence[str] = (), force: str | None = No
         Node(
             address=name,
             needs=frozenset(set(graph.successors(name)) & chosen),
-            accelerator=bool((stages[name].meta or {}).get("accelerator")),
+            accelerator=uses_accelerator(stages[name].meta or {}, remote),
             force=name in forced,
         )
         for name in order
     ]
+
+
+def uses_accelerator(meta: dict[str, bool], remote: bool) -> bool:
+    """Whether a stage computes on a device of this machine: not if a cluster elsewhere computes its parts."""
+    return bool(meta.get("accelerator")) and not (remote and meta.get("cluster"))
 
 
 def product_of(address: str, products: Sequence[str]) -> str | None:
@@ -104,17 +107,22 @@ def product_of(address: str, products: Sequence[str]) -> str | None:
 
 
 def execute(
-    plan: Sequence[Node], call: Callable[[Node], None], jobs: int, tell: Callable[[Outcome], None]
+    plan: Sequence[Node],
+    call: Callable[[Node, int | None], None],
+    jobs: int,
+    tell: Callable[[Node | Outcome], None],
+    accelerators: int = 1,
 ) -> list[Outcome]:
-    """Runs a plan, at most ``jobs`` stages at a time and of these one on the accelerator.
+    """Runs a plan, at most ``jobs`` stages at a time and of these one on each accelerator.
 
-    A failure stops only what needs the failed stage.
-
-    ``tell`` hears of each outcome as it comes. On any interruption the running stages are ended.
+    A failure stops only what needs the failed stage. ``call`` is given a stage and the number of the accelerator that it
+    may use. ``tell`` hears of each stage as it starts and of its outcome. On any interruption the running stages are
+    ended.
     """
     waiting = {node.address: node for node in plan}
-    running: dict[Future[Outcome], Node] = {}
+    running: dict[Future[Outcome], tuple[Node, int | None]] = {}
     outcomes: dict[str, Outcome] = {}
+    free = list(range(accelerators))
 
     def settle(outcome: Outcome) -> None:
         outcomes[outcome.stage] = outcome
@@ -126,12 +134,16 @@ def execute(
                 for node in [node for node in waiting.values() if is_blocked(node, outcomes)]:
                     del waiting[node.address]
                     settle(Outcome(node.address, "not run", 0.0, "what it needs failed"))
-                while len(running) < jobs and (ready := next_ready(waiting, outcomes, running.values())):
+                while len(running) < jobs and (ready := next_ready(waiting, outcomes, bool(free))):
                     del waiting[ready.address]
-                    running[pool.submit(copy_context().run, attempt, ready, call)] = ready
+                    slot = free.pop(0) if ready.accelerator else None
+                    tell(ready)
+                    running[pool.submit(copy_context().run, attempt, ready, slot, call)] = ready, slot
                 if running:
                     for future in wait(running, return_when=FIRST_COMPLETED).done:
-                        del running[future]
+                        _, slot = running.pop(future)
+                        if slot is not None:
+                            free.append(slot)
                         settle(future.result())
         except BaseException:
             end_all()
@@ -143,20 +155,17 @@ def is_blocked(node: Node, outcomes: dict[str, Outcome]) -> bool:
     return any(name in outcomes and outcomes[name].state != "done" for name in node.needs)
 
 
-def next_ready(
-    waiting: dict[str, Node], outcomes: dict[str, Outcome], running: Collection[Node]
-) -> Node | None:
-    """The first stage whose needs are met and for which the accelerator, if it wants it, is free."""
-    busy = any(node.accelerator for node in running)
-    ready = (node for node in waiting.values() if node.needs <= outcomes.keys())
-    return next((node for node in ready if not (busy and node.accelerator)), None)
+def next_ready(waiting: dict[str, Node], outcomes: Collection[str], accelerator_free: bool) -> Node | None:
+    """The first stage whose needs are met and for which an accelerator, if it wants one, is free."""
+    ready = (node for node in waiting.values() if node.needs <= set(outcomes))
+    return next((node for node in ready if accelerator_free or not node.accelerator), None)
 
 
-def attempt(node: Node, call: Callable[[Node], None]) -> Outcome:
+def attempt(node: Node, slot: int | None, call: Callable[[Node, int | None], None]) -> Outcome:
     """Runs one stage and says how it went."""
     started = time.monotonic()
     try:
-        call(node)
+        call(node, slot)
     except Exception as error:
         return Outcome(node.address, "failed", round(time.monotonic() - started, 1), str(error))
     return Outcome(node.address, "done", round(time.monotonic() - started, 1))
@@ -164,23 +173,30 @@ def attempt(node: Node, call: Callable[[Node], None]) -> Outcome:
 
 @flow(name="cadiff", flow_run_name="cadiff pipeline", validate_parameters=True)
 def pipeline(
-    products: list[str] | None = None, force: str | None = None, jobs: int = 2, root: Path = Path()
+    products: list[str] | None = None,
+    force: str | None = None,
+    jobs: int = 2,
+    preset: str | None = None,
+    accelerators: int = 1,
+    root: Path = Path(),
 ) -> list[Outcome]:
     """Brings every product (or the named ones) up to date.
 
     Raises:
         CADiffError: if a stage failed; the message names each, after all others have run.
     """
-    plan = plan_stages(root, products or (), force)
-    say = teller("pipeline")
-    if not plan:
-        say("everything is up to date")
-        return []
-    say(f"{len(plan)} stages to run: {', '.join(node.address for node in plan)}")
-    board = Board(len(plan), say)
-    work = stage_task if in_run() else run_stage
-    outcomes = execute(plan, lambda node: work(node.address, root, node.force), jobs, board.tell)
-    publish(outcomes, root)
+    with checkout_lock(root):
+        say = teller("pipeline")
+        if preset is not None:
+            say(use_preset(root, preset))
+        plan = plan_stages(root, products or (), force)
+        if not plan:
+            say("everything is up to date")
+            return []
+        say(f"{len(plan)} stages to run: {', '.join(node.address for node in plan)}")
+        outcomes = execute(plan, caller(root, accelerators), jobs, Board(plan, say).tell, accelerators)
+        if in_run():
+            publish_report(root, root / "reports")
     if failed := [outcome for outcome in outcomes if outcome.state == "failed"]:
         blocked = len([outcome for outcome in outcomes if outcome.state == "not run"])
         lines = "; ".join(outcome.message or outcome.stage for outcome in failed)
@@ -192,32 +208,63 @@ def pipeline(
     return outcomes
 
 
+def caller(root: Path, accelerators: int) -> Callable[[Node, int | None], None]:
+    """How a stage is run here: as a tagged task with a nested flow run, or plainly."""
+
+    def call(node: Node, slot: int | None) -> None:
+        # one of several devices is the only one that its stage sees; a single one is left as the user set it
+        environment = {"CUDA_VISIBLE_DEVICES": str(slot)} if slot is not None and accelerators > 1 else {}
+        if in_run():
+            tags = [ACCELERATOR] if node.accelerator else []
+            stage_task.with_options(tags=tags)(node.address, root, node.force, environment)
+        else:
+            run_stage(node.address, root, node.force, environment)
+
+    return call
+
+
+def use_preset(root: Path, name: str) -> str:
+    """Makes ``presets/<name>.yaml`` the parameters; returns a line that says so.
+
+    Raises:
+        UsageError: if there is no such preset, or params.yaml holds what no preset holds and would be lost.
+    """
+    presets = {path.stem: path for path in sorted((root / "presets").glob("*.yaml"))}
+    if name not in presets:
+        raise UsageError(f"preset {name}: not in {root / 'presets'}; there are {', '.join(presets) or 'none'}")
+    target, wanted = root / "params.yaml", presets[name].read_bytes()
+    before = target.read_bytes() if target.is_file() else None
+    if before == wanted:
+        return f"params.yaml is presets/{name}.yaml already"
+    if before is not None and before not in {path.read_bytes() for path in presets.values()}:
+        raise UsageError(
+            f"{target}: differs from every file of presets/, so --preset {name} would lose it. "
+            "Save it as a preset of its own (cp params.yaml presets/NAME.yaml) and name that one."
+        )
+    write_bytes(target, wanted)
+    return f"params.yaml is now presets/{name}.yaml"
+
+
 class Board:
-    """Tells people how far the run is: a line per finished stage, and a progress bar in Prefect's UI."""
+    """Tells people how far the run is: a line per finished stage, and a table and a bar in Prefect's UI."""
 
-    def __init__(self, total: int, say: Callable[[str], None]) -> None:
-        self.total, self.finished, self.say = total, 0, say
-        self.bar = create_progress_artifact(0.0, key="progress", description="stages") if in_run() else None
+    def __init__(self, plan: Sequence[Node], say: Callable[[str], None]) -> None:
+        self.total, self.finished, self.say = len(plan), 0, say
+        self.table = StageTable([node.address for node in plan]) if in_run() else None
 
-    def tell(self, outcome: Outcome) -> None:
+    def tell(self, news: Node | Outcome) -> None:
+        if isinstance(news, Node):
+            if self.table:
+                self.table.show(news.address, "running")
+            return
         self.finished += 1
-        self.say(f"{self.finished}/{self.total} {outcome.stage}: {outcome.state} ({outcome.seconds:.1f} s)")
-        if isinstance(self.bar, UUID):
-            update_progress_artifact(self.bar, 100 * self.finished / self.total)
-
-
-def publish(outcomes: Sequence[Outcome], root: Path) -> None:
-    """A table of the stages, and the report's summary, on the flow run's page."""
-    if not in_run():
-        return
-    rows = [asdict(outcome) for outcome in outcomes]
-    create_table_artifact(rows, key="stages", description="stages of this run")
-    summary = root / "reports" / "summary.md"
-    if summary.is_file():
-        create_markdown_artifact(summary.read_text(), key="report", description="key figures of the report")
+        self.say(f"{self.finished}/{self.total} {news.stage}: {news.state} ({news.seconds:.1f} s)")
+        if self.table:
+            self.table.show(news.stage, news.state, news.seconds, news.message)
 
 
 def on_sigterm(signum: int, frame: FrameType | None) -> None:
+    print("stopped: finished artefacts and parts (.cadiff/work) are kept; run again", file=sys.stderr)
     raise SystemExit(128 + signum)
 
 
@@ -225,13 +272,23 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m flows.pipeline", description="Run what is out of date.")
     parser.add_argument("--products", nargs="+", default=None, metavar="PRODUCT", help="only these")
     parser.add_argument("--force", metavar="STAGE", help="run this stage even if it is up to date")
-    parser.add_argument("--jobs", type=int, default=2, help="stages side by side (one on the accelerator)")
+    parser.add_argument("--jobs", type=int, default=2, help="stages side by side (default: 2)")
+    parser.add_argument("--accelerators", type=int, default=1, help="devices, one for each accelerator stage (default: 1)")
+    parser.add_argument("--preset", metavar="NAME", help="first make presets/NAME.yaml the parameters")
+    parser.add_argument("--quiet", action="store_true", help="no progress of the stages")
     given = parser.parse_args(arguments)
-    if given.jobs < 1:
-        parser.error(f"--jobs: expected at least 1, found {given.jobs}")
+    for name in ("jobs", "accelerators"):
+        if getattr(given, name) < 1:
+            parser.error(f"--{name}: expected at least 1, found {getattr(given, name)}")
+    if given.quiet:
+        be_quiet()
     signal.signal(signal.SIGTERM, on_sigterm)
-    run = pipeline if get_current_settings().api.url else pipeline.fn
-    return exit_code(lambda: run(given.products, given.force, given.jobs))
+
+    def run() -> object:
+        chosen = pipeline if server_answers() else pipeline.fn
+        return chosen(given.products, given.force, given.jobs, given.preset, given.accelerators)
+
+    return exit_code(run)
 
 
 if __name__ == "__main__":

@@ -11,10 +11,10 @@ import sys
 from pathlib import Path
 
 from prefect import flow
-from prefect.artifacts import create_markdown_artifact
 
 from cadiff.errors import exit_code
-from flows.stage import in_run, run_stage
+from flows.artifacts import publish_report
+from flows.stage import in_run, run_stage, server_answers
 
 PARTIAL = Path("reports/partial")
 
@@ -30,9 +30,8 @@ def report(partial: bool = False, root: Path = Path()) -> None:
         write_report(load_params(root / "params.yaml"), root, folder, partial=True)
     else:
         run_stage("report", root)
-    summary = folder / "summary.md"
-    if in_run() and summary.is_file():
-        create_markdown_artifact(summary.read_text(), key="report", description="key figures of the report")
+    if in_run():
+        publish_report(root, folder)
     print(f"report: {folder / 'index.html'}")
 
 
@@ -40,7 +39,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m flows.report", description="Write the report.")
     parser.add_argument("--partial", action="store_true", help="from what there is, to reports/partial")
     given = parser.parse_args()
-    return exit_code(lambda: report.fn(given.partial))
+    return exit_code(lambda: (report if server_answers() else report.fn)(given.partial))
 
 
 if __name__ == "__main__":

@@ -7,9 +7,11 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from cadiff.errors import CADiffError, UsageError
-from flows.pipeline import execute, pipeline, plan_stages, product_of
+from flows.pipeline import Node, execute, pipeline, plan_stages, product_of, use_preset, uses_accelerator
+from flows.stage import checkout_lock, passing_reason
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -39,7 +41,7 @@ def start(root: Path, *arguments: str) -> subprocess.Popen:
     )
 
 
-def wait_until(condition, seconds: float = 20.0) -> None:
+def wait_until(condition, seconds: float = 90.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"
@@ -99,9 +101,93 @@ def test_unknown_products_and_stages_are_usage_errors(project: Path) -> None:
 def test_independent_stages_run_side_by_side(project: Path) -> None:
     plan = [node for node in plan_stages(project) if node.address.startswith("make")]
     started = time.monotonic()
-    outcomes = execute(plan, lambda node: time.sleep(0.4), 3, lambda outcome: None)
+    outcomes = execute(plan, lambda node, slot: time.sleep(0.4), 3, lambda news: None)
     assert time.monotonic() - started < 0.8
     assert [outcome.state for outcome in outcomes] == ["done"] * 3
+
+
+def test_each_accelerator_has_one_stage_at_a_time(project: Path) -> None:
+    held: set[int] = set()
+    most = 0
+
+    def call(node: Node, slot: int | None) -> None:
+        nonlocal most
+        assert slot is not None
+        assert slot not in held, "two stages on one accelerator"
+        held.add(slot)
+        most = max(most, len(held))
+        time.sleep(0.1)
+        held.remove(slot)
+
+    plan = [Node(f"train@{k}", frozenset(), True, False) for k in range(6)]
+    execute(plan, call, 4, lambda news: None, accelerators=2)
+    assert most == 2
+    assert uses_accelerator({"accelerator": True, "cluster": True}, remote=False)
+    assert not uses_accelerator({"accelerator": True, "cluster": True}, remote=True), "its parts are computed elsewhere"
+    assert uses_accelerator({"accelerator": True}, remote=True)
+
+
+@pytest.mark.parametrize(
+    ("status", "line", "expected"),
+    [
+        (255, "ERROR: failed to reproduce 'a': failed to run: sh x, exited with 75", "it said that the cause may pass"),
+        (255, "ERROR: failed to reproduce 'a': failed to run: sh x, exited with -9", "it was killed from outside"),
+        (-9, "", "it was killed from outside"),
+        (255, "ERROR: 'made/a' is busy, it is being blocked by:", "another process held DVC's lock"),
+        (255, "ERROR: failed to reproduce 'a': failed to run: sh x, exited with 1", None),
+        (255, "ERROR: failed to reproduce 'a': failed to run: sh x, exited with 2", None),
+    ],
+)
+def test_only_what_may_pass_is_tried_again(status: int, line: str, expected: str | None) -> None:
+    reason = passing_reason(status, ["train 3/4", line, "more"])
+    assert reason == expected or (expected and reason and reason.startswith(expected))
+
+
+def test_a_second_try_is_logged_with_its_reason(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("flows.stage.PAUSE", 0.0)
+    (project / "work-a.sh").write_text("echo try >> tries; test -e tried || { touch tried; exit 75; }\n")
+    (project / "work-b.sh").write_text("echo try >> tries-b; exit 1\n")
+    with pytest.raises(CADiffError, match=r"1 of 4 stages failed"):
+        pipeline.fn(["a", "b"], root=project)
+    assert (project / "tries").read_text().split() == ["try"] * 2
+    assert (project / "tries-b").read_text().split() == ["try"], "an error of the work itself was tried again"
+    assert "[make@a] make@a failed, but it said that the cause may pass: attempt 2 of 2 in 0 s" in capsys.readouterr().out
+
+
+def test_one_pipeline_at_a_time_on_a_checkout(project: Path) -> None:
+    with checkout_lock(project):
+        refused = pytest.raises(CADiffError, match=rf"another pipeline run \(process {os.getpid()}\) works on this checkout")
+        with refused, checkout_lock(project, patience=0.1):
+            pass
+    with checkout_lock(project, patience=0.1):
+        pass
+
+
+def test_a_preset_replaces_parameters_that_are_kept_elsewhere(project: Path) -> None:
+    presets, params = project / "presets", project / "params.yaml"
+    presets.mkdir()
+    (presets / "first.yaml").write_text(params.read_text())
+    (presets / "second.yaml").write_text(params.read_text().replace("b-2", "c"))
+    assert use_preset(project, "second") == "params.yaml is now presets/second.yaml"
+    assert params.read_bytes() == (presets / "second.yaml").read_bytes()
+    params.write_text(params.read_text() + "# mine\n")
+    with pytest.raises(UsageError, match="differs from every file of presets/, so --preset first would lose it"):
+        use_preset(project, "first")
+    assert params.read_text().endswith("# mine\n")
+    with pytest.raises(UsageError, match=r"preset third: not in .*; there are first, second"):
+        use_preset(project, "third")
+
+
+@pytest.mark.slow
+def test_24_independent_stages_at_8_at_once_are_all_recorded(project: Path) -> None:
+    stages = "".join(f"  s{k}: {{cmd: echo {k} > out-{k}, outs: [out-{k}]}}\n" for k in range(24))
+    (project / "dvc.yaml").write_text(f"stages:\n{stages}")
+    outcomes = pipeline.fn(jobs=8, root=project)
+    assert [outcome.state for outcome in outcomes] == ["done"] * 24
+    assert set(yaml.safe_load((project / "dvc.lock").read_text())["stages"]) == {f"s{k}" for k in range(24)}
+    assert plan_stages(project) == []
 
 
 @pytest.mark.parametrize(
@@ -118,9 +204,9 @@ def test_nothing_outlives_a_stopped_pipeline(project: Path, sign: signal.Signals
     (project / "work-a.sh").write_text(f"touch began; sleep {marker}\n")
     run = start(project, "--products", "a")
     wait_until(lambda: (project / "began").exists())
-    assert alive(marker)
+    wait_until(lambda: alive(marker))
     run.send_signal(sign)
-    _, errors = run.communicate(timeout=20)
+    _, errors = run.communicate(timeout=60)
     assert run.returncode == {signal.SIGTERM: 143, signal.SIGKILL: -9, signal.SIGINT: 130}[sign], errors
     assert "Traceback" not in errors
     wait_until(lambda: not alive(marker))

@@ -1,5 +1,6 @@
 """The pipeline as a Prefect flow run, against Prefect's own test API (started once: it costs seconds)."""
 
+import json
 import uuid
 from pathlib import Path
 
@@ -14,12 +15,17 @@ from flows.pipeline import pipeline
 @pytest.mark.filterwarnings("ignore")
 def test_one_flow_run_shows_every_stage_and_fails_with_the_failed(project: Path) -> None:
     (project / "work-b.sh").write_text("echo 'error: no cloth left' >&2; exit 3\n")
+    (project / "work-a.sh").write_text("echo 'train a 3/4 (1.00/s, 1 s left) loss 0.5'\n")
     (project / "reports").mkdir()
     (project / "reports" / "summary.md").write_text("# Key figures\n")
-    with prefect_test_harness():
+    (project / "reports" / "metrics.json").write_text('{"cadiff": {"pixel_ap": 0.614}}')
+    (project / "reports" / "index.html").write_text("<p>report</p>")
+    with prefect_test_harness(server_startup_timeout=180):
         state = pipeline(jobs=2, root=project, return_state=True)
         with get_client(sync_client=True) as client:
-            tasks = {run.name: run.state_name for run in client.read_task_runs()}
+            tasks = {run.name: run.state_name for run in client.read_task_runs() if run.task_key.startswith("stage_task")}
+            nested = {run.name: run.state_name for run in client.read_flow_runs() if run.parent_task_run_id}
+            tags = {run.name: run.tags for run in client.read_task_runs()}
             artifacts = {artifact.key: artifact.data for artifact in client.read_artifacts()}
             logs = [entry.message for entry in client.read_logs()]
     assert state.is_failed()
@@ -29,8 +35,20 @@ def test_one_flow_run_shows_every_stage_and_fails_with_the_failed(project: Path)
         "make@a": "Completed", "make@b": "Failed", "make@b-2": "Completed",
         "detect@a": "Completed", "detect@b-2": "Completed",
     }  # fmt: skip
+    assert nested == tasks, "a nested flow run for each stage"
+    assert tags["detect@a"] == ["accelerator"]
+    assert tags["make@a"] == []
+    assert artifacts["progress-make-a"] == 75
+    assert "61.4" in artifacts["headline"]
+    assert (project / "reports" / "index.html").as_uri() in artifacts["page"]
     assert artifacts["report"] == "# Key figures\n"
     assert artifacts["progress"] == 100
-    assert "no cloth left" in artifacts["stages"]
+    rows = {row["stage"]: row for row in json.loads(artifacts["stages"])}
+    assert {name: row["state"] for name, row in rows.items()} == {
+        "make@a": "done", "make@b": "failed", "make@b-2": "done", "detect@a": "done", "detect@b": "not run",
+        "detect@b-2": "done", "report": "not run",
+    }  # fmt: skip
+    assert "no cloth left" in rows["make@b"]["message"]
+    assert float(rows["make@a"]["seconds"]) > 0
     assert isinstance(uuid.UUID(str(state.state_details.flow_run_id)), uuid.UUID)
     assert any("no cloth left" in line for line in logs), "the stages' output is not in the run's log"

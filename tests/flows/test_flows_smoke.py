@@ -30,6 +30,11 @@ def checkout(root: Path) -> Call:
     (root / ".dvc").mkdir()
     shutil.copy(ROOT / ".dvc" / "config", root / ".dvc" / "config")
     (root / ".dvc" / "config.local").write_text("[core]\n    no_scm = true\n")
+    return caller(root)
+
+
+def caller(root: Path) -> Call:
+    """Calls of a module in a checkout, with caches of its own."""
     environment = {
         **os.environ,
         "DVC_NO_ANALYTICS": "1",
@@ -94,6 +99,42 @@ def test_shards_open_in_pandas_and_in_datasets_as_images(run: tuple[Path, Call])
     loaded = loaded.cast_column("image", datasets.Image()).cast_column("mask", datasets.Image())
     assert loaded[0]["image"].size == (64, 64)
     assert set(loaded[0]["mask"].convert("L").tobytes()) <= {0, 255}
+
+
+def test_pushed_here_and_pulled_there_nothing_is_left_to_do(run: tuple[Path, Call], tmp_path: Path) -> None:
+    root, call = run
+    shutil.copy(ROOT / ".gitignore", root / ".gitignore")
+    call("dvc", "remote", "add", "--default", "--force", "store", str(tmp_path / "store"))
+    call("dvc", "push")
+    git = ["git", "-c", "user.name=test", "-c", "user.email=test@example.org", "-c", "init.defaultBranch=main"]
+    for words in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "All that git keeps"]):
+        subprocess.run([*git, *words], cwd=root, check=True)
+    there = tmp_path / "there"
+    subprocess.run([*git, "clone", "--quiet", str(root), str(there)], check=True)
+    assert not (there / "data").exists()
+    assert not (there / "reports").exists()
+    call_there = caller(there)
+    call_there("dvc", "pull")
+    said = call_there("dvc", "repro")
+    assert "Data and pipelines are up to date." in said
+    assert "Running stage" not in said
+    assert sha256_folder(there / "data" / "made") == sha256_folder(root / "data" / "made")
+    assert sha256_folder(there / "reports") == sha256_folder(root / "reports")
+
+
+@pytest.mark.slow
+def test_a_partial_report_says_what_is_absent(run: tuple[Path, Call], tmp_path: Path) -> None:
+    root, call = run
+    missing, page = root / "data/made/evaluated/exemplars/nut", root / "reports" / "index.html"
+    before = page.read_bytes()
+    missing.rename(tmp_path / "kept")
+    said = call("flows.report", "--partial")
+    (tmp_path / "kept").rename(missing)
+    assert said.strip().endswith("reports/partial/index.html")
+    assert "data/made/evaluated/exemplars/nut/metrics.parquet" in (root / "reports/partial/summary.md").read_text()
+    assert (root / "reports/partial/index.html").stat().st_size > 20_000
+    assert page.read_bytes() == before
+    assert "Data and pipelines are up to date." in call("dvc", "repro")
 
 
 @pytest.mark.slow
