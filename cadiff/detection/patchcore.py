@@ -29,7 +29,7 @@ from cadiff.records import SampleRow
 from cadiff.seeds import torch_generator
 from cadiff.storage import digest, read_tensors, write_tensors
 
-SHARE, MOST = 0.1, 4096  # of the patches that the coreset keeps; and how many at most
+SHARE, MOST = 0.1, 2048  # of the patches that the coreset keeps; and how many at most
 PROJECTED = 64  # dimensions in which the coreset is chosen (Johnson-Lindenstrauss)
 SMOOTHING = 4 / 224  # sigma, as a share of the side
 WHITE = 2.0  # maps are shown up to this multiple of the largest score of a training image
@@ -105,11 +105,16 @@ def coreset(patches: Float[Tensor, "n d"], stream: tuple) -> Tensor:
     matrix = torch.randn(patches.shape[1], PROJECTED, generator=generator) / PROJECTED**0.5
     points = patches @ matrix
     chosen = [int(torch.randint(len(points), (), generator=generator))]
-    nearest = (points - points[chosen[0]]).square().sum(dim=1)
+    norms = points.square().sum(dim=1)
+
+    def squared(index: int) -> Tensor:
+        return norms + norms[index] - 2 * (points @ points[index])
+
+    nearest = squared(chosen[0])
     progress = Progress(f"coreset {' '.join(map(str, stream[1:]))} seed {stream[0]}", count, 1)
     while len(chosen) < count:
         chosen.append(int(nearest.argmax()))
-        nearest = torch.minimum(nearest, (points - points[chosen[-1]]).square().sum(dim=1))
+        nearest = torch.minimum(nearest, squared(chosen[-1]))
         progress.advance()
     return torch.tensor(chosen)
 

@@ -96,6 +96,20 @@ def test_a_product_that_the_parameters_do_not_have(drawn_root: Path, tmp_path: P
     assert {row["seed"] for row in rows if row["metric"] == "pixel_ap"} == {5}
 
 
+def test_maps_of_another_detector(drawn_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for image in sorted((drawn_root / "nut" / "test").rglob("*.png")):
+        kind, mask = image.parent.name, drawn_root / "nut" / "ground_truth" / image.parent.name / f"{image.stem}_mask.png"
+        pixels = read_image(mask, "L") if kind != "good" else read_image(image, "L") * 0
+        write_image(tmp_path / "rd4ad" / "nut" / "test" / kind / image.name, pixels)
+    words = ("evaluate", "--maps", str(tmp_path / "rd4ad"), "--against", str(drawn_root))
+    assert call(*words, "--out", str(tmp_path / "m.parquet")) == 0
+    rows = {row["metric"]: row for row in read_table(tmp_path / "m.parquet", METRIC_SCHEMA).to_pylist()}
+    assert (rows["pixel_ap"]["value"], rows["pixel_ap"]["method"]) == (pytest.approx(1, abs=0.02), "rd4ad")
+    assert "pixel_ap" in capsys.readouterr().out
+    assert call(*words, "--seeds", "1") == 2
+    assert "--seeds: anomaly maps are scored as they are" in capsys.readouterr().err
+
+
 def error_of(capsys: pytest.CaptureFixture[str], folder: Path, root: Path, *words: str) -> str:
     assert call("evaluate", str(folder), "--against", str(root), *words) == 2
     error = capsys.readouterr().err

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -176,3 +178,22 @@ def test_accuracy() -> None:
     assert math.isnan(accuracy(labels[:0], labels[:0], 3))
     with pytest.raises(CADiffError, match="expected one per label"):
         accuracy(labels, labels[:2], 3)
+
+
+def test_memory_does_not_grow_with_the_number_of_images() -> None:
+    """In a process each, so that one's peak is not the other's: eight times the pixels, the same memory."""
+    script = (
+        "import resource, sys, numpy as np; from cadiff.metrics.pixels import PixelRanking; rng = np.random.default_rng(0)\n"
+        "mask = np.zeros((1, 256, 256), bool); mask[0, 9:40, 9:40] = True\n"
+        "with PixelRanking(run=2**18) as ranking:\n"
+        "    for k in range(int(sys.argv[1])):\n"
+        "        ranking.add(mask, rng.random((1, 256, 256), dtype=np.float32))\n"
+        "    ranking.overall()\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    few, many = (
+        int(subprocess.run([sys.executable, "-c", script, count], capture_output=True, text=True, check=True).stdout)
+        for count in ("16", "128")
+    )
+    pixels = 112 * 256 * 256 * 4 / 1024  # kB of the further maps alone, as float32
+    assert many - few < pixels / 4, f"peak of 16 images {few} kB, of 128 {many} kB"

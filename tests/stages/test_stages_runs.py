@@ -1,12 +1,15 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cadiff.errors import CADiffError, UsageError
-from cadiff.params import load_params
-from cadiff.records import METRIC_SCHEMA, SAMPLE_SCHEMA
+from cadiff.export import export_product
+from cadiff.params import Params, load_params
+from cadiff.records import GENERATED_SCHEMA, METRIC_SCHEMA, SAMPLE_SCHEMA, SCORED_SCHEMA, SampleRow, from_table
+from cadiff.reporting import write_report
 from cadiff.stages import Run, main, prune_work, read_times, resolve, run_stage
-from cadiff.storage import read_table, sha256_folder
+from cadiff.storage import read_image, read_json, read_table, sha256_folder, write_image
 
 
 def run_all(product: str) -> None:
@@ -77,3 +80,44 @@ def test_exit_codes(repository: Path, capsys: pytest.CaptureFixture[str]) -> Non
     error = capsys.readouterr().err
     assert "data/made/samples/plate.parquet: expected this file" in error
     assert "Traceback" not in error
+
+
+def test_what_was_made_elsewhere_and_a_peer_stand_beside_the_pipelines_own(repository: Path) -> None:
+    run_all("plate")
+    params = load_params()
+    export_product(Path("data/made/generated/exemplars/plate"), Path("data/external/images/dfmgan/plate"))
+    external = {"images": {"root": "data/external/images", "methods": ["dfmgan"]}, "maps": {"root": "maps", "methods": ["rd4ad"]}}
+    values = params.model_dump() | {"external": external, "methods": ["exemplars", "patchcore"]}
+    params = Params(**values)
+    assert params.methods == ["exemplars", "patchcore", "dfmgan", "rd4ad"]
+    run_stage("import", params, "plate", "dfmgan")
+    shards = [Path("data/made/generated") / method / "plate" / "spot.parquet" for method in ("exemplars", "dfmgan")]
+    own, imported = (read_table(path, GENERATED_SCHEMA)["image"].to_pylist() for path in shards)
+    assert [image["bytes"] for image in own] == [image["bytes"] for image in imported]
+    run_stage("peer", params, "plate", "patchcore")
+    for row in from_table(read_table(resolve("peer", params, "plate", "patchcore").samples_path), SampleRow):
+        if row.role in ("held_out", "test_good"):
+            truth = read_image(row.mask_path, "L", 32) if row.mask_path else np.zeros((32, 32), np.uint8)
+            write_image(Path("maps/rd4ad") / f"{row.sample_id}.png", truth)
+    run_stage("maps", params, "plate", "rd4ad")
+    figures = {}
+    for method in ("patchcore", "rd4ad"):
+        folder = Path("data/made/evaluated") / method / "plate"
+        scored = read_table(folder / "scored.parquet", SCORED_SCHEMA)
+        assert set(scored["method"].to_pylist()) == {method}
+        rows = read_table(folder / "metrics.parquet", METRIC_SCHEMA).to_pylist()
+        figures[method] = {row["metric"]: row["value"] for row in rows}
+    assert figures["rd4ad"]["pixel_ap"] == pytest.approx(1), "these maps are the masks"
+    assert figures["patchcore"]["pixel_auroc"] > 0.7
+    only = params.model_copy(update={"methods": ["exemplars", "patchcore", "rd4ad"]})
+    write_report(only.model_copy(update={"products": {"plate": {}}}), Path(), Path("reports"), partial=True)
+    assert {"patchcore", "rd4ad"} <= set(read_json("reports/metrics.json"))
+
+
+def test_names_of_external_methods_are_checked() -> None:
+    with pytest.raises(ValueError, match="external: 'perlin' cannot name a method"):
+        Params(products={"a": {}}, external={"images": {"root": "x", "methods": ["perlin"]}})
+    with pytest.raises(ValueError, match="external: 'a-b' cannot name a method"):
+        Params(products={"a": {}}, external={"maps": {"root": "x", "methods": ["a-b"]}})
+    with pytest.raises(ValueError, match="methods: 'magic' is not known"):
+        Params(products={"a": {}}, methods=["magic"])
