@@ -193,7 +193,10 @@ def train_diffusion(
     optimiser = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=0.01, fused=True)
     checkpoint = work / "diffusion.safetensors"
     kept = {**parts.modules, **{f"{name}_average": module for name, module in average.modules.items()}}
-    start, latents = load_training(checkpoint, kept, optimiser), encode_stream(vae, stream)
+    start = load_training(checkpoint, kept, optimiser)
+    if start >= steps:
+        return average
+    latents = encode_stream(vae, stream)
     bar, saved = Progress("diffusion", steps, start), time.monotonic()
     with CrossAttentionTap(parts.unet) as tap:
         for step in range(start, steps):
