@@ -179,6 +179,13 @@ def verdict(
         "worse": "No: the detector was better without the generated images, in every seed.",
         "undecided": "Undecided: the seeds do not agree, so no claim is made.",
     }[comparison.outcome]
+    added = compare(frame, metric, "both", peer)  # what a user would do who has both
+    if comparison.outcome != "better" and added is not None and added.outcome == "better":
+        alone = {"worse": "In their place they were worse, in every seed", "undecided": "In their place the seeds do not agree"}
+        conclusion = (
+            f"Yes, added to the exemplars: {points(added.gain)} points of {METRIC_NAMES[metric]}, better in every seed. "
+            f"{alone[comparison.outcome]}."
+        )
     rankings = [mean_and_spread(frame, method, "pixel_auroc")[0] for method in (ours, peer)]
     if any(pd.notna(value) for value in rankings) and max(value for value in rankings if pd.notna(value)) < CHANCE:
         conclusion = (

@@ -75,6 +75,22 @@ def test_verdict_is_honest(gains: tuple[float, ...], outcome: str, begins: str) 
     assert "60.0\u202f% for the same detector trained on augmented exemplars alone" in figures
 
 
+@pytest.mark.parametrize(
+    ("alone", "added", "begins"),
+    [
+        ((-0.01, -0.02, -0.03), (0.01, 0.02, 0.03), "Yes, added to the exemplars: +2.0 points of pixel AP, better in every seed. In "),
+        ((-0.01, -0.02, -0.03), (0.01, 0.02, -0.01), "No"),
+        ((0.01, 0.02, 0.03), (0.05, 0.05, 0.05), "Yes: the generated images helped"),
+    ],
+)
+def test_images_that_help_beside_the_exemplars_only_are_said_to_do_just_that(
+    alone: tuple[float, ...], added: tuple[float, ...], begins: str
+) -> None:
+    both = paired(*added)
+    frame = pd.concat([paired(*alone), both[both["method"] == "cadiff"].assign(method="both")])
+    assert tables.verdict(frame)[0].lower().startswith(begins.lower())
+
+
 def test_a_gain_between_two_detectors_at_chance_is_no_gain() -> None:
     frame = paired(0.1, 0.1, 0.1)
     chance = frame.assign(metric="pixel_auroc", value=0.52)
