@@ -145,7 +145,7 @@ def execute(
                         if slot is not None:
                             free.append(slot)
                         settle(future.result())
-        except BaseException:
+        except BaseException:  # Ctrl-C and SIGTERM too: no stage may outlive its run
             end_all()
             raise
     return [outcomes[node.address] for node in plan]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
@@ -63,6 +63,39 @@ def image_files(path: Path) -> list[Path]:
         return []
     visible = (p for p in path.iterdir() if not p.name.startswith("."))
     return sorted(p for p in visible if p.suffix.lower() in IMAGE_SUFFIXES)
+
+
+def list_product(
+    base: Path, training: Sequence[str], masks_in: Callable[[Path], list[Path]], pair: Callable[[Path, Path, Listing], None]
+) -> Listing:
+    """What MVTec's layouts share: ``base/<training>/good``, ``base/test/<type>`` and ``base/ground_truth/<type>``.
+
+    ``masks_in`` lists a type's masks (files or folders); ``pair`` adds a type's images with theirs. What belongs to
+    nothing is a problem.
+    """
+    listing = Listing()
+    for split in training:
+        prefix = "" if split == "train" else f"{split}/"
+        for folder in folders(base / split):
+            if folder.name == "good":
+                listing.entries += [Entry("train", None, prefix + p.stem, p, None) for p in image_files(folder)]
+            else:
+                listing.problems.append(f"{folder}: expected only {split}/good; move anomalies to test/<type>")
+    for folder in folders(base / "test"):
+        if folder.name == "good":
+            listing.entries += [Entry("test", None, p.stem, p, None) for p in image_files(folder)]
+        else:
+            pair(folder, base / "ground_truth" / folder.name, listing)
+    for folder in folders(base / "ground_truth"):
+        images = base / "test" / folder.name
+        if not images.is_dir():
+            listing.problems += [mask_alone(mask, images) for mask in masks_in(folder)]
+    return listing
+
+
+def mask_alone(mask: Path, images: Path) -> str:
+    """The problem of a mask (a file or a folder of them) that no image in ``images`` has."""
+    return f"{mask}: mask without an image; expected one in {images}"
 
 
 def read_csv(path: Path, columns: Iterable[str]) -> list[dict[str, str]]:

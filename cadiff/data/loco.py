@@ -13,7 +13,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cadiff.data import mvtec
-from cadiff.data.listing import Entry, Listing, Reader, folders, image_files
+from cadiff.data.listing import Entry, Listing, Reader, folders, image_files, list_product, mask_alone
 
 TYPES = ("logical_anomalies", "structural_anomalies")
 
@@ -24,23 +24,7 @@ def is_product(path: Path) -> bool:
 
 def list_files(root: Path, product: str) -> Listing:
     """Pairs each test image with its folder of masks; a folder or file that pairs with nothing is a problem."""
-    base = root / product
-    listing = Listing()
-    for split, prefix in (("train", ""), ("validation", "validation/")):
-        for folder in folders(base / split):
-            if folder.name == "good":
-                listing.entries += [Entry("train", None, prefix + p.stem, p, None) for p in image_files(folder)]
-            else:
-                listing.problems.append(f"{folder}: expected only {split}/good; move anomalies to test/<type>")
-    for folder in folders(base / "test"):
-        if folder.name == "good":
-            listing.entries += [Entry("test", None, p.stem, p, None) for p in image_files(folder)]
-        else:
-            _pair(folder, base / "ground_truth" / folder.name, listing)
-    for folder in folders(base / "ground_truth"):
-        if not (base / "test" / folder.name).is_dir():
-            listing.problems += [_alone(masks, base / "test" / folder.name) for masks in folders(folder)]
-    return listing
+    return list_product(root / product, ["train", "validation"], folders, _pair)
 
 
 def _pair(images: Path, truths: Path, listing: Listing) -> None:
@@ -51,12 +35,8 @@ def _pair(images: Path, truths: Path, listing: Listing) -> None:
             listing.problems.append(f"{image}: image without a mask; expected {truths / image.stem}/000.png")
         else:
             listing.entries.append(Entry("test", images.name, image.stem, image, masks))
-    listing.problems += [_alone(masks, images) for masks in unpaired.values()]
+    listing.problems += [mask_alone(masks, images) for masks in unpaired.values()]
     listing.problems += [f"{mask}: expected in a folder named as its image, {truths}/<stem>/" for mask in image_files(truths)]
-
-
-def _alone(masks: Path, images: Path) -> str:
-    return f"{masks}: mask without an image; expected one in {images}"
 
 
 READER = Reader(mvtec.products, list_files)

@@ -6,10 +6,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
-from cadiff.data.listing import Entry, Listing, Reader, folders, image_files
+from cadiff.data.listing import Entry, Listing, Reader, folders, image_files, list_product, mask_alone
 
 
 def products(root: Path) -> list[str]:
@@ -18,23 +17,7 @@ def products(root: Path) -> list[str]:
 
 def list_files(root: Path, product: str) -> Listing:
     """Pairs each test image with its mask by stem; a mask or folder that pairs with nothing is a problem."""
-    base = root / product
-    listing = Listing()
-    for folder in folders(base / "train"):
-        if folder.name == "good":
-            listing.entries += [Entry("train", None, p.stem, p, None) for p in image_files(folder)]
-        else:
-            listing.problems.append(f"{folder}: expected only train/good; move anomalies to test/<type>")
-    for folder in folders(base / "test"):
-        if folder.name == "good":
-            listing.entries += [Entry("test", None, p.stem, p, None) for p in image_files(folder)]
-        else:
-            _pair(folder, base / "ground_truth" / folder.name, listing)
-    for folder in folders(base / "ground_truth"):
-        images = base / "test" / folder.name
-        if not images.is_dir():
-            listing.problems += _alone(image_files(folder), images)
-    return listing
+    return list_product(root / product, ["train"], image_files, _pair)
 
 
 def _pair(images: Path, masks: Path, listing: Listing) -> None:
@@ -45,11 +28,7 @@ def _pair(images: Path, masks: Path, listing: Listing) -> None:
             listing.problems.append(f"{image}: image without a mask; expected {masks / image.stem}_mask.png")
         else:
             listing.entries.append(Entry("test", images.name, image.stem, image, unpaired.pop(name)))
-    listing.problems += _alone(unpaired.values(), images)
-
-
-def _alone(masks: Iterable[Path], images: Path) -> list[str]:
-    return [f"{mask}: mask without an image; expected one in {images}" for mask in masks]
+    listing.problems += [mask_alone(mask, images) for mask in unpaired.values()]
 
 
 READER = Reader(products, list_files)
