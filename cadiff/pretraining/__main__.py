@@ -14,6 +14,7 @@ import torch
 from diffusers import AutoencoderDC
 
 from cadiff.backbone import EMBEDDED, load_backbone
+from cadiff.backbone.load import weights_digest
 from cadiff.data.images import to_tensor
 from cadiff.params import BaseParams
 from cadiff.pretraining.autoencoder import spread_latents, train_autoencoder, train_decoder
@@ -21,7 +22,7 @@ from cadiff.pretraining.diffusion import Parts, train_diffusion
 from cadiff.pretraining.export import export_base, unit_scale
 from cadiff.pretraining.stream import DEMO_SHARE, Stream, draw_stream
 from cadiff.seeds import derive_seed
-from cadiff.storage import read_json
+from cadiff.storage import digest, read_json
 
 
 def main() -> None:
@@ -30,9 +31,10 @@ def main() -> None:
     draw_stream(pictures, options.seed, options.pictures, options.size)
     stream = Stream.opened(pictures, options.pictures)
     began = time.monotonic()
-    vae, parts, history = _begun(options, stream)
-    train_decoder(vae, stream, options.work, options.decoder_steps, options.batch, options.seed)
-    average = train_diffusion(parts, stream, vae, options.work, options.diffusion_steps, options.batch, options.seed)
+    work = checkpoints_of(options)
+    vae, parts, history = _begun(options, stream, work)
+    train_decoder(vae, stream, work, options.decoder_steps, options.batch, options.seed)
+    average = train_diffusion(parts, stream, vae, work, options.diffusion_steps, options.batch, options.seed)
     named = ("autoencoder_steps", "decoder_steps", "diffusion_steps", "pictures", "batch", "seed", "size")
     run = {name: getattr(options, name) for name in named}
     if options.start or options.autoencoder_of:
@@ -70,12 +72,22 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _begun(options: argparse.Namespace, stream: Stream) -> tuple[AutoencoderDC, Parts, list[object]]:
+def checkpoints_of(options: argparse.Namespace) -> Path:
+    """Where this training's checkpoints lie: another start, another folder, so that none goes on from a stranger's.
+
+    The numbers of steps are left out: a training may be given more.
+    """
+    kept = {name: getattr(options, name) for name in ("pictures", "batch", "seed", "size")}
+    bases = {name: getattr(options, name) for name in ("start", "autoencoder_of")}
+    return Path(options.work) / digest(kept | {name: base and weights_digest(str(base)) for name, base in bases.items()})
+
+
+def _begun(options: argparse.Namespace, stream: Stream, work: Path) -> tuple[AutoencoderDC, Parts, list[object]]:
     """The autoencoder, what is to be trained with it, and the runs that led to them."""
     history: list[object] = []
     taken = options.start or options.autoencoder_of
     if taken is None:
-        vae = train_autoencoder(stream, options.work, options.autoencoder_steps, options.batch, options.seed)
+        vae = train_autoencoder(stream, work, options.autoencoder_steps, options.batch, options.seed)
     else:
         base = load_backbone(BaseParams(path=str(taken), size=options.size, device="cpu", dtype="float32"))
         if not isinstance(base.vae, AutoencoderDC):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from cadiff.backbone import load_backbone
+from cadiff.backbone import EMBEDDED, load_backbone
 from cadiff.data.images import to_tensor
 from cadiff.params import BaseParams
+from cadiff.pretraining.__main__ import checkpoints_of
 from cadiff.pretraining.autoencoder import build_autoencoder, patches_of, spread_latents, train_autoencoder
 from cadiff.pretraining.diffusion import Parts, build_tokenizer, caption, train_diffusion
 from cadiff.pretraining.export import export_base
@@ -84,6 +86,16 @@ def test_an_exported_base_comes_back_with_its_control_and_is_trained_further(str
     again = Parts.of(base)
     assert (again.control.controlnet.controlnet_mid_block.weight == 0.5).all()
     assert all(p.requires_grad and p.dtype == torch.float32 for module in again.modules.values() for p in module.parameters())
+
+
+def test_a_training_that_starts_elsewhere_has_checkpoints_of_its_own(tmp_path: Path) -> None:
+    options = {"work": tmp_path, "diffusion_steps": 5}
+    options |= {"pictures": 10, "batch": 2, "seed": 0, "size": 64, "start": None, "autoencoder_of": None}
+    scratch, longer, further = (
+        checkpoints_of(Namespace(**options | change)) for change in ({}, {"diffusion_steps": 9}, {"start": EMBEDDED})
+    )
+    assert scratch == longer, "more steps go on"
+    assert scratch != further, "a finished base trained further would take the first training's checkpoint for its own"
 
 
 def test_spreading_the_latents_changes_them_and_not_what_is_decoded(stream: Stream) -> None:
