@@ -114,7 +114,8 @@ def render(artefacts: Artefacts, frame: pd.DataFrame, dots: Markup, curves: dict
         "sources": ["real", *shard_methods(artefacts)],
         "types": sorted({group.anomaly_type for group in groups}),
         "scale": scale(params),
-        "protocol": params.detector.protocol,
+        "protocol": protocol_of(params, frame),
+        "detectors": [tables.named(method) for method in detectors_of(params)],
         "size": params.base.size,
     }
     # Last, when everything has been looked for.
@@ -132,9 +133,7 @@ def summary(artefacts: Artefacts, frame: pd.DataFrame) -> str:
     headline = tables.headline_table(frame, artefacts.params.methods, detectors_of(artefacts.params))
     said = " ".join([*tables.verdict(frame), tables.place_among(frame, sources_of(artefacts.params))]).strip()
     text = f"# CADiff: {scale(artefacts.params)}\n\n{said}\n\n"
-    text += (
-        f"{headline.caption} Protocol: {artefacts.params.detector.protocol}.\n\n{tables.markdown(headline)}"
-    )
+    text += f"{headline.caption} Protocol: {protocol_of(artefacts.params, frame)}.\n\n{tables.markdown(headline)}"
     if artefacts.absent:
         text += "\nAbsent, so left out:\n\n" + "".join(f"- `{name}`\n" for name in artefacts.absent)
     return text
@@ -154,20 +153,34 @@ def sources_of(params: Params) -> list[str]:
     return [method for method in params.methods if method not in detectors_of(params)]
 
 
+def protocol_of(params: Params, frame: pd.DataFrame) -> str:
+    """What the common detector was measured under; the parameters' where nothing was measured yet."""
+    return paper.protocols(paper.Run(frame, params, ""), sources_of(params)) or params.detector.protocol
+
+
 def facts(artefacts: Artefacts, frame: pd.DataFrame, groups: list[Group]) -> list[tuple[str, str]]:
     """The four questions that a reader brings, answered from the data."""
     params = artefacts.params
     made = sum(group.total for group in groups if group.source == "cadiff")
     kinds = len({(group.product, group.anomaly_type) for group in groups if group.source == "cadiff"})
-    peers = [tables.METHOD_NAMES.get(method, method) for method in params.methods if method != "cadiff"]
+    peers = [tables.METHOD_NAMES.get(method, method) for method in sources_of(params) if method != "cadiff"]
+    others = [tables.METHOD_NAMES.get(method, method) for method in detectors_of(params)]
+    against = f"The same detector, trained the same way, on {'; on '.join(peers) or 'nothing else: no peer'}."
+    if others:
+        against += f" Beside it, detectors of their own: {'; '.join(others)}."
     images = frame.loc[frame["metric"] == "image_auroc"].drop_duplicates(["product"])["n"].sum()
-    seeds = sorted(set(frame["seed"]))
+    scored = frame[(frame["metric"] == "pixel_ap") & frame["method"].isin(sources_of(params))]
+    seeds = set(scored["seed"])
     tested = f"{images:,} test images" if images else "No test image"
-    protocol = (
-        "the last checkpoint is scored, and nothing was chosen by looking at test images"
-        if params.detector.protocol == "strict"
-        else "the best epoch was chosen on the test set, so these figures are optimistic (protocol: legacy)"
-    )
+    said = {
+        ("strict",): "the last checkpoint is scored, and nothing was chosen by looking at test images",
+        ("legacy",): "the best epoch was chosen on the test set, so these figures are optimistic (protocol: legacy)",
+    }
+    mixed = "for some products the best epoch was chosen on the test set (protocol: legacy), so their figures are optimistic"
+    protocol = said.get(tuple(sorted(set(scored["protocol"]))), mixed if len(scored) else "nothing was scored")
+    elsewhere = [method for method in params.methods if params.kind_of(method) in ("images", "maps")]
+    if elsewhere:
+        protocol += f"; what {', '.join(elsewhere)} had seen when it was made is not known here"
     own = frame[(frame["method"] == "cadiff") & ~frame["metric"].astype(str).str.contains("/")]
     realism = own[own["metric"].astype(str).str.startswith(("is(", "ic_lpips("))].groupby("metric")["value"].mean()
     measured = ", ".join(f"{name} {value:.3f}" for name, value in realism.items())
@@ -178,8 +191,7 @@ def facts(artefacts: Artefacts, frame: pd.DataFrame, groups: list[Group]) -> lis
          " ".join(filter(None, [signals.spoken(artefacts), judged])) + f" Judge by eye: {shown}, all of them used, none picked out; "
          "the gallery shows them beside the real exemplars that they were learned from."),
         ("Do they help the detector?", " ".join([tables.verdict(frame)[0], tables.place_among(frame, sources_of(params))]).strip()),
-        ("Against what?",
-         f"The same detector, trained the same way, on {'; on '.join(peers) or 'nothing else: no peer'}."),
+        ("Against what?", against),
         ("Can it be believed?",
          f"{tested}; {counted(len(seeds), 'seed')}; {protocol}. {overlap(artefacts)}"),
     ]  # fmt: skip

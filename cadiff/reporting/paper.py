@@ -24,8 +24,10 @@ NAMES = {
     "is": "IS",
 }
 PLAIN_UNITS = ("is", "ic_lpips")  # not shares, printed with two digits
-# IS and IC-LPIPS count as the paper's only with the paper's network; others carry theirs in the metric's name.
-SAME_NETWORK = {"is": r"is(\((torchvision-)?inception[^)]*\))?", "ic_lpips": r"ic_lpips(\((lpips-)?vgg[^)]*\))?"}
+# IS and IC-LPIPS count as the paper's only with the published files of its network; others carry theirs in the metric's
+# name (cadiff.metrics.networks).
+SAME_NETWORK = {"is": r"is\(inception-v3\)", "ic_lpips": r"ic_lpips\(lpips-vgg,[^@)]*\)"}
+STAND_INS = ("patchcore", "perlin")  # on another network, with other textures
 # The paper's methods by this project's names; the paper's own name, in lower case, serves too (an external folder).
 PEERS = {
     "CADiff": ("cadiff",),
@@ -34,7 +36,9 @@ PEERS = {
     "RD4AD": ("reverse_distillation",),
     "single token": ("single", "single_token", "textual_inversion"),
 }
-PRODUCTS = {"MVTec AD": 15, "VisA": 12}
+MVTEC, VISA = "MVTec AD", "VisA"
+DATASETS = {"mvtec": MVTEC, "mvtecad": MVTEC, "visa": VISA}  # by name, letters only
+PRODUCTS_OF_VISA = 12
 DETECTORS_TABLE = 2  # its DRAEM is the detector, Table 3's the way to draw anomalies
 NOT_RUN = "not run here"
 
@@ -51,17 +55,20 @@ class Run:
     @property
     def same(self) -> str | None:
         """The printed data set that this one is; None: neither."""
-        name = re.sub(r"[^a-z]", "", self.params.dataset.name.lower())
-        return next((paper for key, paper in (("mvtec", "MVTec AD"), ("visa", "VisA")) if name.startswith(key)), None)
+        return DATASETS.get(re.sub(r"[^a-z]", "", self.params.dataset.name.lower()))
 
     @property
     def whole(self) -> bool:
         """Whether a mean over the products run is the mean that the paper prints."""
-        return len(self.params.products) == PRODUCTS.get(self.same or "")
+        if self.same == MVTEC:
+            return set(self.params.products) == set(_unique(DETECTORS_TABLE, "product")) - {"average"}
+        return self.same == VISA and len(self.params.products) == PRODUCTS_OF_VISA
 
     def peer(self, table: int, printed: str) -> str | None:
         """The method run here that a printed method is; None if none was run."""
         found = set(self.frame["method"])
+        if table != DETECTORS_TABLE:  # their rows are sources of images for one detector, not detectors
+            found -= {name for name in found if name in self.params.methods and self.params.kind_of(name) in ("detector", "maps")}
         aliases = (printed.lower(), *PEERS.get(printed, ()))
         if table == DETECTORS_TABLE and printed == "DRAEM":
             aliases = ("draem",)
@@ -70,8 +77,8 @@ class Run:
 
 @dataclass(frozen=True)
 class Figure:
-    """A measured figure in the paper's units. ``alike``: by the paper's network; ``comparable``: a printed one may be
-    subtracted."""
+    """A measured figure in the paper's units. ``alike``: with the paper's network and textures; ``comparable``: a printed
+    one may be subtracted."""
 
     value: float
     spread: float
@@ -142,7 +149,8 @@ def generation_table(run: Run) -> Table:
                 here = {p: measured(run, peer, metric, None if p == "average" else p) for p in products}
                 rows += _rows_here([NAMES[metric]], peer, run, [(metric, here[p], values[metric, method, p]) for p in products])
     columns = ["Metric", "Method", *(p.replace("_", " ") for p in products), "Protocol", "Seeds"]
-    return _table(1, "Generation metrics IS and IC-LPIPS (IC-L), MVTec AD", run, columns, rows)
+    note = " The paper does not say how many images of a cluster IC-LPIPS compares, nor what a cluster of one counts; here its name says."
+    return _table(1, "Generation metrics IS and IC-LPIPS (IC-L), MVTec AD", run, columns, rows, note)
 
 
 def detector_table(run: Run) -> Table:
@@ -159,7 +167,7 @@ def detector_table(run: Run) -> Table:
         if figures or average:
             absent = Cell(NOT_RUN if average else "", kind="absent")
             shown = [Cell(" / ".join(map(_measured, metrics, pair))) if any(pair) else absent for pair in found]
-            protocol = Cell(run.params.detector.protocol if figures else "")
+            protocol = Cell(protocols(run, [run.peer(2, a) for a in methods]) if figures else "")
             rows.append(Row([f"{name}, here"], [*shown, protocol, _seeds(figures)], here=True))
         if any(figure.comparable for figure in figures):
             gaps = [
@@ -177,16 +185,18 @@ def generator_table(run: Run) -> Table:
     """Table 3: a row per source of generated images, MVTec AD / VisA."""
     values = _values(3)
     metrics, methods, products = (_unique(3, column) for column in ("metric", "method", "product"))
-    column = {"VisA": products[1]}.get(run.same or "", products[0])
+    dataset = run.same or MVTEC
+    column = products[1] if dataset == VISA else products[0]
     rows = []
     for method in methods:
         cells = [Cell(" / ".join(_plain(m, values[m, method, p]) for p in products), values[m, method, products[0]]) for m in metrics]
         peer = run.peer(3, method)
         rows.append(_printed_row([method], cells, peer))
         if peer:
-            rows += _rows_here([], peer, run, [(m, measured(run, peer, m), values[m, method, column]) for m in metrics])
+            found = [(m, measured(run, peer, m, None, dataset), values[m, method, column]) for m in metrics]
+            rows += _rows_here([], peer, run, found)
     columns = ["Method", *(NAMES[m] for m in metrics), "Protocol", "Seeds"]
-    return _table(3, "A U-Net trained on generated images, MVTec AD / VisA, in %", run, columns, rows)
+    return _table(3, "A U-Net trained on generated images, MVTec AD / VisA, in %", run, columns, rows, "", dataset)
 
 
 def variant_table(run: Run, number: int, title: str, own: str | None) -> Table:
@@ -219,13 +229,14 @@ def order(run: Run) -> str:
     return f"{word} by pixel AP: printed {' > '.join(paper)}; here {' > '.join(here)}."
 
 
-def measured(run: Run, method: str | None, metric: str, product: str | None = None) -> Figure | None:
+def measured(run: Run, method: str | None, metric: str, product: str | None = None, dataset: str = MVTEC) -> Figure | None:
     """A figure of this run in the paper's units: of one product, or the mean over all that were run.
 
-    ``comparable`` are figures of the paper's data set, means over all of its products, and IS and IC-LPIPS by the
-    paper's network. None: not measured; a product of another data set is none of the paper's, whatever its name.
+    ``comparable`` are figures of the ``dataset`` that the printed ones are of, means over all of its products, and none of
+    a stand-in for the paper's network or textures. None: not measured; a product
+    of another data set is none of the paper's, whatever its name.
     """
-    if method is None or (product is not None and run.same != "MVTec AD"):
+    if method is None or (product is not None and run.same != MVTEC):
         return None
     frame = run.frame if product is None else run.frame[run.frame["product"] == product]
     names = {str(name) for name in frame.loc[frame["method"] == method, "metric"]}
@@ -239,8 +250,13 @@ def measured(run: Run, method: str | None, metric: str, product: str | None = No
     if pd.isna(mean):
         return None
     factor = 1 if metric in PLAIN_UNITS else 100
-    alike = metric not in PLAIN_UNITS or bool(re.fullmatch(SAME_NETWORK[metric], name))
-    return Figure(factor * mean, factor * spread, seeds, alike, alike and run.same is not None and (product is not None or run.whole))
+    alike = method not in STAND_INS and (metric not in PLAIN_UNITS or bool(re.fullmatch(SAME_NETWORK[metric], name)))
+    return Figure(factor * mean, factor * spread, seeds, alike, alike and run.same == dataset and (product is not None or run.whole))
+
+
+def protocols(run: Run, methods: Sequence[str | None]) -> str:
+    """The protocols that the rows of these methods were measured under."""
+    return ", ".join(sorted(set(run.frame.loc[run.frame["method"].isin([m for m in methods if m]), "protocol"])))
 
 
 def _printed_row(heads: list[str], cells: list[Cell], peer: str | None) -> Row:
@@ -252,7 +268,7 @@ def _rows_here(heads: Sequence[str], peer: str, run: Run, figures: Sequence[tupl
     """What was measured for a printed row, and the difference where the data set is the paper's."""
     cells = [Cell(_measured(metric, figure), figure.value if figure else None) for metric, figure, _ in figures]
     found = [figure for _, figure, _ in figures if figure]
-    rows = [Row([*heads, f"{peer}, here"], [*cells, Cell(run.params.detector.protocol), _seeds(found)], here=True)]
+    rows = [Row([*heads, f"{peer}, here"], [*cells, Cell(protocols(run, [peer])), _seeds(found)], here=True)]
     if any(figure.comparable for figure in found):
         gaps = [Cell(_gap(metric, figure, value)) for metric, figure, value in figures]
         rows.append(Row([*heads, f"{peer}, difference"], [*gaps, Cell(""), Cell("")], here=True))
@@ -276,14 +292,17 @@ def _gap(metric: str, figure: Figure | None, value: float) -> str:
     return f"{figure.value - value:+.{2 if metric in PLAIN_UNITS else 1}f}".replace("-", "−")
 
 
-def _table(number: int, title: str, run: Run, columns: list[str], rows: list[Row], note: str = "") -> Table:
+def _table(
+    number: int, title: str, run: Run, columns: list[str], rows: list[Row], note: str = "", dataset: str = MVTEC
+) -> Table:
     title = f"Table {number} · {title}"
     where = f"“Here” is this run ({run.scale})"
-    if run.same is None:
-        where += "; its data set is not the paper’s, so no difference is taken"
+    if run.same != dataset:
+        where += "; its data set is not the paper’s here, so no difference is taken"
     elif not run.whole:
         where += "; not all of the paper’s products were run, so no difference of averages is taken"
-    star = " * with another network than the paper’s." if any("*" in cell.text for row in rows for cell in row.cells) else ""
+    starred = any("*" in cell.text for row in rows for cell in row.cells)
+    star = " * with another network, or other textures, than the paper’s." if starred else ""
     return Table(f"{title}. {where}.{star}{note}", columns, rows, title=title)
 
 

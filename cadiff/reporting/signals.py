@@ -42,6 +42,8 @@ def quality_table(artefacts: Artefacts, methods: Sequence[str]) -> Table:
         f"likely copy. Change inside the mask: below {100 * LEAK:g}\u202f% the image changed more beside its mask. Distance to normal "
         f"images: 1 is usual among normal images, below {FAINT:g} no defect can be seen. Median, and share of images below the limit."
     )
+    if pasted(artefacts):
+        caption += " Outside of their masks CADiff’s images keep a real image (generate.background: real), so none can be off its mask."
     columns = ["Images of", "Number", "To nearest exemplar", "Likely copies", "Change inside the mask", "Off their masks",
                "To normal images", "Not visible"]  # fmt: skip
     return Table(caption, columns, table, sortable=True)
@@ -69,9 +71,16 @@ def spoken(artefacts: Artefacts, method: str = "cadiff") -> str:
     parts = []
     for name, (signal, limit) in LIMITS.items():
         values = [value for row in rows if (value := getattr(row, signal)) is not None]
-        if values:
-            parts.append(f"{100 * np.mean([value < limit for value in values]):.0f}\u202f% {PLAIN[name]}")
+        if values and not (signal == "mask_agreement" and pasted(artefacts)):
+            known = "" if len(values) == len(rows) else f" of the {len(values):,} where it is known"
+            parts.append(f"{100 * np.mean([value < limit for value in values]):.0f}\u202f%{known} {PLAIN[name]}")
     return f"Of {len(rows):,} images " + ", ".join(parts) + "." if parts else ""
+
+
+def pasted(artefacts: Artefacts) -> bool:
+    """Whether what lies outside of a mask is a real image's own by construction, so that none can be off its mask."""
+    params = artefacts.params
+    return all(params.for_product(product).generate.background == "real" for product in params.products)
 
 
 PLAIN = {

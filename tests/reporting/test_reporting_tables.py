@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cadiff.metrics.generated import ic_lpips_name, is_name
 from cadiff.params import Params
 from cadiff.reporting import paper, tables
 
@@ -13,7 +14,7 @@ from cadiff.reporting import paper, tables
 def frame_of(values: dict[tuple[str, str, int], float], metric: str = "pixel_ap") -> pd.DataFrame:
     """Metric rows from {(method, product, seed): value}."""
     rows = [
-        {"method": method, "product": product, "seed": seed, "metric": metric, "value": value, "n": 9}
+        {"method": method, "product": product, "seed": seed, "metric": metric, "value": value, "n": 9, "protocol": "strict"}
         for (method, product, seed), value in values.items()
     ]
     return pd.DataFrame(rows)
@@ -233,11 +234,51 @@ def test_generation_metrics_count_as_the_papers_only_with_its_network() -> None:
     values = {("cadiff", product, 0): 1.9 for product in products}
     stand_in = paper.paper_tables(frame_of(values, "is(efficientnet-lite0)"), params, "mvtec")[0]
     assert rows_of(stand_in)["cadiff, here"][0] == "1.90*"
-    assert "with another network than the paper’s" in stand_in.caption
+    assert "with another network, or other textures, than the paper’s" in stand_in.caption
     assert "cadiff, difference" not in rows_of(stand_in)
-    real = paper.paper_tables(frame_of(values, "is(inception)"), params, "mvtec")[0]
+    own_file = paper.paper_tables(frame_of(values, is_name("inception-v3@1a2b3c4d")), params, "mvtec")[0]
+    assert rows_of(own_file)["cadiff, here"][0] == "1.90*", "weights that are not the published ones"
+    real = paper.paper_tables(frame_of(values, is_name("inception-v3")), params, "mvtec")[0]
     assert rows_of(real)["cadiff, here"][0] == "1.90"
     assert rows_of(real)["cadiff, difference"][0] == "−0.01"  # printed 1.91
+
+
+def test_diversity_counts_as_the_papers_only_with_its_network() -> None:
+    params = Params(products={"bottle": {}}, dataset={"name": "mvtec_ad", "layout": "mvtec"})
+    for network, star in (("lpips-vgg", ""), ("lpips-vgg@1a2b3c4d", "*"), ("lpips-alex", "*")):
+        frame = frame_of({("cadiff", "bottle", 0): 0.15}, ic_lpips_name(network))
+        row = next(r for r in paper.paper_tables(frame, params, "mvtec")[0].rows if r.heads == ["IC-L", "cadiff, here"])
+        assert row.cells[0].text == f"0.15{star}", network
+
+
+def test_a_stand_in_for_a_printed_method_is_marked_and_not_subtracted() -> None:
+    products = [p for p in paper.printed().query("table == 2")["product"].unique() if p != "average"]
+    frame = mvtec_frame(0, products)
+    frame = pd.concat([frame, frame.assign(method="patchcore"), frame.assign(method="perlin")])
+    params = Params(products={p: {} for p in products}, dataset={"name": "mvtec_ad", "layout": "mvtec"})
+    _, two, three, _, _ = paper.paper_tables(frame, params, "mvtec_ad")
+    at = two.columns.index("PatchCore") - 1
+    assert rows_of(two)["bottle, here"][at].endswith("*")
+    assert rows_of(two)["bottle, difference"][at] == "– / –"
+    assert rows_of(three)["perlin, here"][1].endswith("*")
+    assert "perlin, difference" not in rows_of(three)
+
+
+@pytest.mark.parametrize(("name", "compared"), [("visa", True), ("mvtec_loco", False)])
+def test_a_difference_is_taken_from_the_columns_of_the_same_data_set_only(name: str, compared: bool) -> None:
+    products = [f"p{k}" for k in range(12)]
+    params = Params(products={p: {} for p in products}, dataset={"name": name, "layout": "visa"})
+    values = {("cadiff", p, seed): 0.5 for p in products for seed in (0, 1, 2)}
+    one, two, three, four, five = paper.paper_tables(frame_of(values), params, name)
+    assert ("cadiff, difference" in rows_of(three)) == compared
+    for table in (one, two, four, five):
+        assert not any("difference" in head for row in table.rows for head in row.heads), f"{table.title}: MVTec AD's averages"
+
+
+def test_anomaly_maps_of_a_detector_do_not_fill_a_generators_row() -> None:
+    params = Params(products={"a": {}}, external={"maps": {"root": "maps", "methods": ["prn"]}})
+    tables_ = paper.paper_tables(frame_of({("prn", "a", 0): 0.5}), params, "demo")
+    assert rows_of(tables_[2])["PRN"][-2] == "not run here"
 
 
 def test_order_of_methods_is_compared_in_words() -> None:
