@@ -13,7 +13,7 @@ from rich.table import Table
 from cadiff.data import read_samples
 from cadiff.data.inspect import guess_layout
 from cadiff.data.listing import folders
-from cadiff.detection import classify, score, score_maps, train_detector
+from cadiff.detection import detect_seeds, score_maps
 from cadiff.errors import UsageError
 from cadiff.metrics.generated import score_generated
 from cadiff.metrics.networks import find_networks
@@ -56,12 +56,11 @@ def _evaluate(
 ) -> list[MetricRow]:
     """The stage ``detect`` on one product's shards."""
     shards, detectors = scratch / "shards" / product, scratch / "detectors" / product
+    if seeds:
+        params = params.model_copy(update={"detector": params.detector.model_copy(update={"seeds": list(seeds)})})
     rows = score_generated(params, method, product, samples, shards)
-    for seed in seeds or params.detector.seeds:
-        train_detector(params, method, product, [shards], samples, seed, detectors, detectors / "checkpoints")
-        rows += score(params, method, product, samples, seed, detectors)
-        rows += classify(params, method, product, [shards], samples, seed, detectors / "checkpoints")
-    return rows
+    work = detectors / "checkpoints"
+    return rows + detect_seeds(params, method, product, [shards], samples, detectors, work, keep=lambda table: None)
 
 
 def evaluate_maps(

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from cadiff.checkpoint import load_training, save_training
 from cadiff.data.images import load_samples, to_tensor
 from cadiff.detection.batches import jitter
+from cadiff.detection.training import dropped
 from cadiff.devices import pick_device
 from cadiff.errors import CADiffError
 from cadiff.metrics import imagenet
@@ -156,7 +157,7 @@ def _trained(
         generator = torch_generator(*stream, step)
         chosen = batch_indices(len(images), settings.batch, step, stream)
         batch = jitter(to_tensor(images[chosen.numpy()]), generator).to(device)
-        rate = settings.learning_rate * 0.2 ** ((10 * step >= 8 * total) + (10 * step >= 9 * total))
+        rate = dropped(settings.learning_rate, step, total)
         loss = _step(model, optimizer, rate, batch, labels[chosen].to(device), derive_seed(*stream, step))
         step += 1
         if not math.isfinite(loss):

@@ -25,17 +25,18 @@ VARIANT = "maps"
 @dataclass(frozen=True)
 class MapFolder:
     """Maps by their sample's name, brought to one size; an image's score is the maximum after average pooling, as of
-    the U-Net."""
+    the U-Net. ``black`` is subtracted: pooling puts zeros beyond the border, which must not be more than any score."""
 
     files: dict[str, Path]
     size: int
     window: int
+    black: float
     white: float
     made: str
     variant: str = VARIANT
 
     def score(self, rows: Sequence[SampleRow]) -> Scores:
-        maps = np.stack([resized(read_map(self.files[row.sample_id]), self.size) for row in rows])
+        maps = np.stack([resized(read_map(self.files[row.sample_id]) - self.black, self.size) for row in rows])
         return Scores(maps, image_score(maps, self.window))
 
 
@@ -49,9 +50,11 @@ def open_maps(params: Params, rows: Sequence[SampleRow], folder: Path, window: i
         CADiffError: if a file is no map.
     """
     files = {row.sample_id: _find(folder, row) for row in rows}
-    largest = max(float(read_map(path).max()) for path in files.values())
+    spans = [(float(values.min()), float(values.max())) for values in map(read_map, files.values())]
+    black = min(0.0, *(low for low, _ in spans))
+    largest = max(high for _, high in spans) - black
     made = digest(sorted((name, sha256_file(path)) for name, path in files.items()))
-    return MapFolder(files, params.base.size, window, largest if largest > 0 else 1.0, made)
+    return MapFolder(files, params.base.size, window, black, largest if largest > 0 else 1.0, made)
 
 
 def _find(folder: Path, row: SampleRow) -> Path:

@@ -136,10 +136,14 @@ def total_steps(settings: DetectorParams) -> int:
 
 
 def learning_rate(settings: DetectorParams, step: int) -> float:
-    """The rate of a step (from 0): times 0.2 from 80 % of the steps on, and again from 90 %."""
-    total = total_steps(settings)
+    """The detector's rate at a step (from 0)."""
+    return dropped(settings.learning_rate, step, total_steps(settings))
+
+
+def dropped(rate: float, step: int, total: int) -> float:
+    """``rate`` at a step (from 0) of ``total``: times 0.2 from 80 % on, and again from 90 %."""
     drops = (10 * step >= 8 * total) + (10 * step >= 9 * total)
-    return settings.learning_rate * 0.2**drops
+    return rate * 0.2**drops
 
 
 def identity(params: Params, method: str, product: str, seed: int) -> dict[str, str]:

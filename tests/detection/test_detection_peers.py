@@ -94,6 +94,17 @@ def test_maps_from_a_folder_get_the_figures_that_scikit_learn_gives_them(toy, fo
     assert {(row.method, row.variant, row.n) for row in rows.values() if "/" not in row.metric} == {("rd4ad", "maps", 12)}
 
 
+def test_maps_below_zero_score_as_those_above_it(toy, tmp_path) -> None:
+    """Log-likelihoods, say: what lies beyond the border must not be the most anomalous of all."""
+    maps = _write_maps(toy, tmp_path, "npy")
+    first = {row.metric: row.value for row in score_maps(toy.params, "rd4ad", "cube", toy.samples, tmp_path)}
+    for name, values in maps.items():
+        np.save(tmp_path / f"{name}.npy", values - 5)
+    second = {row.metric: row.value for row in score_maps(toy.params, "rd4ad", "cube", toy.samples, tmp_path)}
+    assert second == pytest.approx(first, abs=1e-3, nan_ok=True)
+    assert len({*first.values()}) > 3
+
+
 def test_maps_of_another_size_are_brought_to_ours_and_wrong_ones_are_named(toy, tmp_path) -> None:
     maps = _write_maps(toy, tmp_path, "npy")
     name = next(iter(maps))
