@@ -320,11 +320,11 @@ STAGES = {
     ),
     "import": Stage(import_images, ("base.size", "external.images.root"), ("synthesis", "data", "masks")),
     "detect": Stage(
-        detect, ("base", "dataset.name", "detector", "classifier", "metrics"), ("detection", "metrics", "data")
+        detect, ("seed", "base", "dataset.name", "detector", "classifier", "metrics"), ("detection", "metrics", "data")
     ),
     "peer": Stage(peer, ("base", "dataset.name", "detector"), ("detection", "metrics", "data")),
     "maps": Stage(
-        maps, ("base.size", "dataset.name", "detector", "external.maps.root"), ("detection", "metrics", "data")
+        maps, ("seed", "base.size", "dataset.name", "detector", "external.maps.root"), ("detection", "metrics", "data")
     ),
     "quality": Stage(quality, ("base.size",), ("metrics",)),
     "report": Stage(report, RESULT_KEYS, ("reporting",)),  # its page prints all parameters
