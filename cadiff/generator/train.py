@@ -70,24 +70,22 @@ class View:
 
 
 def draw_view(exemplars: Exemplars, tokens: LearnedTokens, backbone: Backbone, params: Params, generator: torch.Generator) -> View:
-    """Augmented exemplars, types drawn alike; a share of normals that carry a mask but no anomaly word.
+    """Exemplars, types drawn alike; with probability ``normal_share`` a normal takes its place and keeps the mask.
 
-    The normals teach that the word carries the anomaly, not the mask's shape (docs/method.md).
+    The normals teach that the word carries the anomaly, not the mask's shape (docs/method.md). Both are warped alike, or a
+    warp's own marks (its blur, what it mirrors in) would tell one from the other.
     """
     train, kinds = params.train, tokens.types
     images, masks, prompts, concept_masks, positions = [], [], [], [], []
-    for slot in range(train.batch):
-        kind = kinds[int(torch.randint(0, len(kinds), (1,), generator=generator))]
+    for _ in range(train.batch):
+        kind = kinds[_below(len(kinds), generator)]
         members = [i for i, name in enumerate(exemplars.types) if name == kind]
-        chosen = members[int(torch.randint(0, len(members), (1,), generator=generator))]
-        image, mask = augment_pair(
-            exemplars.images[chosen], exemplars.masks[chosen], train.crop, train.translate, train.rotate, generator
-        )
-        said = [kind]
-        if slot < round(train.normal_share * train.batch):
-            image = exemplars.normals[int(torch.randint(0, len(exemplars.normals), (1,), generator=generator))]
-            said = []
-        prompt = tokens.prompt(backbone, said, int(torch.randint(0, 1 << 30, (1,), generator=generator)))
+        chosen = members[_below(len(members), generator)]
+        image, said = exemplars.images[chosen], [kind]
+        if float(torch.rand(1, generator=generator)) < train.normal_share:
+            image, said = exemplars.normals[_below(len(exemplars.normals), generator)], []
+        image, mask = augment_pair(image, exemplars.masks[chosen], train.crop, train.translate, train.rotate, generator)
+        prompt = tokens.prompt(backbone, said, _below(1 << 30, generator))
         images.append(image)
         masks.append(mask)
         prompts.append(prompt)
@@ -96,6 +94,11 @@ def draw_view(exemplars: Exemplars, tokens: LearnedTokens, backbone: Backbone, p
         concept_masks.append(torch.stack([own.get(c, torch.zeros_like(anomaly)) for c in tokens.concepts]))
         positions.append(torch.tensor([prompt.positions.get(c, -1) for c in tokens.concepts]))
     return View(torch.stack(images), torch.stack(masks).float(), torch.stack(concept_masks), torch.stack(positions), prompts)
+
+
+def _below(count: int, generator: torch.Generator) -> int:
+    """A number from 0 to ``count`` - 1."""
+    return int(torch.randint(0, count, (1,), generator=generator))
 
 
 def joint_loss(generator: Generator, view: View, params: Params, rng: torch.Generator) -> tuple[Tensor, dict[str, float]]:

@@ -92,6 +92,22 @@ def test_equations_2_4_and_8(
     assert loss.item() == pytest.approx(parts["denoising"] + 0.3 * parts["localizing"] + 0.7 * parts["contrastive"], rel=1e-5)
 
 
+@pytest.mark.parametrize("batch", [1, 40])
+def test_normals_come_in_their_share_and_warped_as_exemplars_are(
+    backbone: Backbone, small_params: Params, nut_samples: list[SampleRow], batch: int
+) -> None:
+    """240 pictures, a quarter of them normals within four standard deviations, whatever the batch."""
+    params = changed(small_params, "train", batch=batch, normal_share=0.25)
+    exemplars, tokens = Exemplars.read(nut_samples, 64), new_generator(params, "nut", KINDS, backbone).tokens
+    views = [draw_view(exemplars, tokens, backbone, params, torch_generator(0, "share", step)) for step in range(240 // batch)]
+    images, said = torch.cat([v.image for v in views]), torch.cat([v.positions for v in views])[:, 1:].ge(0).any(1)
+    assert abs((~said).double().mean().item() - 0.25) < 4 * np.sqrt(0.25 * 0.75 / 240)
+    assert torch.equal(torch.cat([v.concept_masks for v in views])[:, 1:].any(1).flatten(1).any(1), said)
+    assert torch.cat([v.mask for v in views]).flatten(1).any(1).all(), "a normal keeps a mask"
+    for whose, chosen in ((exemplars.normals, images[~said]), (exemplars.images, images[said])):
+        assert (torch.cdist(chosen.flatten(1), whose.flatten(1)).amin(1) > 1).all(), "not warped"
+
+
 def test_switched_off_regularisers_have_no_part(backbone: Backbone, small_params: Params, nut_samples: list[SampleRow]) -> None:
     exemplars = Exemplars.read(nut_samples, 64)
     for switches in ({"localizing": False}, {"contrastive": False}, {"localizing": False, "contrastive": False}):
