@@ -7,7 +7,9 @@ autoencoder stays, its U-Net, text encoder and control go on. ``--autoencoder-of
 from __future__ import annotations
 
 import argparse
+import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -16,6 +18,7 @@ from diffusers import AutoencoderDC
 from cadiff.backbone import EMBEDDED, load_backbone
 from cadiff.backbone.load import weights_digest
 from cadiff.data.images import to_tensor
+from cadiff.errors import UsageError, exit_code
 from cadiff.params import BaseParams
 from cadiff.pretraining.autoencoder import spread_latents, train_autoencoder, train_decoder
 from cadiff.pretraining.diffusion import Parts, train_diffusion
@@ -26,7 +29,12 @@ from cadiff.storage import digest, read_json
 
 
 def main() -> None:
-    options = _options()
+    options = parsed()
+    sys.exit(exit_code(lambda: run(options)))
+
+
+def run(options: argparse.Namespace) -> None:
+    """Draws, trains and exports, from wherever ``options.work`` has got to."""
     pictures = options.work / f"stream-{options.size}"
     draw_stream(pictures, options.seed, options.pictures, options.size)
     stream = Stream.opened(pictures, options.pictures)
@@ -36,14 +44,14 @@ def main() -> None:
     train_decoder(vae, stream, work, options.decoder_steps, options.batch, options.seed)
     average = train_diffusion(parts, stream, vae, work, options.diffusion_steps, options.batch, options.seed)
     named = ("autoencoder_steps", "decoder_steps", "diffusion_steps", "pictures", "batch", "seed", "size")
-    run = {name: getattr(options, name) for name in named}
+    training = {name: getattr(options, name) for name in named}
     if options.start or options.autoencoder_of:
-        run["autoencoder_steps"] = 0
-    run |= {"minutes_of_last_call": round((time.monotonic() - began) / 60), "threads": torch.get_num_threads()}
+        training["autoencoder_steps"] = 0
+    training |= {"minutes_of_last_call": round((time.monotonic() - began) / 60), "threads": torch.get_num_threads()}
     modules = {"unet": average.unet, "vae": vae, "text_encoder": average.text, "controlnet": average.control.controlnet,
                "saim": average.control.saim}  # fmt: skip
     card = {
-        "name": "cadiff-embedded", "version": len(history) + 1, "license": "Apache-2.0", "training": [*history, run],
+        "name": "cadiff-embedded", "version": len(history) + 1, "license": "Apache-2.0", "training": [*history, training],
         "parameters": {name: sum(p.numel() for p in module.parameters()) for name, module in modules.items()},
         "data": f"drawn pictures (cadiff.data.drawing; the demo's four products are {DEMO_SHARE:.0%} of them, from other seeds), "
         "and for the autoencoder also the photographs and textures that scikit-image and scikit-learn carry",
@@ -54,7 +62,8 @@ def main() -> None:
     print(f"base: {options.out}")
 
 
-def _options() -> argparse.Namespace:
+def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The call's options; None: the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m cadiff.pretraining", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -64,20 +73,29 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--autoencoder-of", type=Path, help="a base whose autoencoder is used; default: trained")
     parser.add_argument("--pictures", type=int, default=24000)
     parser.add_argument("--autoencoder-steps", type=int, default=1400)
-    parser.add_argument("--decoder-steps", type=int, default=500, help="of teaching the decoder to clear a sampler's grain")
+    parser.add_argument(
+        "--decoder-steps", type=int,
+        help="of teaching the decoder to clear a sampler's grain; default: 500, with --start 0 (its decoder was taught)",
+    )  # fmt: skip
     parser.add_argument("--diffusion-steps", type=int, default=4600)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--size", type=int, default=64)
-    return parser.parse_args()
+    options = parser.parse_args(arguments)
+    if options.decoder_steps is None:
+        options.decoder_steps = 0 if options.start else 500
+    return options
 
 
 def checkpoints_of(options: argparse.Namespace) -> Path:
     """Where this training's checkpoints lie: another start, another folder, so that none goes on from a stranger's.
 
-    The numbers of steps are left out: a training may be given more.
+    The decoder's and the diffusion's steps are left out: a training may be given more. The autoencoder's decide what the
+    latents are, so where it is trained here, more of them begin another training.
     """
     kept = {name: getattr(options, name) for name in ("pictures", "batch", "seed", "size")}
+    if not (options.start or options.autoencoder_of):
+        kept["autoencoder_steps"] = options.autoencoder_steps
     bases = {name: getattr(options, name) for name in ("start", "autoencoder_of")}
     return Path(options.work) / digest(kept | {name: base and weights_digest(str(base)) for name, base in bases.items()})
 
@@ -91,7 +109,7 @@ def _begun(options: argparse.Namespace, stream: Stream, work: Path) -> tuple[Aut
     else:
         base = load_backbone(BaseParams(path=str(taken), size=options.size, device="cpu", dtype="float32"))
         if not isinstance(base.vae, AutoencoderDC):
-            raise SystemExit(f"{taken}: expected a base made by this command, found {type(base.vae).__name__}")
+            raise UsageError(f"{taken}: expected a base made by this command, found {type(base.vae).__name__}")
         recorded, vae = read_json(taken / "card.json")["training"], base.vae
         history = recorded if isinstance(recorded, list) else [recorded]
     if options.start is not None:

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cadiff.backbone.reconstruction import reconstruction_loss
-from cadiff.checkpoint import cosine, load_training, save_training, update_average
+from cadiff.checkpoint import check_reached, cosine, load_training, save_training, update_average
 from cadiff.pretraining.stream import Stream
 from cadiff.progress import Progress
 from cadiff.seeds import derive_seed, numpy_generator
@@ -202,6 +202,9 @@ def train_decoder(vae: AutoencoderDC, stream: Stream, work: Path, steps: int, ba
 
     A linear code hands every error of a latent on to the pixels. Latents get noise of a strength drawn per picture, from
     none to ``SAMPLER_NOISE``, so that clean ones are decoded as before.
+
+    Raises:
+        UsageError: if the checkpoint is beyond ``steps``.
     """
     vae.requires_grad_(False)
     decoder, scale = vae.decoder.requires_grad_(True).train(), vae.config["scaling_factor"]
@@ -209,6 +212,7 @@ def train_decoder(vae: AutoencoderDC, stream: Stream, work: Path, steps: int, ba
     checkpoint, average = work / "decoder.safetensors", copy.deepcopy(decoder)
     modules = {"decoder": decoder, "average": average}
     start, photos, saved = load_training(checkpoint, modules, optimiser), photographs(), time.monotonic()
+    check_reached(checkpoint, start, steps, "--decoder-steps")
     bar = Progress("decoder", steps, start)
     for step in range(start, steps):
         optimiser.param_groups[0]["lr"] = 3e-4 * cosine(step, steps, warmup=30)

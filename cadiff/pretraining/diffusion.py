@@ -1,6 +1,6 @@
 """The embedded base's U-Net, text encoder and spatial control: captions, and the words of a defect held to its mask.
 
-From ``CONTROL_FROM`` on every other step is drawn under a mask, through the ControlNet and SAIM that product training
+From step ``CONTROL_FROM`` on every other step is drawn under a mask, through the ControlNet and SAIM that product training
 then starts from. A good picture comes with another picture's mask and must stay as it is: the word carries the defect,
 not the mask's shape.
 """
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from cadiff.backbone import Backbone, CrossAttentionTap
-from cadiff.checkpoint import cosine, load_training, save_training, update_average
+from cadiff.checkpoint import check_reached, cosine, load_training, save_training, update_average
 from cadiff.control import SpatialControl
 from cadiff.data.drawing.defects import DEFECTS
 from cadiff.data.drawing.materials import COLOURS, MATERIALS
@@ -44,7 +44,7 @@ LOCALIZING_WEIGHT = 0.3
 EMPTY_SHARE = 0.1  # prompts left out, so that guidance has something to subtract
 GENERAL_SHARE = 0.15  # captions that say "product" or "anomaly": the words that learnable tokens start from
 DEFECT_WEIGHT = 4.0  # a defect covers a few per cent of a picture, and is what the base is for
-CONTROL_FROM = 0.35  # of the steps: by then the encoder is worth copying
+CONTROL_FROM = 1960  # by this step the encoder is worth copying; no share of the steps, which a training may be given more of
 LEARNING_RATE = 1e-3
 
 
@@ -183,9 +183,18 @@ class Parts:
 
 
 def train_diffusion(
-    parts: Parts, stream: Stream, vae: AutoencoderDC, work: Path, steps: int, batch: int = 16, seed: int = 0
-) -> Parts:
-    """Trains ``parts`` together, going on from ``work/diffusion.safetensors``; returns their averaged weights."""
+    parts: Parts, stream: Stream, vae: AutoencoderDC, work: Path, steps: int, batch: int = 16, seed: int = 0,
+    control_from: int = CONTROL_FROM,
+) -> Parts:  # fmt: skip
+    """Trains ``parts`` together, going on from ``work/diffusion.safetensors``; returns their averaged weights.
+
+    A control that was not trained before is a copy of the encoder at step ``control_from``, and trained from there on.
+
+    Raises:
+        UsageError: if the checkpoint is beyond ``steps``, or so few steps leave such a control untrained.
+    """
+    if steps <= control_from and not parts.control_trained:
+        raise UsageError(f"--diffusion-steps: expected more than {control_from}, the step that the control is trained from, found {steps}")
     schedule, average = build_schedule(), copy.deepcopy(parts)
     parts.unet.set_attn_processor(AttnProcessor())  # at these sizes plain matrix products are a fifth faster than the fused kernel
     parts.control.controlnet.set_attn_processor(AttnProcessor())
@@ -194,18 +203,19 @@ def train_diffusion(
     checkpoint = work / "diffusion.safetensors"
     kept = {**parts.modules, **{f"{name}_average": module for name, module in average.modules.items()}}
     start = load_training(checkpoint, kept, optimiser)
-    if start >= steps:
+    check_reached(checkpoint, start, steps, "--diffusion-steps")
+    if start == steps:
         return average
     latents = encode_stream(vae, stream)
     bar, saved = Progress("diffusion", steps, start), time.monotonic()
     with CrossAttentionTap(parts.unet) as tap:
         for step in range(start, steps):
-            if step == round(CONTROL_FROM * steps) and not parts.control_trained:
+            if step == control_from and not parts.control_trained:
                 for each in (parts, average):
                     each.control.copy_encoder(each.unet)
             optimiser.param_groups[0]["lr"] = LEARNING_RATE * cosine(step, steps, warmup=300)
             tap.clear()
-            masked = step % 2 == 1 and (parts.control_trained or step >= round(CONTROL_FROM * steps))
+            masked = step % 2 == 1 and (parts.control_trained or step >= control_from)
             loss, figures = _loss(parts, tap, schedule, stream, latents, batch, masked, numpy_generator(seed, "diffusion", step))
             optimiser.zero_grad()
             loss.backward()

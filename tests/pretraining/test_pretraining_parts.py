@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +11,10 @@ import torch
 
 from cadiff.backbone import EMBEDDED, load_backbone
 from cadiff.data.images import to_tensor
+from cadiff.errors import UsageError
 from cadiff.params import BaseParams
-from cadiff.pretraining.__main__ import checkpoints_of
-from cadiff.pretraining.autoencoder import build_autoencoder, patches_of, spread_latents, train_autoencoder
+from cadiff.pretraining.__main__ import checkpoints_of, parsed
+from cadiff.pretraining.autoencoder import build_autoencoder, patches_of, spread_latents, train_autoencoder, train_decoder
 from cadiff.pretraining.diffusion import Parts, build_tokenizer, caption, train_diffusion
 from cadiff.pretraining.export import export_base
 from cadiff.pretraining.stream import Stream, picture
@@ -57,13 +58,36 @@ def test_both_trainings_go_on_where_they_were(stream: Stream, tmp_path: Path) ->
     train_autoencoder(stream, tmp_path / "a", 1, batch=2)
     vae = train_autoencoder(stream, tmp_path / "a", 2, batch=2)
     torch.manual_seed(0)
-    train_diffusion(Parts.new(vae), stream, vae, tmp_path / "d", 1, batch=2)
-    stopped = train_diffusion(Parts.new(vae), stream, vae, tmp_path / "d", 2, batch=2)
+    train_diffusion(Parts.new(vae), stream, vae, tmp_path / "d", 1, batch=2, control_from=0)
+    stopped = train_diffusion(Parts.new(vae), stream, vae, tmp_path / "d", 2, batch=2, control_from=0)
     torch.manual_seed(0)
-    undisturbed = train_diffusion(Parts.new(vae), stream, vae, tmp_path / "e", 2, batch=2)
+    undisturbed = train_diffusion(Parts.new(vae), stream, vae, tmp_path / "e", 2, batch=2, control_from=0)
     for name, module in stopped.modules.items():
         assert all(torch.equal(a, b) for a, b in zip(module.parameters(), undisturbed.modules[name].parameters(), strict=True)), name
     assert any(p.abs().sum() > 0 for p in stopped.control.controlnet.controlnet_mid_block.parameters()), "the control did not learn"
+    done = train_diffusion(Parts.new(vae), stream, vae, tmp_path / "d", 2, batch=2, control_from=0)
+    assert all(torch.equal(a, b) for a, b in zip(done.unet.parameters(), stopped.unet.parameters(), strict=True)), "equal is done"
+    with pytest.raises(UsageError, match=r"d.diffusion\.safetensors: is at step 2, beyond --diffusion-steps 1\."):
+        train_diffusion(Parts.new(vae), stream, vae, tmp_path / "d", 1, batch=2, control_from=0)
+    train_decoder(vae, stream, tmp_path / "a", 1, batch=2)
+    with pytest.raises(UsageError, match=r"decoder\.safetensors: is at step 1, beyond --decoder-steps 0\."):
+        train_decoder(vae, stream, tmp_path / "a", 0, batch=2)
+
+
+def test_the_control_is_copied_and_trained_from_its_own_step_on(stream: Stream, tmp_path: Path) -> None:
+    """Two steps of which the second, an odd one, is drawn under a mask where the control has begun."""
+    vae = train_autoencoder(stream, tmp_path, 1, batch=2)
+    torch.manual_seed(0)
+    parts = Parts.new(vae)
+    start = parts.control.controlnet.conv_in.weight.detach().clone()
+    train_diffusion(parts, stream, vae, tmp_path / "late", 2, batch=2, control_from=1)
+    moved = (parts.control.controlnet.conv_in.weight.detach() - start).abs().max()
+    assert moved > 1e-6, "the U-Net's encoder, which step 0 has moved, was not taken; behind zero-convolutions weight decay alone acts"
+    assert any(p.abs().sum() > 0 for p in parts.control.controlnet.controlnet_mid_block.parameters())
+    with pytest.raises(UsageError, match=r"--diffusion-steps: expected more than 1960, .*, found 2"):
+        train_diffusion(Parts.new(vae), stream, vae, tmp_path / "never", 2, batch=2)
+    trained = dataclasses.replace(parts, control_trained=True)
+    train_diffusion(trained, stream, vae, tmp_path / "further", 1, batch=2)  # one that is trained already needs no such step
 
 
 def test_beside_a_mask_no_word_means_no_defect(stream: Stream) -> None:
@@ -89,13 +113,20 @@ def test_an_exported_base_comes_back_with_its_control_and_is_trained_further(str
 
 
 def test_a_training_that_starts_elsewhere_has_checkpoints_of_its_own(tmp_path: Path) -> None:
-    options = {"work": tmp_path, "diffusion_steps": 5}
-    options |= {"pictures": 10, "batch": 2, "seed": 0, "size": 64, "start": None, "autoencoder_of": None}
-    scratch, longer, further = (
-        checkpoints_of(Namespace(**options | change)) for change in ({}, {"diffusion_steps": 9}, {"start": EMBEDDED})
-    )
-    assert scratch == longer, "more steps go on"
-    assert scratch != further, "a finished base trained further would take the first training's checkpoint for its own"
+    def of(*arguments: str) -> Path:
+        return checkpoints_of(parsed(["--work", str(tmp_path), *arguments]))
+
+    embedded = ("--start", str(EMBEDDED))
+    assert of() == of("--diffusion-steps", "9", "--decoder-steps", "9"), "more steps go on"
+    assert of() != of(*embedded), "a finished base trained further would take the first training's checkpoint for its own"
+    assert of() != of("--autoencoder-steps", "9"), "another autoencoder has other latents"
+    assert of(*embedded) == of(*embedded, "--autoencoder-steps", "9"), "it is not trained here"
+
+
+def test_a_decoder_that_was_taught_is_not_taught_again_unless_asked() -> None:
+    assert parsed([]).decoder_steps == parsed(["--autoencoder-of", "base"]).decoder_steps == 500
+    assert parsed(["--start", "base"]).decoder_steps == 0
+    assert parsed(["--start", "base", "--decoder-steps", "7"]).decoder_steps == 7
 
 
 def test_spreading_the_latents_changes_them_and_not_what_is_decoded(stream: Stream) -> None:
