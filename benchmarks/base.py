@@ -1,7 +1,7 @@
 """Measures the embedded base: ``python benchmarks/base.py [--base PATH] [--parts autoencoder words samples] [--quick]``.
 
 Prints one figure a line ("name value") and writes a grid of samples per demo product. Pictures are drawn as those that
-the base learnt from, from beyond the end of its stream.
+the base learnt from, from beyond the end of its stream. ``--card`` writes what was measured into the base's ``card.json``.
 
 | figures | what is measured |
 | --- | --- |
@@ -42,7 +42,7 @@ from cadiff.checkpoint import cosine
 from cadiff.data.drawing.products import DEMO
 from cadiff.data.images import make_batch, to_tensor, to_uint8
 from cadiff.detection.unet import UNet, anomaly_map, check_side, place
-from cadiff.errors import exit_code
+from cadiff.errors import UsageError, exit_code
 from cadiff.intensity import mask_cells
 from cadiff.metrics.ranking import auroc
 from cadiff.params import BaseParams
@@ -51,7 +51,7 @@ from cadiff.pretraining.stream import Stream, picture
 from cadiff.progress import Progress
 from cadiff.prompt.tokens import NORMAL_TEMPLATES, TEMPLATES
 from cadiff.seeds import derive_seed, numpy_generator, torch_generator
-from cadiff.storage import write_image
+from cadiff.storage import read_json, write_image, write_json
 
 Figures = Iterator[tuple[str, float | str]]
 
@@ -297,6 +297,25 @@ def draw_grids(base: Backbone, size: int, scale: Scale, out: Path) -> Figures:
         yield f"samples.{product}.bytes", float(path.stat().st_size)
 
 
+def write_card(folder: Path, figures: dict[str, float | str]) -> None:
+    """Puts figures below "figures" in a base's ``card.json``; a part ("autoencoder" ...) that was measured takes the place
+    of all that the card had of it, other parts' stay.
+
+    Raises:
+        CADiffError: if the base has no card.
+    """
+    card = read_json(folder / "card.json")
+    parts = {name.partition(".")[0] for name in figures}
+    kept = {name: value for name, value in card.get("figures", {}).items() if name.partition(".")[0] not in parts}
+    # four digits say all that so many pictures can; JSON has no nan (a ratio to an IoU of 0)
+    rounded = {name: value if isinstance(value, str) else _short(value) for name, value in figures.items()}
+    write_json(folder / "card.json", {**card, "figures": {**kept, **rounded}})
+
+
+def _short(value: float) -> float | None:
+    return float(f"{value:.4g}") if np.isfinite(value) else None
+
+
 PARTS = ("autoencoder", "words", "samples")
 
 
@@ -319,13 +338,21 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=64, help="side of the pictures in px")
     parser.add_argument("--out", type=Path, default=Path("docs/figures"))
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--card", action="store_true", help="write the figures into the base's card.json too")
     parser.add_argument("--quick", action="store_true", help="a look in two minutes; its gate proves nothing")
     options = parser.parse_args()
 
     def work() -> None:
-        base = load_backbone(BaseParams(path=options.base, size=options.size))
+        if options.card and options.quick:
+            raise UsageError("--card: a card states what was measured in full; leave --quick out")
+        base, figures = load_backbone(BaseParams(path=options.base, size=options.size)), {}
+        if options.card and not (Path(base.path) / "card.json").is_file():
+            raise UsageError(f"--card: expected {base.path}/card.json, which the base's export writes, but it is not there")
         for name, value in measure(base, options.size, QUICK if options.quick else Scale(), options.out, parts=options.parts):
             print(name, value if isinstance(value, str) else f"{value:.6g}", flush=True)
+            figures[name] = value
+        if options.card:
+            write_card(Path(base.path), figures)
 
     sys.exit(exit_code(work))
 

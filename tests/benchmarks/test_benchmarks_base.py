@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -14,7 +16,7 @@ import torch
 from cadiff.backbone import Backbone, load_backbone
 from cadiff.params import BaseParams
 from cadiff.pretraining.stream import Stream, picture
-from cadiff.storage import read_image
+from cadiff.storage import read_image, read_json, write_json
 
 
 def loaded() -> ModuleType:
@@ -120,3 +122,33 @@ def test_everything_is_measured_and_measured_again_the_same(base: Backbone, tmp_
     again = list(bench.measure(base, 64, TINY, tmp_path / "b", workers=1))
     assert repr(again) == repr(first)
     assert [(tmp_path / "b" / grid.name).read_bytes() for grid in grids] == [grid.read_bytes() for grid in grids]
+
+
+def test_a_card_takes_what_was_measured_and_keeps_the_rest(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bench, "Scale", lambda: TINY)
+    monkeypatch.setattr(bench, "measure", functools.partial(bench.measure, workers=1))
+    base = shutil.copytree(tiny_base, tmp_path / "base")
+    call = ["base.py", "--base", str(base), "--parts", "words", "--card"]
+
+    def ended(*further: str) -> int:
+        monkeypatch.setattr(sys, "argv", [*call, *further])
+        with pytest.raises(SystemExit) as end:
+            bench.main()
+        return end.value.code  # type: ignore[return-value]
+
+    assert ended() == 2
+    assert "expected" in capsys.readouterr().err, "there is no card yet"
+    write_json(base / "card.json", {"version": 2, "figures": {"autoencoder.psnr": 34.3, "words.gone.auroc": 0.5}})
+    assert ended("--quick") == 2
+    assert ended() == 0
+    printed = dict(line.split() for line in capsys.readouterr().out.splitlines())
+    card = read_json(base / "card.json")
+    assert card["version"] == 2
+    assert card["figures"].pop("autoencoder.psnr") == 34.3, "a part that was not run keeps its figures"
+    assert set(card["figures"]) == set(printed), "of one that was run none is older"
+    assert card["figures"]["words.auroc"] == pytest.approx(float(printed["words.auroc"]), rel=1e-3)
+    bench.write_card(base, {"autoencoder.pit.ratio": float("nan"), "autoencoder.gate": "fail"})
+    assert read_json(base / "card.json")["figures"]["autoencoder.pit.ratio"] is None
+    assert read_json(base / "card.json")["figures"]["autoencoder.gate"] == "fail"
