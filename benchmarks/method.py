@@ -2,7 +2,8 @@
 
 - ``control``: where the drawn change is, with SAIM, with Eq. 10 as printed, and without. The whole image is generated, so
   that nothing but the control keeps the anomaly in its mask.
-- ``intensity``: contrast inside the mask over w, and what moves outside, with and without masked and delayed focus.
+- ``intensity``: contrast inside the mask over w, and what moves outside, with and without masked and delayed focus. The whole
+  image is generated here too: with a background that is kept nothing outside can move.
 - ``tokens``: separation of concepts, attention of held-out anomalies against their masks, with and without each regulariser.
 - ``healing``: how much of a defect is gone, against the same part drawn without it (the demo's products).
 
@@ -54,9 +55,9 @@ SETTINGS: dict[str, dict[str, Overrides]] = {
         "plain ControlNet": {**GENERATED, "control": {"interaction": "none"}},
     },
     "intensity": {
-        "full": {}, "without masked focus": {"intensity": {"masked_focus": False}},
-        "without delayed focus": {"intensity": {"delayed_focus": False}},
-        "without both": {"intensity": {"masked_focus": False, "delayed_focus": False}},
+        "full": GENERATED, "without masked focus": {**GENERATED, "intensity": {"masked_focus": False}},
+        "without delayed focus": {**GENERATED, "intensity": {"delayed_focus": False}},
+        "without both": {**GENERATED, "intensity": {"masked_focus": False, "delayed_focus": False}},
     },
     "tokens": {
         "both regularisers": {}, "without L_loc": {"prompt": {"localizing": False}},
