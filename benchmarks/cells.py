@@ -34,7 +34,10 @@ def draw_if_demo(params: Params, products: list[str]) -> None:
     for product in products:
         root = Path(params.dataset.root) / product
         if params.dataset.layout == "demo" and not root.is_dir():
-            draw_product(params.draw, product, params.seed, root)
+            unfinished = root.with_name(root.name + ".work")
+            shutil.rmtree(unfinished, ignore_errors=True)
+            draw_product(params.draw, product, params.seed, unfinished)
+            unfinished.rename(root)  # a stopped drawing must not pass for the whole data set
 
 
 @dataclass(frozen=True)
@@ -66,20 +69,25 @@ class Cell:
         return load_generator(self.params, self.product, self.adapted, self.trained)
 
     @cached_property
-    def masks(self) -> list[MaskRow]:
+    def masked(self) -> Path:
         def make(out: Path, work: Path) -> None:
             rows = make_masks(self.params, self.product, self.samples)
             write_table(out / "masks.parquet", to_table(rows, MASK_SCHEMA))
 
-        folder = self._made("masks", [row.image_sha256 for row in self.samples], make)
-        return from_table(read_table(folder / "masks.parquet", MASK_SCHEMA), MaskRow)
+        own = self.params.masks  # its folder's name is among the parameters, what is in it is not
+        drawn = content_digest(Path(str(own.folder))) if own.source == "folder" else None
+        return self._made("masks", [[row.image_sha256 for row in self.samples], drawn], make)
+
+    @cached_property
+    def masks(self) -> list[MaskRow]:
+        return from_table(read_table(self.masked / "masks.parquet", MASK_SCHEMA), MaskRow)
 
     @cached_property
     def generated(self) -> Path:
         def make(out: Path, work: Path) -> None:
             generate_shards(self.params, self.product, self.samples, self.adapted, self.trained, self.masks, out, work)
 
-        return self._made("generate", [self.trained.name, [row.mask_id for row in self.masks]], make)
+        return self._made("generate", [self.trained.name, self.masked.name], make)
 
     @cached_property
     def metrics(self) -> list[MetricRow]:

@@ -14,7 +14,7 @@ import yaml
 
 from cadiff.params import Params, load_params
 from cadiff.records import METRIC_SCHEMA
-from cadiff.storage import read_table
+from cadiff.storage import read_table, write_image
 
 ROOT = Path(__file__).resolve().parents[2]
 PRESET = ROOT / "presets" / "ablations.yaml"
@@ -82,6 +82,51 @@ def test_intensity_variants_share_one_training_and_rows_carry_variant_and_seed(
     assert {path: path.stat().st_mtime_ns for path in work.rglob("*.parquet")} == shards, "nothing is made twice"
 
 
+def test_other_masks_are_generated_into_anew_whatever_their_ids(
+    params_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells = script("cells", monkeypatch)
+    drawn = tmp_path / "masks"
+    params = load_params(params_file)
+    params = params.model_copy(update={"masks": params.masks.model_copy(update={"source": "folder", "folder": str(drawn)})})
+    # neither trained nor drawn: the names are what is asked about
+    monkeypatch.setattr(cells.Cell, "adapted", tmp_path / "adapted-1")
+    monkeypatch.setattr(cells.Cell, "trained", tmp_path / "trained-1")
+    monkeypatch.setattr(cells, "generate_shards", lambda *arguments: None)
+
+    def made(corner: int) -> tuple[list[str], Path]:
+        mask = np.zeros((64, 64), np.uint8)
+        mask[corner : corner + 8, :8] = 255
+        for kind in ("chip", "rust", "scratch"):
+            write_image(drawn / kind / "0.png", mask)
+        cell = cells.cell_for(params, "nut", 0, tmp_path / "cells")
+        return [row.mask_id for row in cell.masks], cell.generated
+
+    (ids, first), (same_ids, other), (_, again) = made(0), made(30), made(0)
+    assert ids == same_ids
+    assert first != other, "images of the first masks would pass for images of the second"
+    assert first == again
+
+
+def test_a_stopped_drawing_is_not_taken_for_the_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = script("cells", monkeypatch)
+    params = Params(products={"nut": {}}, dataset={"root": str(tmp_path)}, draw={"normals": 2, "test_good": 0, "anomalies_per_type": 3})
+    whole = cells.draw_product
+
+    def stopped(draw: object, product: str, seed: int, out: Path) -> None:
+        write_image(out / "train" / "good" / "999.png", np.zeros((8, 8, 3), np.uint8))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cells, "draw_product", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        cells.draw_if_demo(params, ["nut"])
+    assert not (tmp_path / "nut").exists()
+    monkeypatch.setattr(cells, "draw_product", whole)
+    cells.draw_if_demo(params, ["nut"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["nut"]
+    assert sorted(path.name for path in (tmp_path / "nut" / "train" / "good").iterdir()) == ["000.png", "001.png"]
+
+
 def test_pairs_in_the_papers_order(monkeypatch: pytest.MonkeyPatch) -> None:
     ablations = script("ablations", monkeypatch)
     assert ablations.agreement({"a": 1, "b": 2, "c": 3}, {"a": 10, "b": 30, "c": 20}) == (2, 3)
@@ -97,6 +142,14 @@ def test_tables_give_the_mean_over_products_and_the_spread_over_seeds(monkeypatc
     )
     mean, spread = ablations._mean(frame, "MTL", "pixel_ap")
     assert (mean, spread) == (pytest.approx(0.45), pytest.approx(np.std([0.3, 0.6], ddof=1)))
+
+
+def test_what_is_measured_outside_of_masks_is_free_to_move(monkeypatch: pytest.MonkeyPatch) -> None:
+    method, params = script("method", monkeypatch), load_params(PRESET)
+    assert params.generate.background == "real", "the preset keeps it"
+    for part in ("control", "intensity"):
+        for setting in method.SETTINGS[part]:
+            assert method.with_settings(params, part).for_variant(setting).generate.background == "generated", setting
 
 
 @pytest.mark.slow
