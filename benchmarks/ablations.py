@@ -23,7 +23,7 @@ from cells import cell_for, draw_if_demo
 
 from cadiff.errors import UsageError, exit_code
 from cadiff.metrics.generated import IC_LPIPS, IS
-from cadiff.params import Params, load_params
+from cadiff.params import SECTIONS, Params, load_params
 from cadiff.records import METRIC_SCHEMA, MetricRow, to_table
 from cadiff.reporting.paper import PLAIN_UNITS, ablation_row, intensity_row, printed
 from cadiff.storage import write_table
@@ -31,6 +31,11 @@ from cadiff.storage import write_table
 MEASURED = {"pixel_ap": "pixel_ap", "pixel_auroc": "pixel_auroc", "image_auroc": "image_auroc", "ic_lpips": IC_LPIPS, "is": IS}
 PRESET = Path(__file__).resolve().parents[1] / "presets" / "ablations.yaml"
 ROW_OF = {4: intensity_row, 5: ablation_row}
+# What sets a table's rows apart; a variant that differs from the parameters in anything else is none of its rows.
+SETTINGS_OF = {
+    4: {"intensity.low", "intensity.high", "intensity.masked_focus", "intensity.delayed_focus"},
+    5: {"prompt.tokens", "prompt.localizing", "prompt.contrastive", "control.interaction"},
+}
 
 
 def measure(params: Params, products: list[str], seeds: list[int], variants: list[str], work: Path) -> list[MetricRow]:
@@ -46,10 +51,10 @@ def measure(params: Params, products: list[str], seeds: list[int], variants: lis
 
 
 def table(frame: pd.DataFrame, params: Params, number: int) -> list[str]:
-    """The paper's Table 4 or 5 as Markdown lines; a row is the variant whose parameters are that row's."""
+    """The paper's Table 4 or 5 as Markdown lines; a row is the variant whose parameters are that row's (``rows_of``)."""
     paper = printed()[printed()["table"] == number].pivot(index="method", columns="metric", values="value")
     order = list(printed()[printed()["table"] == number]["method"].unique())
-    of_row = {ROW_OF[number](params.for_variant(name)): name for name in frame["variant"].unique() if _belongs(params, name, number)}
+    of_row = rows_of(params, list(frame["variant"].unique()), number)
     present = [row for row in order if row in of_row]
     metrics = [metric for metric in MEASURED if metric in paper.columns]
     means = {(row, m): _mean(frame, of_row[row], MEASURED[m]) for row in present for m in metrics}
@@ -68,10 +73,27 @@ def table(frame: pd.DataFrame, params: Params, number: int) -> list[str]:
     return lines
 
 
-def _belongs(params: Params, name: str, number: int) -> bool:
-    """A variant of the prompt or the control is no row of Table 4, one of the intensity none of Table 5; the full method is in both."""
-    changed = set(params.variants[name])
-    return not changed & ({"prompt", "control"} if number == 4 else {"intensity"})
+def rows_of(params: Params, variants: Sequence[str], number: int) -> dict[str, str]:
+    """Which variant each row of Table 4 or 5 is, of those that are one; a variant that changes nothing is in both.
+
+    Raises:
+        UsageError: if two variants have one row's settings.
+    """
+    found: dict[str, str] = {}
+    for name in variants:
+        row = ROW_OF[number](params.for_variant(name))
+        if row is None or not changed(params, name) <= SETTINGS_OF[number]:
+            continue
+        if row in found:
+            raise UsageError(f"variants: {found[row]!r} and {name!r} both are the row {row!r} of Table {number}; choose one by --variants")
+        found[row] = name
+    return found
+
+
+def changed(params: Params, name: str) -> set[str]:
+    """The keys ("section.key") whose value a variant makes another one."""
+    own, base = (each.model_dump() for each in (params.for_variant(name), params))
+    return {f"{section}.{key}" for section in SECTIONS for key, value in own[section].items() if value != base[section][key]}
 
 
 def _mean(frame: pd.DataFrame, variant: str, metric: str) -> tuple[float, float]:
@@ -109,6 +131,8 @@ def main() -> None:
             params = Params(**{**params.model_dump(), "variants": load_params(PRESET).variants})
         products = chosen(options.products, list(params.products), "--products")
         variants = chosen(options.variants, list(params.variants), "--variants")
+        for number in ROW_OF:
+            rows_of(params, variants, number)  # before hours of work, not after
         rows = measure(params, products, options.seeds, variants, options.work)
         write_table(options.out, to_table(rows, METRIC_SCHEMA))
         frame = pd.DataFrame([dataclasses.asdict(row) for row in rows])

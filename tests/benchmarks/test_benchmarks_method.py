@@ -12,8 +12,10 @@ import pandas as pd
 import pytest
 import yaml
 
+from cadiff.errors import UsageError
 from cadiff.params import Params, load_params
 from cadiff.records import METRIC_SCHEMA
+from cadiff.reporting.paper import ablation_row, intensity_row, printed
 from cadiff.storage import read_table, write_image
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,8 +47,6 @@ def params_file(tiny_base: Path, drawn_root: Path, tmp_path: Path) -> Path:
 
 
 def test_the_presets_variants_are_the_rows_of_tables_4_and_5() -> None:
-    from cadiff.reporting.paper import ablation_row, intensity_row, printed
-
     params = load_params(PRESET)
     changed = {name: set(overrides) for name, overrides in params.variants.items()}
     rows = {row for name in params.variants for row in (name, intensity_row(params.for_variant(name))) if row}
@@ -73,10 +73,10 @@ def test_intensity_variants_share_one_training_and_rows_carry_variant_and_seed(
     assert list(dict.fromkeys(rows["variant"])) == list(chosen)
     assert {"pixel_ap", "pixel_auroc", "image_auroc"} <= set(rows["metric"])
     shards = {path: path.stat().st_mtime_ns for path in work.rglob("*.parquet")}
-    printed = capsys.readouterr().out
-    assert "| w in [0.5, 1.5] |" in printed
-    assert "| MTL + Reg + SAIM |" in printed
-    assert "pixel_ap: " in printed
+    said = capsys.readouterr().out
+    assert "| w in [0.5, 1.5] |" in said
+    assert "| MTL + Reg + SAIM |" in said
+    assert "pixel_ap: " in said
     with pytest.raises(SystemExit):
         ablations.main()
     assert {path: path.stat().st_mtime_ns for path in work.rglob("*.parquet")} == shards, "nothing is made twice"
@@ -125,6 +125,25 @@ def test_a_stopped_drawing_is_not_taken_for_the_data_set(tmp_path: Path, monkeyp
     cells.draw_if_demo(params, ["nut"])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["nut"]
     assert sorted(path.name for path in (tmp_path / "nut" / "train" / "good").iterdir()) == ["000.png", "001.png"]
+
+
+def test_a_variant_is_the_row_whose_settings_it_has_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    ablations, params = script("ablations", monkeypatch), load_params(PRESET)
+
+    def rows(number: int, **variants: dict) -> dict[str, str]:
+        own = Params(**{**params.model_dump(), "variants": variants})
+        return ablations.rows_of(own, list(variants), number)
+
+    for number in (4, 5):
+        table = printed()[printed()["table"] == number]
+        assert set(ablations.rows_of(params, list(params.variants), number)) == set(table["method"])
+    short, weak, other = {"train": {"steps": 9}}, {"prompt": {"gamma": 0.5}}, {"intensity": {"threshold": 0.5}}
+    assert rows(4, short=short, weak=weak, other=other) == rows(5, short=short, weak=weak, other=other) == {}
+    assert rows(4, same={"intensity": {"low": 0.5}}) == {"w in [0.5, 1.5]": "same"}, "a value that is named and not another changes nothing"
+    both = {"intensity": {"low": 1.0, "high": 1.0}, "control": {"interaction": "none"}}
+    assert rows(4, both=both) == rows(5, both=both) == {}, "it differs in what the other table is about"
+    with pytest.raises(UsageError, match=r"'full' and 'printed' both are the row 'MTL \+ Reg \+ SAIM' of Table 5"):
+        rows(5, full={}, printed={"control": {"interaction": "literal"}})
 
 
 def test_pairs_in_the_papers_order(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,8 +198,6 @@ def test_a_twin_differs_where_the_defect_is_and_nowhere_else(monkeypatch: pytest
 
 
 def test_variants_are_checked_as_products_are() -> None:
-    from cadiff.errors import UsageError
-
     with pytest.raises(ValueError, match=r"variants\.odd\.paint: not a section"):
         Params(products={"a": {}}, variants={"odd": {"paint": {}}})
     with pytest.raises(ValueError, match=r"variants\.odd\.train: steps: Input should be greater"):
