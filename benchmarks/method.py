@@ -39,7 +39,7 @@ from cadiff.data.images import to_tensor, to_uint8
 from cadiff.errors import UsageError, exit_code
 from cadiff.generator.sample import Request, sample
 from cadiff.generator.shards import request_for
-from cadiff.intensity import mask_cells
+from cadiff.intensity import focus_side, mask_cells
 from cadiff.metrics.control import attention_figures, change, control_figures, intensity_figures, separation
 from cadiff.params import Params, load_params
 from cadiff.records import METRIC_SCHEMA, MetricRow, to_table
@@ -143,7 +143,7 @@ def held_out_attention(cell: Cell, count: int) -> Figures:
     at = torch.tensor([prompt.positions[str(row.anomaly_type)] for prompt, row in zip(prompts, rows, strict=True)], device=backbone.device)
     latents, text = backbone.encode(to_tensor(images)), made.tokens.encode(backbone, prompts)
     control_mask = torch.from_numpy(masks)[:, None].to(backbone.device)
-    side = cell.params.intensity.resolution or max(latents.shape[-1] // 4, 8)
+    side = focus_side(latents.shape[-1], cell.params.intensity.resolution)
     inside = mask_cells(control_mask, side)[:, 0].cpu().numpy()
     found: list[Figures] = []
     for t in NOISE_LEVELS:

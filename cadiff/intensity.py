@@ -26,6 +26,12 @@ def mask_cells(masks: Bool[Tensor, "b k h w"], side: int) -> Bool[Tensor, "b k c
     return kept & (strongest > 0)
 
 
+def focus_side(latent_side: int, resolution: int | None = None) -> int:
+    """The side of the maps that focus is read from: ``intensity.resolution``, else a quarter of the latents' but at least 8
+    (16 for Stable Diffusion 1.5, as printed)."""
+    return resolution or max(latent_side // 4, 8)
+
+
 def focus_degree(attention: Float[Tensor, "b k cells"], inside: Bool[Tensor, "b k cells"]) -> Float[Tensor, "b k"]:
     """alpha_t: the share of the mask's cells whose attention exceeds the map's mean; 0 for an empty mask."""
     activated = (attention > attention.mean(-1, keepdim=True)) & inside

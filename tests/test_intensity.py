@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from cadiff.intensity import focus_degree, mask_cells, reweight
+from cadiff.intensity import focus_degree, focus_side, mask_cells, reweight
 
 
 def test_masked_focus_multiplies_the_tokens_column_inside_the_mask_alone() -> None:
@@ -41,6 +41,11 @@ def test_focus_degree_counts_the_masks_cells_above_the_maps_mean() -> None:
     attention = torch.tensor([[[0.9, 0.8, 0.1, 0.0]], [[0.1, 0.1, 0.1, 0.9]]])
     inside = torch.tensor([[[True, True, True, False]], [[False, False, False, False]]])
     assert torch.allclose(focus_degree(attention, inside), torch.tensor([[2 / 3], [0.0]]))
+
+
+def test_focus_is_read_at_16_for_stable_diffusion_and_never_below_8() -> None:
+    assert [focus_side(side) for side in (96, 64, 32, 16)] == [24, 16, 8, 8]
+    assert focus_side(64, 32) == 32
 
 
 def test_a_mask_that_would_vanish_keeps_its_strongest_cell_and_an_empty_one_stays_empty() -> None:

@@ -12,13 +12,13 @@ from jaxtyping import Bool, UInt8
 
 from cadiff.data.images import to_tensor, to_uint8
 from cadiff.generator.sample import Reading, Request, sample
-from cadiff.generator.shards import DIGESTED
+from cadiff.generator.shards import generated_row
 from cadiff.generator.train import Generator, load_generator
 from cadiff.params import Params
 from cadiff.progress import Progress
 from cadiff.records import GENERATED_SCHEMA, GeneratedRow, to_table
 from cadiff.seeds import derive_seed, numpy_generator
-from cadiff.storage import encode_png, read_image, sha256_bytes, write_bytes, write_image, write_json, write_table
+from cadiff.storage import encode_png, read_image, write_bytes, write_image, write_json, write_table
 
 
 @dataclass(frozen=True)
@@ -99,16 +99,10 @@ def _row(
     generator: Generator, params: Params, product: str, scene: Scene, request: Request,
     picture: UInt8[np.ndarray, "h w 3"], since: list[int],
 ) -> GeneratedRow:  # fmt: skip
-    image, mask = encode_png(picture), encode_png(_pixels(np.any(list(scene.masks.values()), axis=0)))
-    begun = [step for step in since if 0 <= step < params.generate.steps]
-    weights = set(request.intensities)
-    return GeneratedRow(
-        sample_id=scene.sample_id, product=product, anomaly_types=list(request.types),
-        image={"bytes": image, "path": f"{scene.name}.png"}, mask={"bytes": mask, "path": f"{scene.name}_mask.png"},
-        mask_source=scene.mask_source, prompt=request.prompt.text, intensity=weights.pop() if len(weights) == 1 else None,
-        seed=request.seed, steps=params.generate.steps, guidance_scale=params.generate.guidance_scale,
-        focus_step=min(begun) if begun else None, base_digest=generator.backbone.digest,
-        generator_digest=generator.digest, params_digest=params.digest_of(*DIGESTED), image_sha256=sha256_bytes(image),
+    mask = encode_png(_pixels(np.any(list(scene.masks.values()), axis=0)))
+    return generated_row(
+        generator, params, product, request, picture, since,
+        sample_id=scene.sample_id, name=scene.name, mask=mask, mask_source=scene.mask_source,
     )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from cadiff.backbone import Backbone, CrossAttentionTap
 from cadiff.errors import UsageError
 from cadiff.generator.train import Generator
-from cadiff.intensity import focus_degree, mask_cells, reweight
+from cadiff.intensity import focus_degree, focus_side, mask_cells, reweight
 from cadiff.params import GenerateParams, IntensityParams
 from cadiff.prompt import Prompt
 
@@ -76,7 +76,7 @@ class Reweighting:
         self, positions: Tensor, masks: Tensor, intensity: Tensor, params: IntensityParams, side: int, healed: Tensor
     ) -> None:
         self.positions, self.masks, self.intensity, self.params = positions, masks, intensity, params
-        self.side = params.resolution or max(side // 4, 8)
+        self.side = focus_side(side, params.resolution)
         self.enabled = True
         begun = torch.full(positions.shape, not params.delayed_focus, device=positions.device) | healed
         self.focus = Focus(begun & (positions >= 0), torch.where(begun, 0, -1))

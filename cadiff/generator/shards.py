@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import torch
+from jaxtyping import UInt8
 from torch import Tensor
 
 from cadiff.backbone import Backbone
@@ -132,22 +133,32 @@ def draw_rows(
     """One batch: a row per mask, its intensity, template, noise and normal all drawn from its own seed."""
     requests = [request_for(generator, params, row, normals) for row in masks]
     images, since = sample(generator, requests, params.generate, params.intensity)
-    rows = []
-    for row, request, picture, steps in zip(masks, requests, to_uint8(images), since.tolist(), strict=True):
-        image = encode_png(picture)
-        begun = [step for step in steps if 0 <= step < params.generate.steps]
-        rows.append(
-            GeneratedRow(
-                sample_id=row.mask_id, product=product, anomaly_types=list(request.types),
-                image={"bytes": image, "path": f"{row.mask_id}.png"},
-                mask={"bytes": row.mask["bytes"], "path": f"{row.mask_id}_mask.png"}, mask_source=row.mask_source,
-                prompt=request.prompt.text, intensity=request.intensities[0], seed=request.seed,
-                steps=params.generate.steps, guidance_scale=params.generate.guidance_scale,
-                focus_step=min(begun) if begun else None, base_digest=generator.backbone.digest,
-                generator_digest=generator.digest, params_digest=params.digest_of(*DIGESTED), image_sha256=sha256_bytes(image),
-            )
+    drawn = zip(masks, requests, to_uint8(images), since.tolist(), strict=True)
+    return [
+        generated_row(
+            generator, params, product, request, picture, steps,
+            sample_id=row.mask_id, name=row.mask_id, mask=row.mask["bytes"], mask_source=row.mask_source,
         )
-    return rows
+        for row, request, picture, steps in drawn
+    ]  # fmt: skip
+
+
+def generated_row(
+    generator: Generator, params: Params, product: str, request: Request, picture: UInt8[np.ndarray, "h w 3"], since: Sequence[int],
+    *, sample_id: str, name: str, mask: bytes, mask_source: str,
+) -> GeneratedRow:  # fmt: skip
+    """A drawn image with its provenance; ``name`` is the stem of its files, ``since`` the step at which each type's
+    re-weighting began, ``mask`` a PNG. ``intensity`` is null where the image's types have different ones."""
+    image, weights = encode_png(picture), set(request.intensities)
+    begun = [step for step in since if 0 <= step < params.generate.steps]
+    return GeneratedRow(
+        sample_id=sample_id, product=product, anomaly_types=list(request.types),
+        image={"bytes": image, "path": f"{name}.png"}, mask={"bytes": mask, "path": f"{name}_mask.png"}, mask_source=mask_source,
+        prompt=request.prompt.text, intensity=weights.pop() if len(weights) == 1 else None, seed=request.seed,
+        steps=params.generate.steps, guidance_scale=params.generate.guidance_scale, focus_step=min(begun, default=None),
+        base_digest=generator.backbone.digest, generator_digest=generator.digest, params_digest=params.digest_of(*DIGESTED),
+        image_sha256=sha256_bytes(image),
+    )  # fmt: skip
 
 
 def request_for(generator: Generator, params: Params, row: MaskRow, normals: dict[str, SampleRow]) -> Request:
