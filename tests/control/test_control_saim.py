@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from cadiff.backbone import Backbone, load_backbone
 from cadiff.control import SelfAdaptiveInteraction, SpatialControl
 from cadiff.control.saim import InteractionBlock, grid_positions
 from cadiff.control.spatial import joined, skip_channels
-from cadiff.errors import CADiffError
+from cadiff.errors import CADiffError, UsageError
 from cadiff.params import BaseParams, ControlParams
 
 
@@ -95,6 +96,41 @@ def test_a_saved_control_is_the_same_control(backbone: Backbone, tmp_path: Path,
         )
     with pytest.raises(CADiffError, match="run the train stage"):
         SpatialControl.load(tmp_path / "nowhere", backbone)
+
+
+def test_a_start_that_the_base_does_not_bring_is_one_clear_line(backbone: Backbone) -> None:
+    with pytest.raises(UsageError, match=r"control\.start: base, but .* has no controlnet/ and saim/ .*Use control\.start: copy"):
+        SpatialControl.started(backbone, ControlParams(start="base"))
+
+
+@pytest.mark.parametrize(
+    ("asked", "kept"),
+    [
+        ({}, True),
+        ({"interaction": "literal"}, False),
+        ({"interaction": "none"}, False),
+        ({"heads": 4}, False),
+        ({"positions": False}, False),
+    ],
+)
+def test_the_bases_own_control_is_taken_and_its_saim_where_it_has_the_form_that_is_asked_for(
+    backbone: Backbone, tmp_path: Path, asked: dict, kept: bool
+) -> None:
+    own = SpatialControl.started(backbone, ControlParams(heads=2))
+    with torch.no_grad():
+        for parameter in own.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    own.save(tmp_path)
+    bringing = dataclasses.replace(backbone, path=str(tmp_path))
+    control = SpatialControl.started(bringing, ControlParams(start="base", **{"heads": 2, **asked}))
+    mine, theirs = control.controlnet.state_dict(), own.controlnet.state_dict()
+    assert all(torch.equal(mine[name], value) for name, value in theirs.items())
+    same = [torch.equal(block.mlp[2].weight, old.mlp[2].weight) for block, old in zip(control.saim.blocks, own.saim.blocks, strict=False)]
+    assert same == ([True] * len(own.saim.blocks) if kept else [False] * len(control.saim.blocks))
+    assert kept or not any(block.mlp[2].weight.any() for block in control.saim.blocks), "another form starts at the identity"
+    assert control.saim.config["interaction"] == asked.get("interaction", "residual")
+    assert control.training
+    assert all(parameter.requires_grad for parameter in control.parameters())
 
 
 def test_a_unet_with_other_skips_is_noticed(backbone: Backbone) -> None:

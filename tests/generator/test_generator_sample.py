@@ -12,7 +12,7 @@ import torch
 from cadiff.backbone import load_backbone
 from cadiff.errors import UsageError
 from cadiff.generator import Generator
-from cadiff.generator.sample import Request, in_lanes, sample
+from cadiff.generator.sample import Request, Reweighting, in_lanes, sample
 from cadiff.generator.train import new_generator
 from cadiff.params import GenerateParams, IntensityParams, Params
 
@@ -140,6 +140,53 @@ def test_healing_takes_the_mask_from_the_control_and_acts_from_the_first_step(
     assert since[0].tolist() == [-1, -1]
     assert torch.equal(masks[0][0, 0].bool(), mixed.masks.any(0))
     assert not torch.equal(healed, plain)
+
+
+def observed(positions: list[list[int]], healed: list[list[bool]], params: IntensityParams) -> Reweighting:
+    """A batch at 32x32 latents, each type's mask the upper left quarter: 16 of the 64 cells that focus is read from."""
+    masks = torch.zeros(len(positions), len(positions[0]), 64, 64, dtype=torch.bool)
+    masks[:, :, :32, :32] = True
+    return Reweighting(torch.tensor(positions), masks, torch.full(masks.shape[:2], 1.5), params, 32, torch.tensor(healed))
+
+
+def maps_with(lit: dict[tuple[int, int], int], images: int) -> list[torch.Tensor]:
+    """Two layers of two heads at 8x8 whose mean has, for (image, token), so many of the mask's cells above the map's mean;
+    a level beside them is to be left out."""
+    maps = torch.full((images, 2, 8, 8, 4), 0.1)
+    for (image, token), cells in lit.items():
+        quarter = torch.full((16,), 0.1)
+        quarter[:cells] = 0.9
+        maps[image, :, :4, :4, token] = quarter.view(4, 4)
+    level, spread = maps.flatten(2, 3), torch.tensor([0.05, -0.05]).view(1, 2, 1, 1)  # heads and layers differ, means do not
+    return [level + spread, level - spread, torch.rand(images, 2, 16, 4)]
+
+
+def test_re_weighting_starts_per_image_and_type_once_its_focus_exceeds_the_threshold_and_stays_on() -> None:
+    rewriting = observed([[1, 2], [1, -1]], [[False, False], [False, False]], IntensityParams(threshold=0.75))
+    before = torch.rand(2, 2, 64, 4)
+    assert torch.equal(rewriting(before), before), "nothing acts before anything was read"
+    at_threshold, above = 12, 13  # of 16 cells: 0.75 is not more than 0.75
+    first = rewriting.observe(maps_with({(0, 1): above, (0, 2): at_threshold, (1, 1): 4}, 2), step=5)
+    assert [first.focus[0, 0].item(), first.focus[0, 1].item(), first.focus[1, 0].item()] == [13 / 16, 12 / 16, 4 / 16]
+    assert not first.acting.any(), "a map that is read at one step acts from the next"
+    assert rewriting.focus.active.tolist() == [[True, False], [False, False]]
+    assert rewriting.focus.since.tolist() == [[6, -1], [-1, -1]]
+    second = rewriting.observe(maps_with({(0, 1): 1, (0, 2): above, (1, 1): 16}, 2), step=6)
+    assert second.acting.tolist() == [[True, False], [False, False]]
+    assert rewriting.focus.active.tolist() == [[True, True], [True, False]], "on stays on; a type that is not there never begins"
+    assert rewriting.focus.since.tolist() == [[6, 7], [7, -1]]
+    after = rewriting(before)
+    assert torch.allclose(after[1, :, 0, 1], 1.5 * before[1, :, 0, 1])
+    assert torch.equal(after[..., 63, :], before[..., 63, :]), "outside of the masks nothing changes"
+
+
+@pytest.mark.parametrize(("delayed", "expected"), [(True, [[-1, 0]]), (False, [[0, 0]])])
+def test_without_delay_and_where_it_heals_re_weighting_acts_from_the_first_step(delayed: bool, expected: list[list[int]]) -> None:
+    rewriting = observed([[1, 2]], [[False, True]], IntensityParams(threshold=9, delayed_focus=delayed))
+    assert rewriting.focus.since.tolist() == expected
+    reading = rewriting.observe(maps_with({(0, 1): 16, (0, 2): 16}, 1), step=0)
+    assert reading.acting.tolist() == [[not delayed, True]]
+    assert rewriting.focus.since.tolist() == expected, "what acts does not begin again"
 
 
 def test_a_resolution_that_the_base_does_not_have_is_one_clear_line(generator: Generator) -> None:
