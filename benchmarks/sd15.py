@@ -61,10 +61,17 @@ def write_base(folder: Path) -> None:
         print(f"{name}: {sum(p.numel() for p in part.parameters()) / 1e6:.1f} M parameters", flush=True)
         part.half().save_pretrained(folder / name, safe_serialization=True)
     shutil.copytree(EMBEDDED / "tokenizer", folder / "tokenizer")
-    PNDMScheduler(
+    schedule().save_pretrained(folder / "scheduler")
+
+
+def schedule() -> PNDMScheduler:
+    """Stable Diffusion 1.5's noise schedule."""
+    made = PNDMScheduler(
         num_train_timesteps=1000, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", set_alpha_to_one=False,
         skip_prk_steps=True, steps_offset=1,
-    ).save_pretrained(folder / "scheduler")  # fmt: skip
+    )  # fmt: skip
+    made.register_to_config(clip_sample=False)  # PNDM has no such option, but DDIM reads the same file and would clip latents to 1
+    return made
 
 
 def write_params(folder: Path, changes: list[str]) -> None:

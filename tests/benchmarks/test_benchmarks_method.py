@@ -10,7 +10,9 @@ from types import ModuleType
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
+from diffusers import DDIMScheduler, DDPMScheduler
 
 from cadiff.errors import UsageError
 from cadiff.params import Params, load_params
@@ -207,3 +209,16 @@ def test_variants_are_checked_as_products_are() -> None:
     assert (own.steps, own.batch) == (2, 3), "the variant goes over the product's own value, and leaves the rest"
     with pytest.raises(UsageError, match=r"variants\.long: not in the parameters; variants are short"):
         params.for_variant("long")
+
+
+def test_the_schedule_of_sd15_lets_latents_leave_the_unit_range(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the pipeline reads it: DDPM's class from the base's folder, DDIM's from that."""
+    script("sd15", monkeypatch).schedule().save_pretrained(tmp_path)
+    ddim = DDIMScheduler.from_config(DDPMScheduler.from_pretrained(tmp_path).config)
+    ddim.set_timesteps(2)
+    latents, noise = torch.full((1, 4, 2, 2), 3.0), torch.zeros(1, 4, 2, 2)
+    t = ddim.timesteps[-1]
+    there = ddim.step(noise, t, latents, return_dict=False)[0]
+    scale = ddim.alphas_cumprod[0].sqrt() if not ddim.config.set_alpha_to_one else 1
+    assert torch.allclose(there, latents / ddim.alphas_cumprod[t].sqrt() * scale)
+    assert ddim.config.prediction_type == "epsilon"
