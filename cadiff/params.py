@@ -152,11 +152,20 @@ class GenerateParams(Section):
     batch: int = Field(16, ge=1)
     part: int = Field(16, ge=1, description="images per resumable part")
 
+    @model_validator(mode="after")
+    def _strength_has_a_start(self) -> GenerateParams:
+        if self.strength < 1 and self.background != "real":
+            raise ValueError(
+                f"strength: expected 1 with background: {self.background}, which is no picture to start from, found {self.strength}; "
+                "set strength: 1 or background: real"
+            )
+        return self
+
 
 class DetectorParams(Section):
     """The plain U-Net segmenter, and how it is trained."""
 
-    width: int = Field(64, ge=4, description="base width (paper's U-Net: 64)")
+    width: int = Field(64, ge=4, description="base width (reading: 64, DRAEM's)")
     epochs: int = Field(200, ge=1)
     samples_per_epoch: int = Field(500, ge=1)
     batch: int = Field(8, ge=1)
@@ -168,18 +177,21 @@ class DetectorParams(Section):
 
 
 class ClassifierParams(Section):
-    """The network that tells a product's anomaly types apart, and how it is trained (seeds are the detector's)."""
+    """The network that tells a product's anomaly types apart, and how it is trained (seeds are the detector's).
+
+    The paper follows AnomalyDiffusion and prints no settings: the readings are that one's.
+    """
 
     network: Literal["resnet34", "efficientnet-lite0"] = Field(
-        "efficientnet-lite0", description="paper: resnet34; efficientnet-lite0 starts from the ImageNet weights that a package ships"
+        "efficientnet-lite0", description="reading: resnet34; efficientnet-lite0 starts from the ImageNet weights that a package ships"
     )
     weights: str | None = Field(
         None, description="of resnet34: `hub` (torch's cache), a file, or null: from scratch; nothing is downloaded"
     )
     weights_sha256: str | None = Field(None, description="of that file, if it is not one that torchvision publishes")
-    epochs: int = Field(30, ge=1, description="paper: 30")
-    batch: int = Field(8, ge=2, description="paper: 8")
-    learning_rate: float = Field(1e-4, gt=0, description="paper: 1e-4")
+    epochs: int = Field(30, ge=1, description="reading: 30")
+    batch: int = Field(8, ge=2, description="reading: 8")
+    learning_rate: float = Field(1e-4, gt=0, description="reading: 1e-4")
 
 
 class MetricParams(Section):

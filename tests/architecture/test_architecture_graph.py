@@ -7,7 +7,8 @@ import pytest
 import yaml
 from dvc.repo import Repo
 
-from cadiff.params import RESULT_KEYS, Params, load_params
+from cadiff.errors import UsageError
+from cadiff.params import RESULT_KEYS, SECTIONS, Params, load_params
 from cadiff.stages import STAGES, pick
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,6 +66,26 @@ def test_presets_are_valid_and_hold_every_key_that_dvc_tracks(preset: Path) -> N
                     value = value[part]
                 else:
                     break
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
+def test_presets_leave_no_setting_to_a_default(preset: Path) -> None:
+    """A key that is not there has the code's default, which nobody reads in the preset."""
+    values, whole = values_of(preset), values_of(ROOT / "params.yaml")
+    for section in SECTIONS:
+        assert set(values[section]) == set(whole[section]), f"{preset.name}: {section}"
+
+
+@pytest.mark.parametrize(("background", "strength", "fits"), [("real", 0.5, True), ("generated", 1.0, True), ("generated", 0.5, False)])
+def test_an_image_starts_from_its_background_only_where_it_has_one(background: str, strength: float, fits: bool, tmp_path: Path) -> None:
+    values = values_of(ROOT / "params.yaml")
+    values["generate"] |= {"background": background, "strength": strength}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
+    if fits:
+        assert load_params(tmp_path / "params.yaml").generate.strength == strength
+        return
+    with pytest.raises(UsageError, match=r"generate: strength: expected 1 with background: generated, .* found 0\.5; set strength: 1 or"):
+        load_params(tmp_path / "params.yaml")
 
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
