@@ -11,6 +11,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -44,7 +45,7 @@ def run_parts(
         parts: each part's own arguments.
 
     Raises:
-        UsageError: if Dask is not installed, or a worker has another code or no access to this folder.
+        UsageError: if Dask is not installed, or a worker has several threads, another code or no access to this folder.
         TransientError: if the cluster does not answer, or is lost.
         CADiffError: if a part fails, or one part's workers are lost time and again.
     """
@@ -61,8 +62,7 @@ def run_parts(
 def _from_workers(
     client: Any, work: Callable[..., Any], shared: tuple[Any, ...], parts: Sequence[tuple[Any, ...]]
 ) -> Iterator[tuple[int, Any]]:
-    from distributed import KilledWorker, as_completed
-    from distributed.comm import CommClosedError
+    from distributed import as_completed
 
     site = Site(os.getcwd(), code_digest(), _threads())
     # a task, not a scattered value: the scheduler can make it again when the worker that holds it is lost
@@ -73,14 +73,26 @@ def _from_workers(
     try:
         for future in done:
             index = futures.pop(future)
-            yield index, future.result()
+            yield index, _result(future, f"part {index + 1} of {len(parts)}")
+    except (CancelledError, OSError) as error:  # a lost scheduler cancels what was asked of it
+        raise TransientError(f"cluster: the scheduler is lost ({error}); finished parts are kept") from None
+
+
+def _result(future: Any, name: str) -> Any:
+    """What a part returned; a part's own error is told apart from the connection's."""
+    from distributed import KilledWorker
+
+    try:
+        return future.result()
     except KilledWorker as error:
         raise CADiffError(
-            f"cluster: part {index + 1} of {len(parts)} lost {error.allowed_failures + 1} workers, the last at "
-            f"{error.last_worker.address}; expected one to finish it. See that worker's log, memory first."
+            f"cluster: {name} lost {error.allowed_failures + 1} workers, the last at {error.last_worker.address}; "
+            "expected one to finish it. See that worker's log, memory first."
         ) from None
-    except (CommClosedError, OSError, TimeoutError) as error:
-        raise TransientError(f"cluster: the scheduler is lost ({error}); finished parts are kept") from None
+    except OSError as error:
+        if future.status != "error":
+            raise
+        raise CADiffError(f"cluster: {name} failed on its worker ({error}); see that machine's disk and mounts") from error
 
 
 def _same(value: Any) -> Any:
@@ -89,6 +101,13 @@ def _same(value: Any) -> Any:
 
 def run_at(site: Site, work: Callable[..., Any], shared: tuple[Any, ...], part: tuple[Any, ...]) -> Any:
     """A part on a worker: in the sender's folder, with its code and its number of threads, so with its bytes."""
+    from distributed import get_worker
+
+    if (slots := get_worker().state.nthreads) != 1:  # parts of one process would share torch's threads and the device's memory
+        raise UsageError(
+            f"cluster: expected workers that compute one part at a time, found {slots} at {get_worker().address}; "
+            "start them with `dask worker --nthreads 1`"
+        )
     if code_digest() != site.code:
         raise UsageError("cluster: a worker has another version of cadiff than this process; install the same on all")
     try:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import signal
+import subprocess
+import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -33,6 +40,16 @@ def refuse(number: int) -> None:
     raise CADiffError(f"part {number}: no cloth left")
 
 
+def fill_disk() -> None:
+    raise OSError(errno.ENOSPC, "No space left on device", "shard.parquet")
+
+
+def begin(folder: Path, number: int) -> None:
+    """A part that says that it runs, and does not end by itself."""
+    (folder / f"began-{number}").touch()
+    time.sleep(600)
+
+
 def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -49,6 +66,53 @@ def test_a_lost_worker_costs_no_part_that_came_back(tmp_path: Path) -> None:
     assert runs[7] == 2, "the killed part was not run again"
     assert before, "nothing came back before the worker was killed"
     assert [runs[k] for k in before] == [1] * len(before), "a part that had come back was computed again"
+
+
+@contextmanager
+def cluster(folder: Path, threads: int = 1) -> Iterator[tuple[str, subprocess.Popen]]:
+    """A scheduler and a worker as a user starts them: the address and the scheduler's process."""
+    file, dask = folder / "scheduler.json", [sys.executable, "-m", "dask"]
+    common = ["--scheduler-file", str(file), "--no-dashboard"]
+    log = (folder / "dask.log").open("w")
+    options = {"cwd": folder, "stdout": log, "stderr": log, "env": {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}}
+    scheduler = subprocess.Popen([*dask, "scheduler", "--host", "127.0.0.1", "--port", "0", *common], **options)
+    worker = subprocess.Popen([*dask, "worker", "--no-nanny", "--nthreads", str(threads), "--memory-limit", "0", *common], **options)
+    try:
+        wait_until(file.exists)
+        yield json.loads(file.read_text())["address"], scheduler
+    finally:
+        for process in (worker, scheduler):
+            process.kill()
+            process.wait()
+
+
+def wait_until(ask: Callable[[], object], seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not ask():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.05)
+
+
+def test_a_lost_scheduler_is_a_failure_that_may_pass(tmp_path: Path) -> None:
+    def kill() -> None:
+        wait_until((tmp_path / "began-0").exists)
+        scheduler.kill()
+
+    with cluster(tmp_path) as (address, scheduler):
+        Thread(target=kill, daemon=True).start()
+        with pytest.raises(TransientError, match=r"cluster: the scheduler is lost .*scheduler-connection-lost"):
+            list(run_parts(address, begin, (tmp_path,), [(0,)]))
+
+
+def test_a_worker_of_several_threads_is_refused(tmp_path: Path) -> None:
+    with cluster(tmp_path, threads=2) as (address, _), pytest.raises(UsageError, match="one part at a time, found 2 at tcp://127"):
+        list(run_parts(address, refuse, (), [(0,)]))
+
+
+def test_a_full_disk_of_a_worker_is_not_a_lost_scheduler() -> None:
+    with pytest.raises(CADiffError, match=r"part 1 of 1 failed on its worker .*No space left on device: 'shard.parquet'") as caught:
+        list(run_parts("local:1", fill_disk, (), [()]))
+    assert caught.value.exit_code == 1, "the same disk would be full on a second try"
 
 
 def test_in_this_process_parts_come_in_order(tmp_path: Path) -> None:
