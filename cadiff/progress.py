@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 SILENCE = 8.0  # seconds after which `speaking` says that the work goes on
@@ -79,21 +79,36 @@ def _print(text: str, bar: str = "", complete: bool = True) -> None:
 
 
 @contextmanager
-def speaking(title: str, silence: float = SILENCE) -> Iterator[None]:
-    """While the block runs, a line whenever nothing was shown for ``silence`` seconds: loading a model, hashing files or
-    one long step has no progress of its own."""
-    started, over = time.monotonic(), threading.Event()
+def speaking(title: str, silence: float = SILENCE, tell: Callable[[str], None] | None = None) -> Iterator[Callable[[], None]]:
+    """While the block runs, a line whenever nothing was said for ``silence`` seconds: loading a model, hashing files or
+    one long step has no progress of its own.
+
+    The line goes to ``tell``; without it, where progress goes, and what that shows counts as said. Yields what to call
+    when something was said elsewhere.
+    """
+    started = latest = time.monotonic()
+    over = threading.Event()
+
+    def heard() -> None:
+        nonlocal latest
+        latest = time.monotonic()
 
     def watch() -> None:
         while not over.wait(min(1.0, silence / 4)):
             now = time.monotonic()
-            if now - max(_last_shown, started) >= silence:
-                _print(f"{title}: working, {duration(now - started)} so far", complete=False)
+            if now - (latest if tell else max(latest, _last_shown)) < silence or is_quiet():
+                continue
+            heard()
+            line = f"{title}: working, {duration(now - started)} so far"
+            if tell:
+                tell(line)
+            else:
+                _print(line, complete=False)
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     try:
-        yield
+        yield heard
     finally:
         over.set()
         thread.join()

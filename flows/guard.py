@@ -68,9 +68,8 @@ def main(arguments: list[str]) -> int:
     """Runs ``arguments[1:]``; ``arguments[0]`` is the process id of who started the guard."""
     signal.signal(signal.SIGTERM, on_sigterm)
     die_with_parent(int(arguments[0]))
-    command = subprocess.Popen(arguments[1:])
-    try:
-        status = command.wait()
+    try:  # from the first moment: a signal may come while the command starts
+        status = subprocess.Popen(arguments[1:]).wait()
     finally:
         end_group()
     return status if status >= 0 else 128 - status

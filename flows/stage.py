@@ -25,7 +25,7 @@ from prefect.logging import get_run_logger
 from prefect.settings import get_current_settings
 
 from cadiff.errors import CADiffError, exit_code
-from cadiff.progress import SILENCE, duration, is_quiet
+from cadiff.progress import SILENCE, speaking
 from flows.artifacts import StageBar
 
 SILENT = {"DVC_NO_ANALYTICS": "1", "PYTHONUNBUFFERED": "1"}
@@ -91,12 +91,12 @@ def _attempt(
     address: str, root: Path, force: bool, environment: Mapping[str, str], tell: Callable[[str], None]
 ) -> tuple[int, list[str]]:
     """The exit code and the last lines of one run of a stage."""
-    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", address]
-    if force:
-        command.append("--force")
+    options = ["--single-item", *(["--force"] if force else [])]
+    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", *options, address]
     lines: deque[str] = deque(maxlen=REMEMBERED)
     bar = StageBar(address) if in_run() else None
-    with guarded(command, root, environment) as process, _speaking(address, tell) as heard:
+    # a stage speaks after SILENCE itself; DVC does not while it hashes large files
+    with guarded(command, root, environment) as process, speaking(address, SILENCE + 1, tell) as heard:
         assert process.stdout is not None
         for line in process.stdout:
             if text := line.rstrip():
@@ -122,53 +122,31 @@ def last_words(lines: list[str]) -> str:
 
 
 @contextmanager
-def _speaking(address: str, tell: Callable[[str], None]) -> Iterator[Callable[[], None]]:
-    """A line where a stage says nothing for a while, as when DVC hashes large files. Yields what to call when it speaks."""
-    started = latest = time.monotonic()
-    over = threading.Event()
-
-    def heard() -> None:
-        nonlocal latest
-        latest = time.monotonic()
-
-    def watch() -> None:
-        while not over.wait(1.0):
-            if time.monotonic() - latest > SILENCE + 1 and not is_quiet():  # the stage itself speaks after SILENCE
-                heard()
-                tell(f"{address}: working, {duration(latest - started)} so far")
-
-    if is_quiet():
-        yield heard
-        return
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield heard
-    finally:
-        over.set()
-        thread.join()
-
-
-@contextmanager
 def guarded(command: list[str], root: Path, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
-    """A command in a process group that ends when this process does, however it does."""
+    """A command in a process group that ends when this process does, however it does.
+
+    Raises:
+        CADiffError: if the run is ending: ``end_all`` has seen all that will ever be started.
+    """
     python_first = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     guard = str(Path(__file__).with_name("guard.py"))
-    process = subprocess.Popen(
-        [sys.executable, guard, str(os.getpid()), *command],
-        cwd=root,
-        env={**os.environ, **SILENT, "PATH": python_first, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-        pass_fds=_held_fds(),
-    )
     with _lock:
+        if _ending.is_set():
+            raise CADiffError(f"{command[-1]}: not started, because the run is ending")
+        process = subprocess.Popen(
+            [sys.executable, guard, str(os.getpid()), *command],
+            cwd=root,
+            env={**os.environ, **SILENT, "PATH": python_first, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+            pass_fds=_held_fds(),
+        )
         _running.add(process)
-    threading.Thread(target=_bury, args=(process,), daemon=True).start()
     try:
+        threading.Thread(target=_bury, args=(process,), daemon=True).start()
         yield process
     finally:
         if process.poll() is None:
@@ -203,8 +181,8 @@ def _held_fds() -> tuple[int, ...]:
 
 
 @contextmanager
-def checkout_lock(root: Path, patience: float = 20.0) -> Iterator[None]:
-    """One pipeline at a time on a checkout.
+def checkout_lock(root: Path, say: Callable[[str], None] = print, patience: float = 20.0) -> Iterator[None]:
+    """One pipeline at a time on a checkout; one that ends within ``patience`` seconds is waited for.
 
     Raises:
         CADiffError: if another one is at work there.
@@ -215,18 +193,20 @@ def checkout_lock(root: Path, patience: float = 20.0) -> Iterator[None]:
     path = root / ".cadiff" / "pipeline.lock"
     path.parent.mkdir(exist_ok=True)
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    deadline = time.monotonic() + patience
+    started, told = time.monotonic(), -SILENCE
     try:
         while True:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise CADiffError(
-                        f"{path}: another pipeline run (process {path.read_text().strip()}) works on this checkout. "
-                        "Wait for it, or stop it."
-                    ) from None
+                other = f"another pipeline run (process {path.read_text().strip()}) works on this checkout"
+                waited = time.monotonic() - started
+                if waited > patience:
+                    raise CADiffError(f"{path}: {other}. Wait for it, or stop it.") from None
+                if waited - told >= SILENCE:
+                    say(f"{other}: waiting {patience - waited:.0f} s for it to end")
+                    told = waited
                 time.sleep(0.2)
         os.ftruncate(handle, 0)
         os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)

@@ -67,6 +67,19 @@ def test_a_log_gets_whole_lines_and_never_falls_silent(capsys: pytest.CaptureFix
     assert "\x1b" not in "".join(lines)
 
 
+def test_silence_is_told_where_it_is_asked_for_and_what_was_heard_ends_it(capsys: pytest.CaptureFixture[str]) -> None:
+    lines: list[str] = []
+    with speaking("train nut", silence=1.0, tell=lines.append) as heard:
+        for _ in range(15):
+            time.sleep(0.1)
+            heard()
+        assert lines == [], "it was not silent"
+        time.sleep(1.5)
+    assert lines
+    assert re.fullmatch(r"train nut: working, \d s so far", lines[0])
+    assert capsys.readouterr().err == ""
+
+
 def test_quiet_shows_nothing(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CADIFF_QUIET", "1")
     with speaking("train nut", silence=0.01):
