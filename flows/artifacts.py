@@ -8,10 +8,10 @@ import json
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-from uuid import UUID
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -25,6 +25,7 @@ from prefect.artifacts import (
 )
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactUpdate
+from prefect.logging import get_run_logger
 
 from cadiff.params import load_params
 from cadiff.storage import decode_image, read_json, read_table
@@ -33,6 +34,16 @@ EVERY = 5.0  # seconds between two updates of a stage's progress
 PROGRESS = re.compile(r"(?P<title>.+?) (?P<done>\d+)/(?P<total>\d+)(?= \(|$| )")
 SHOWN = ("pixel_ap", "pixel_auroc", "pixel_f1max", "pro", "image_auroc")
 PER_TYPE, MOST_ROWS, GAP = 6, 24, 4
+T = TypeVar("T")
+
+
+@contextmanager
+def harmless(what: str) -> Iterator[None]:
+    """What a run shows is not its work: where it cannot be shown, the run's log says so and the run goes on."""
+    try:
+        yield
+    except Exception as error:
+        get_run_logger().warning(f"{what}: cannot be shown ({type(error).__name__}: {error}); the run goes on")
 
 
 class StageBar:
@@ -50,11 +61,12 @@ class StageBar:
         if now - self.updated < EVERY and percent < 100 and found["title"] == self.title:
             return
         self.title, self.updated = found["title"], now
-        if self.bar is None:
-            key = "progress-" + re.sub(r"[^a-z0-9]+", "-", self.address.lower()).strip("-")
-            self.bar = create_progress_artifact(percent, key=key, description=line)
-        else:
-            update_progress_artifact(self.bar, percent, description=line)
+        with harmless(f"progress of {self.address}"):
+            if self.bar is None:
+                key = "progress-" + re.sub(r"[^a-z0-9]+", "-", self.address.lower()).strip("-")
+                self.bar = create_progress_artifact(percent, key=key, description=line)
+            else:
+                update_progress_artifact(self.bar, percent, description=line)
 
 
 class StageTable:
@@ -63,37 +75,48 @@ class StageTable:
     def __init__(self, addresses: Sequence[str]) -> None:
         self.rows = {name: {"stage": name, "state": "waiting", "seconds": "", "message": ""} for name in addresses}
         self.finished = 0
-        self.bar: Any = create_progress_artifact(0.0, key="progress", description="stages")
-        self.table: Any = create_table_artifact(list(self.rows.values()), key="stages", description="stages of this run")
+        self.bar: Any = None
+        self.table: Any = None
+        self.publish()
 
     def show(self, address: str, state: str, seconds: float | None = None, message: str = "") -> None:
         """A stage's new state; one with seconds is over."""
         time_taken = "" if seconds is None else f"{seconds:.1f}"
         self.rows[address] |= {"state": state, "seconds": time_taken, "message": message}
-        assert isinstance(self.table, UUID)
-        with get_client(sync_client=True) as client:
-            client.update_artifact(self.table, ArtifactUpdate(data=json.dumps(list(self.rows.values()))))
-        if seconds is not None:
-            self.finished += 1
-            update_progress_artifact(self.bar, 100 * self.finished / len(self.rows))
+        self.finished += seconds is not None
+        self.publish()
+
+    def publish(self) -> None:
+        percent, rows = 100 * self.finished / len(self.rows), list(self.rows.values())
+        with harmless("the table of stages"):
+            if self.table is None:
+                self.bar = create_progress_artifact(percent, key="progress", description="stages")
+                self.table = create_table_artifact(rows, key="stages", description="stages of this run")
+                return
+            update_progress_artifact(self.bar, percent)
+            with get_client(sync_client=True) as client:
+                client.update_artifact(self.table, ArtifactUpdate(data=json.dumps(rows)))
 
 
 def publish_report(root: Path, folder: Path) -> None:
     """The report's summary, headline table, pictures and address, as far as they are there."""
-    if (folder / "summary.md").is_file():
-        create_markdown_artifact((folder / "summary.md").read_text(), key="report", description="key figures of the report")
-    if rows := headline(folder / "metrics.json"):
-        create_table_artifact(rows, key="headline", description="means over products and seeds, in %")
-    sheet = contact_sheet(root)
-    if sheet is not None:
-        create_image_artifact(
-            image_url="data:image/png;base64," + base64.b64encode(sheet).decode(),
-            key="pictures",
-            description=f"generated anomalies, a row per product and type: the first {PER_TYPE} of each shard",
-        )
-    page = folder / "index.html"
-    if page.is_file():
-        create_link_artifact(link=address_of(page, root), link_text="the report", key="page", description=str(page.resolve()))
+    summary, page = folder / "summary.md", folder / "index.html"
+    with harmless("the report's summary"):
+        if summary.is_file():
+            create_markdown_artifact(summary.read_text(), key="report", description="key figures of the report")
+    with harmless("the report's headline"):
+        if rows := headline(folder / "metrics.json"):
+            create_table_artifact(rows, key="headline", description="means over products and seeds, in %")
+    with harmless("generated pictures"):
+        if (sheet := contact_sheet(root)) is not None:
+            create_image_artifact(
+                image_url="data:image/png;base64," + base64.b64encode(sheet).decode(),
+                key="pictures",
+                description=f"generated anomalies, a row per product and type: {PER_TYPE} of each shard, evenly spaced",
+            )
+    with harmless("the report's address"):
+        if page.is_file():
+            create_link_artifact(link=address_of(page, root), link_text="the report", key="page", description=str(page.resolve()))
 
 
 def address_of(page: Path, root: Path) -> str:
@@ -115,17 +138,23 @@ def headline(metrics: Path) -> list[dict[str, str]]:
     ]
 
 
+def spread(values: Sequence[T], count: int) -> list[T]:
+    """``count`` of the values, evenly spaced from the first on; all where there are no more."""
+    return [values[k * len(values) // count] for k in range(count)] if len(values) > count else list(values)
+
+
 def contact_sheet(root: Path) -> bytes | None:
     """A PNG of generated images, a row per product and type, none picked out; None where none were generated."""
     from cadiff.records import GENERATED_SCHEMA  # with torch behind it, which planning does not need
 
+    generated = root / "data/made/generated/cadiff"
+    products = load_params(root / "params.yaml").products
+    shards = [shard for product in products for shard in sorted((generated / product).glob("*.parquet")) if shard.stem != "good"]
     strips = []
-    for product in load_params(root / "params.yaml").products:
-        for shard in sorted((root / "data/made/generated/cadiff" / product).glob("*.parquet")):
-            if shard.stem != "good":
-                rows = read_table(shard, GENERATED_SCHEMA).slice(0, PER_TYPE).to_pylist()
-                strips.append([decode_image(row["image"]["bytes"], "RGB", row["sample_id"]) for row in rows])
-    strips = strips[:MOST_ROWS]
+    for shard in spread(shards, MOST_ROWS):
+        table = read_table(shard, GENERATED_SCHEMA).select(["sample_id", "image"])
+        rows = table.take(spread(range(table.num_rows), PER_TYPE)).to_pylist()
+        strips.append([decode_image(row["image"]["bytes"], "RGB", row["sample_id"]) for row in rows])
     if not strips:
         return None
     side = max(image.shape[0] for strip in strips for image in strip) + GAP

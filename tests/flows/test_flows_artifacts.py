@@ -1,0 +1,46 @@
+"""What a run shows: which pictures are on the contact sheet."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from cadiff.records import GENERATED_SCHEMA, GeneratedRow, to_table
+from cadiff.storage import encode_png, write_table
+from flows.artifacts import GAP, PER_TYPE, contact_sheet, spread
+
+SIDE = 8
+
+
+def write_shard(path: Path, count: int, first: int = 0) -> None:
+    """Images of one grey each: the k-th is ``first + k``."""
+    rows = []
+    for k in range(count):
+        image = {"bytes": encode_png(np.full((SIDE, SIDE, 3), first + k, np.uint8)), "path": f"{k}.png"}
+        given = dict.fromkeys(GENERATED_SCHEMA.names)
+        rows.append(GeneratedRow(**{**given, "sample_id": str(k), "anomaly_types": ["hole"], "image": image, "mask": image}))
+    write_table(path, to_table(rows, GENERATED_SCHEMA))
+
+
+def test_the_contact_sheet_is_of_the_whole_shard(project: Path) -> None:
+    generated = project / "data/made/generated/cadiff"
+    write_shard(generated / "a" / "hole.parquet", 4 * PER_TYPE)
+    write_shard(generated / "a" / "good.parquet", PER_TYPE, first=200)
+    write_shard(generated / "b" / "tear.parquet", 2, first=100)
+    sheet = contact_sheet(project)
+    assert sheet is not None
+    pixels = np.asarray(Image.open(io.BytesIO(sheet)))[:, :, 0]
+    middles = pixels[GAP + SIDE // 2 :: SIDE + GAP, GAP + SIDE // 2 :: SIDE + GAP]
+    assert middles.tolist() == [[0, 4, 8, 12, 16, 20], [100, 101, 255, 255, 255, 255]]
+
+
+def test_nothing_generated_is_no_sheet(project: Path) -> None:
+    assert contact_sheet(project) is None
+
+
+def test_spread_takes_all_or_evenly_spaced() -> None:
+    assert spread(range(3), 6) == [0, 1, 2]
+    assert spread(range(73), 24)[:3] + spread(range(73), 24)[-1:] == [0, 3, 6, 69]
