@@ -8,6 +8,7 @@ run for each stage, elsewhere plain calls, and no server is started. The edges a
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import time
@@ -15,6 +16,7 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextvars import copy_context
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from types import FrameType
 from typing import Literal
@@ -23,12 +25,13 @@ from prefect import flow
 
 from cadiff.errors import CADiffError, UsageError, exit_code
 from cadiff.params import load_params
-from cadiff.progress import be_quiet
+from cadiff.progress import be_quiet, speaking
 from cadiff.storage import write_bytes
 from flows.artifacts import StageTable, publish_report
 from flows.stage import checkout_lock, end_all, in_run, run_stage, server_answers, stage_task, teller
 
 ACCELERATOR = "accelerator"  # the tag of stages that compute on a device, of which there are few
+REPORT = "report"  # the stage that writes what a run shows
 State = Literal["done", "failed", "not run"]
 
 
@@ -183,19 +186,21 @@ def pipeline(
     """Brings every product (or the named ones) up to date.
 
     Raises:
+        UsageError: if ``jobs`` or ``accelerators`` is below 1, or CUDA_VISIBLE_DEVICES names fewer devices.
         CADiffError: if a stage failed; the message names each, after all others have run.
     """
-    with checkout_lock(root):
-        say = teller("pipeline")
+    for name, given in (("jobs", jobs), ("accelerators", accelerators)):
+        if given < 1:
+            raise UsageError(f"{name}: expected at least 1, found {given}")
+    devices, say = devices_for(accelerators), teller("pipeline")
+    with checkout_lock(root, say):
         if preset is not None:
             say(use_preset(root, preset))
-        plan = plan_stages(root, products or (), force)
-        if not plan:
-            say("everything is up to date")
-            return []
-        say(f"{len(plan)} stages to run: {', '.join(node.address for node in plan)}")
-        outcomes = execute(plan, caller(root, accelerators), jobs, Board(plan, say).tell, accelerators)
-        if in_run():
+        with speaking("planning", tell=say):  # DVC hashes what has changed
+            plan = plan_stages(root, products or (), force)
+        say(f"{len(plan)} stages to run: {', '.join(node.address for node in plan)}" if plan else "everything is up to date")
+        outcomes = execute(plan, caller(root, devices), jobs, Board(plan, say).tell, accelerators) if plan else []
+        if in_run() and report_is_current(outcomes, whole=not products):
             publish_report(root, root / "reports")
     if failed := [outcome for outcome in outcomes if outcome.state == "failed"]:
         blocked = len([outcome for outcome in outcomes if outcome.state == "not run"])
@@ -208,12 +213,40 @@ def pipeline(
     return outcomes
 
 
-def caller(root: Path, accelerators: int) -> Callable[[Node, int | None], None]:
+def report_is_current(outcomes: Sequence[Outcome], whole: bool) -> bool:
+    """Whether the report tells of what a run left: it was made in it, or in a run over all products nothing was to do."""
+    state = {outcome.stage: outcome.state for outcome in outcomes}
+    return state.get(REPORT) == "done" or (whole and not outcomes)
+
+
+def devices_for(accelerators: int) -> list[str | None]:
+    """What CUDA_VISIBLE_DEVICES is to each accelerator's stages; None: as the user set it.
+
+    One of several devices is the only one that its stage sees, and is one of those that the user lets this run see.
+
+    Raises:
+        UsageError: if these are fewer.
+    """
+    if accelerators == 1:
+        return [None]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return [str(number) for number in range(accelerators)]
+    named = list(takewhile(lambda name: name not in ("", "-1"), map(str.strip, visible.split(","))))  # as CUDA reads it
+    if len(named) < accelerators:
+        raise UsageError(
+            f"accelerators: expected at most the {len(named)} that CUDA_VISIBLE_DEVICES={visible} names, found {accelerators}; "
+            "name more, or unset it"
+        )
+    return list(named[:accelerators])
+
+
+def caller(root: Path, devices: Sequence[str | None]) -> Callable[[Node, int | None], None]:
     """How a stage is run here: as a tagged task with a nested flow run, or plainly."""
 
     def call(node: Node, slot: int | None) -> None:
-        # one of several devices is the only one that its stage sees; a single one is left as the user set it
-        environment = {"CUDA_VISIBLE_DEVICES": str(slot)} if slot is not None and accelerators > 1 else {}
+        device = None if slot is None else devices[slot]
+        environment = {} if device is None else {"CUDA_VISIBLE_DEVICES": device}
         if in_run():
             tags = [ACCELERATOR] if node.accelerator else []
             stage_task.with_options(tags=tags)(node.address, root, node.force, environment)
@@ -277,9 +310,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--preset", metavar="NAME", help="first make presets/NAME.yaml the parameters")
     parser.add_argument("--quiet", action="store_true", help="no progress of the stages")
     given = parser.parse_args(arguments)
-    for name in ("jobs", "accelerators"):
-        if getattr(given, name) < 1:
-            parser.error(f"--{name}: expected at least 1, found {getattr(given, name)}")
     if given.quiet:
         be_quiet()
     signal.signal(signal.SIGTERM, on_sigterm)

@@ -1,5 +1,6 @@
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,8 +11,8 @@ import pytest
 import yaml
 
 from cadiff.errors import CADiffError, UsageError
-from flows.pipeline import Node, execute, pipeline, plan_stages, product_of, use_preset, uses_accelerator
-from flows.stage import checkout_lock, passing_reason
+from flows.pipeline import Node, devices_for, execute, pipeline, plan_stages, product_of, use_preset, uses_accelerator
+from flows.stage import checkout_lock, end_all, passing_reason, run_stage
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -157,10 +158,12 @@ def test_a_second_try_is_logged_with_its_reason(
 
 
 def test_one_pipeline_at_a_time_on_a_checkout(project: Path) -> None:
-    with checkout_lock(project):
-        refused = pytest.raises(CADiffError, match=rf"another pipeline run \(process {os.getpid()}\) works on this checkout")
-        with refused, checkout_lock(project, patience=0.1):
-            pass
+    said: list[str] = []
+    other = rf"another pipeline run \(process {os.getpid()}\) works on this checkout"
+    with checkout_lock(project), pytest.raises(CADiffError, match=other), checkout_lock(project, said.append, patience=0.1):
+        pass
+    (line,) = said
+    assert re.fullmatch(other + ": waiting 0 s for it to end", line)
     with checkout_lock(project, patience=0.1):
         pass
 
@@ -178,6 +181,38 @@ def test_a_preset_replaces_parameters_that_are_kept_elsewhere(project: Path) -> 
     assert params.read_text().endswith("# mine\n")
     with pytest.raises(UsageError, match=r"preset third: not in .*; there are first, second"):
         use_preset(project, "third")
+
+
+def test_nothing_is_started_once_the_run_is_ending(project: Path) -> None:
+    (project / "work-a.sh").write_text("touch began\n")
+    with checkout_lock(project):
+        end_all()
+        with pytest.raises(CADiffError, match="make@a: not started, because the run is ending"):
+            run_stage("make@a", project)
+    assert not (project / "began").exists()
+    assert pipeline.fn(["a"], root=project)[0].state == "done", "the next run cannot start a stage"
+
+
+@pytest.mark.parametrize(("visible", "devices"), [(None, ["0", "1"]), ("2,5,7", ["2", "5"]), ("GPU-a, GPU-b", ["GPU-a", "GPU-b"])])
+def test_accelerators_are_among_the_visible_devices(
+    monkeypatch: pytest.MonkeyPatch, visible: str | None, devices: list[str]
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert devices_for(2) == devices
+    assert devices_for(1) == [None], "a single one is left as the user set it"
+
+
+def test_counts_that_make_no_sense_are_usage_errors(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="jobs: expected at least 1, found 0"):
+        pipeline.fn(jobs=0, root=project)
+    with pytest.raises(UsageError, match="accelerators: expected at least 1, found -1"):
+        pipeline.fn(accelerators=-1, root=project)
+    for visible, count in (("3", 1), ("", 0), ("0,-1,1", 1)):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        with pytest.raises(UsageError, match=f"at most the {count} that CUDA_VISIBLE_DEVICES={visible} names, found 2"):
+            pipeline.fn(accelerators=2, root=project)
 
 
 @pytest.mark.slow
