@@ -14,7 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import FrameType
@@ -65,6 +65,7 @@ class Run:
     params: Params
     product: str = ""
     method: str = ""
+    parts: dict[str, float] = field(default_factory=dict)  # seconds of what is worth telling apart, for record_times
 
     @property
     def name(self) -> str:
@@ -253,9 +254,11 @@ def detect(run: Run) -> None:
     sources = run.sources
     work = run.work(*sources)
     metrics: list[MetricRow] = []
+    started = time.monotonic()
     for source in sources:  # a union's images are its parts', scored there
         if source.parent.name == run.method:
             metrics += score_generated(run.params, run.method, run.product, run.samples, source)
+    run.parts["realism"] = round(time.monotonic() - started, 2)
     with table_writer(run.evaluated / "scored.parquet", SCORED_SCHEMA) as keep:
         metrics += detect_seeds(run.params, run.method, run.product, sources, run.samples, run.detector, work, keep)
     write_table(run.evaluated / "metrics.parquet", to_table(metrics, METRIC_SCHEMA))
@@ -392,6 +395,7 @@ def record_times(run: Run, seconds: float) -> None:
         "product": run.product,
         "method": run.method,
         "seconds": round(seconds, 2),
+        "parts": run.parts,
         "peak_mib": round(peak / (2**20 if sys.platform == "darwin" else 2**10)),
         "device_peak_mib": device_peak_mib(),
     }
@@ -414,19 +418,24 @@ def read_times() -> list[dict[str, Any]]:
     return sorted(found, key=lambda row: order.index(row["stage"]))
 
 
+def work_folders(run: Run) -> list[Path]:
+    """The folders that ``Run.work`` made for this run, one for each fingerprint; the latest last."""
+    length = len(run.name) + 1 + 16  # other runs' names may begin with this one's
+    folders = [path for path in (WORK / run.stage).glob(f"{run.name}-*") if len(path.name) == length]
+    return sorted(folders, key=lambda path: path.stat().st_mtime)
+
+
 def prune_work(run: Run) -> None:
     """Removes the state that earlier parameters, inputs or code of this run left; the newest stays, so that a
     rerun that changes nothing in it costs no training."""
-    length = len(run.name) + 1 + 16  # other runs' names may begin with this one's
-    folders = [path for path in (WORK / run.stage).glob(f"{run.name}-*") if len(path.name) == length]
-    for folder in sorted(folders, key=lambda path: path.stat().st_mtime)[:-1]:
+    for folder in work_folders(run)[:-1]:
         shutil.rmtree(folder)
 
 
 def kept(run: Run) -> str:
     """What a stopped run of this stage left to go on from, in one line."""
     name = " ".join(part for part in (run.stage, run.product, run.method) if part)
-    folders = sorted((WORK / run.stage).glob(f"{run.name}-*"), key=lambda path: path.stat().st_mtime)
+    folders = work_folders(run)
     files = sorted(path for path in folders[-1].iterdir() if not path.name.startswith(".")) if folders else []
     parts = [path for path in files if path.suffix == ".parquet"]
     steps = [f"{path.stem} up to step {read_metadata(path)['step']}" for path in files if path.suffix == ".safetensors"]

@@ -8,7 +8,7 @@ from cadiff.export import export_product
 from cadiff.params import Params, load_params
 from cadiff.records import GENERATED_SCHEMA, METRIC_SCHEMA, SAMPLE_SCHEMA, SCORED_SCHEMA, SampleRow, from_table
 from cadiff.reporting import write_report
-from cadiff.stages import Run, main, prune_work, read_times, resolve, run_stage
+from cadiff.stages import Run, kept, main, prune_work, read_times, resolve, run_stage
 from cadiff.storage import read_image, read_json, read_table, sha256_folder, write_image
 
 
@@ -34,6 +34,8 @@ def test_stages_write_what_they_should_and_the_same_bytes_again(repository: Path
     assert sha256_folder("data/made") == first, "a run without kept state gives other bytes"
     assert [row["stage"] for row in read_times()] == ["samples", "masks", "synthesize", "detect"]
     assert all(row["peak_mib"] > 10 for row in read_times())
+    detected = read_times()[-1]
+    assert 0 < detected["parts"]["realism"] < detected["seconds"]
 
 
 def test_work_is_named_by_what_the_result_depends_on(repository: Path) -> None:
@@ -48,8 +50,17 @@ def test_work_is_named_by_what_the_result_depends_on(repository: Path) -> None:
     other = resolve("detect", longer, "plate", "exemplars").work(*run.sources)
     assert other != same
     prune_work(run)
-    kept = [path.name for path in Path(".cadiff/work/detect").iterdir()]
-    assert kept == [other.name], "only the newest stays"
+    assert [path.name for path in Path(".cadiff/work/detect").iterdir()] == [other.name], "only the newest stays"
+
+
+def test_a_stopped_run_tells_of_its_own_state_alone(repository: Path) -> None:
+    """A product's name may begin another's: tray, tray-2."""
+    tray, other = (Run("masks", Params(products={product: {}}), product) for product in ("tray", "tray-2"))
+    folder = Path(".cadiff/work/masks") / f"{other.name}-{16 * 'a'}"
+    folder.mkdir(parents=True)
+    (folder / "part.parquet").touch()
+    assert kept(other) == f"masks tray-2: stopped; kept in {folder}: 1 finished parts"
+    assert kept(tray) == "masks tray: stopped; it begins anew, what other stages finished is kept"
 
 
 def test_both_trains_on_the_shards_of_two_methods(repository: Path) -> None:
