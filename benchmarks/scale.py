@@ -1,15 +1,16 @@
-"""How long a larger run takes: ``python benchmarks/scale.py [--products 15] [--types 73] [--per-type 1000]``.
+"""How long a larger run takes: ``python benchmarks/scale.py [--products 15] [--types 73] [--per-type 1000] [--target FILE]``.
 
 Reads what the stages of this checkout took (`.cadiff/times`, as `cadiff times` prints them) and the parameters that
-they ran with, makes rates of them, and multiplies. Each stage's start (imports, loading the base) is counted into its
-rate, so that small measured runs overestimate. Rates are this machine's and this base's: measure a product on the
-machine, base and size in question (`python -m flows.pipeline --products P`) before believing the table.
+they ran with, makes a rate of each kind of work, and multiplies. A stage's start (imports, loading the base) and a
+detector's scoring are counted into the rates, so that small measured runs overestimate. Rates are this machine's and
+this base's: measure a product on the machine, base and size in question (`python -m flows.pipeline --products P`) before
+believing the table. Drawing a demo's images is left out: a larger run has its images.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,77 +18,135 @@ from cadiff.detection.training import total_steps
 from cadiff.params import Params, load_params
 from cadiff.progress import duration
 from cadiff.records import MASK_SCHEMA
-from cadiff.stages import MADE, read_times
+from cadiff.showcase import TYPES
+from cadiff.stages import MADE, METHODS_OF, WITH_METHOD, read_times
 from cadiff.storage import read_table
+
+REALISM = "realism"  # of a method's own images; measured within its stage `detect`
 
 
 @dataclass(frozen=True)
-class Rates:
-    """Seconds, on one device: of a product's preparation, a training step, an image, a detector step, the report."""
+class Size:
+    """A run's products, and the mean anomaly types and generated images of one of them."""
 
-    product: float
-    step: float
-    image: float
-    detector_step: float
-    methods: int
-    report: float
+    products: int
+    types: float
+    images: float
 
 
-def images_of(product: str) -> int:
-    return read_table(MADE / "masks" / f"{product}.parquet", MASK_SCHEMA).num_rows
+@dataclass(frozen=True)
+class Work:
+    """A kind of work, whose seconds are taken to be proportional to ``units``, each ``a unit``.
 
-
-def measured(params: Params) -> Rates:
-    """Means over the products that were run.
-
-    Raises:
-        SystemExit: if a stage has not been run here.
+    ``units`` are those of one stage (a product and method); ``pieces`` is into how many parts a cluster cuts such a
+    stage, None where it stays on the machine that runs the pipeline.
     """
-    rows = read_times()
 
-    def mean(stage: str, per: object) -> float:
-        found = [row["seconds"] / per(row) for row in rows if row["stage"] == stage]  # type: ignore[operator]
-        if not found:
-            raise SystemExit(f".cadiff/times: expected the time of stage {stage}, found none; run the pipeline here first")
-        return statistics.mean(found)
-
-    def detector_steps(row: dict) -> int:
-        settings = params.for_product(row["product"]).detector
-        return len(settings.seeds) * total_steps(settings)
-
-    small = sum(mean(stage, lambda row: 1) for stage in ("samples", "masks", "adapt", "synthesize"))
-    return Rates(
-        product=small,
-        step=mean("train", lambda row: params.for_product(row["product"]).train.steps),
-        image=mean("generate", lambda row: images_of(row["product"])),
-        detector_step=mean("detect", detector_steps),
-        methods=len(params.methods),
-        report=mean("report", lambda row: 1),
-    )
+    stage: str
+    unit: str
+    units: Callable[[Params, Size, str], float]
+    pieces: Callable[[Params, Size], float] | None = None
 
 
-def predict(rates: Rates, given: argparse.Namespace, params: Params, devices: int, spread: bool) -> dict[str, float]:
-    """Seconds of each kind of work on ``devices``.
+def passes(params: Params) -> int:
+    """How often the U-Net sees an image while it is drawn."""
+    return params.generate.steps * (2 if params.generate.guidance_scale > 1 else 1)
 
-    A stage is one product's, so no more devices than products train at a time; with ``spread`` (a cluster) generation and
-    detectors are cut finer: into parts, and into seeds.
+
+def detector_images(params: Params, size: Size, method: str) -> float:
+    """Images that the detectors and classifiers of all seeds are trained on, each as often as it is seen."""
+    generated = size.images * (2 if params.kind_of(method) == "union" else 1)
+    classifier = params.classifier.epochs * generated if size.types >= 2 else 0
+    return len(params.detector.seeds) * (total_steps(params.detector) * params.detector.batch + classifier)
+
+
+WORK = (
+    Work("samples", "product", lambda params, size, method: 1),
+    Work("masks", "mask", lambda params, size, method: size.images),
+    Work("adapt", "trained image", lambda params, size, method: (params.adapt.steps + params.adapt.vae_steps) * params.adapt.batch or 1),
+    Work("train", "trained image", lambda params, size, method: params.train.steps * params.train.batch),
+    Work("generate", "denoised image", lambda params, size, method: size.images * passes(params),
+         lambda params, size: -(-size.images // params.generate.part)),
+    Work("synthesize", "image", lambda params, size, method: size.images),
+    Work("import", "image", lambda params, size, method: size.images),
+    Work("quality", "image", lambda params, size, method: size.images),
+    Work(REALISM, "image", lambda params, size, method: size.images),
+    Work("showcase", "denoised type", lambda params, size, method: min(size.types, TYPES) * passes(params)),
+    Work("detect", "trained image", detector_images, lambda params, size: len(params.detector.seeds)),
+    Work("peer", "seed", lambda params, size, method: len(params.detector.seeds)),
+    Work("maps", "product", lambda params, size, method: 1),
+    Work("report", "product and method", lambda params, size, method: size.products * len(params.methods)),
+)  # fmt: skip
+
+
+def methods_of(stage: str, params: Params) -> list[str]:
+    """The methods that a stage runs for; "" for one that has none."""
+    if stage in WITH_METHOD:
+        return [name for name in params.methods if params.kind_of(name) == "generator"]
+    kinds = METHODS_OF.get("quality" if stage == REALISM else stage)
+    return [""] if kinds is None else [name for name in params.methods if params.kind_of(name) in kinds]
+
+
+def recorded() -> list[dict]:
+    """``read_times``, with realism told apart from the rest of ``detect``."""
+    rows = []
+    for row in read_times():
+        if row["stage"] == "detect":
+            if "parts" not in row:
+                raise SystemExit(f".cadiff/times: detect {row['product']} {row['method']}: expected its parts, found none; run it again")
+            realism = row["parts"][REALISM]
+            rows.append({**row, "stage": REALISM, "seconds": realism})
+            row = {**row, "seconds": row["seconds"] - realism}
+        rows.append(row)
+    return rows
+
+
+def size_of(product: str, params: Params) -> Size:
+    """Of a product that was run here; of the report (no product) only the number of products counts."""
+    if not product:
+        return Size(len(params.products), 0, 0)
+    kinds = read_table(MADE / "masks" / f"{product}.parquet", MASK_SCHEMA)["anomaly_type"].to_pylist()
+    return Size(len(params.products), len(set(kinds)), len(kinds))
+
+
+def rates(params: Params) -> dict[str, float]:
+    """Seconds a unit of each kind of work that was run here with these parameters."""
+    rows, found = recorded(), {}
+    for work in WORK:
+        own = [row for row in rows if row["stage"] == work.stage and row["method"] in methods_of(work.stage, params)]
+        own = [row for row in own if row["product"] in ("", *params.products)]  # times of earlier parameters stay
+        units = 0.0
+        for row in own:
+            settings = params.for_product(row["product"]) if row["product"] else params
+            units += work.units(settings, size_of(row["product"], params), row["method"])
+        if own:
+            found[work.stage] = sum(row["seconds"] for row in own) / units
+    return found
+
+
+def predict(work: Work, rate: float, target: Params, size: Size, devices: int, cluster: bool) -> float:
+    """Seconds of one kind of work: total / pieces x ceil(pieces / devices).
+
+    A piece is a stage; where a cluster computes, what it does not cut stays on the pipeline's one device.
     """
-    products, images = given.products, given.types * given.per_type
-    seeds = len(params.detector.seeds)
-    parts = -(-images // params.generate.part) if spread else products
-    detectors = products * rates.methods * (seeds if spread else 1)
+    methods = methods_of(work.stage, target)
+    stages = 1 if work.stage == "report" else size.products * len(methods)
+    total = rate * sum(work.units(target, size, method) for method in methods) * stages / max(len(methods), 1)
+    if cluster:
+        stages, devices = (stages, 1) if work.pieces is None else (stages * int(work.pieces(target, size)), devices)
+    return total / stages * -(-stages // devices) if stages else 0.0
 
-    def waves(pieces: int, total: float) -> float:
-        return total / pieces * -(-pieces // devices)
 
-    detector_total = products * rates.methods * seeds * total_steps(params.detector) * rates.detector_step
-    return {
-        "prepare": waves(products, products * rates.product),
-        "train": waves(products, products * params.train.steps * rates.step),
-        "generate": waves(parts, images * rates.image),
-        "detect": waves(detectors, detector_total),
-        "report": rates.report,
-    }
+def check_comparable(measured: dict[str, float], params: Params, target: Params) -> None:
+    """Raises SystemExit where the larger run has work of which this checkout has no time."""
+    needed = [work.stage for work in WORK if methods_of(work.stage, target)]
+    if absent := [name for name in needed if name not in measured]:
+        raise SystemExit(f".cadiff/times: expected times of {', '.join(needed)}; found none of {', '.join(absent)}. Run them here first")
+    if bool(target.adapt.steps + target.adapt.vae_steps) != bool(params.adapt.steps + params.adapt.vae_steps):
+        raise SystemExit("adapt.steps: expected them to be 0 in both or in neither of --params and --target; measure what you mean to run")
+
+
+PLACES = (("one", 1, False), ("eight, a stage each", 8, False), ("a cluster of 32 workers", 32, True))
 
 
 def main() -> None:
@@ -96,23 +155,26 @@ def main() -> None:
     parser.add_argument("--types", type=int, default=73)
     parser.add_argument("--per-type", type=int, default=1000)
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="what the measured stages ran with")
-    parser.add_argument("--target", type=Path, help="parameters of the larger run (steps, epochs, seeds); default: the same")
+    parser.add_argument("--target", type=Path, help="parameters of the larger run (methods, steps, epochs, seeds); default: the same")
     given = parser.parse_args()
     params = load_params(given.params)
     target = load_params(given.target) if given.target else params
-    rates = measured(params)
-    print(f"measured on {params.base.path}, {params.base.size} px: {rates.step:.3f} s a training step, {rates.image:.3f} s an image, "
-          f"{rates.detector_step:.3f} s a detector step, {rates.product:.1f} s to prepare a product")  # fmt: skip
-    print(f"{given.products} products, {given.types} types x {given.per_type} images, {rates.methods} methods, "
-          f"{len(target.detector.seeds)} seeds; computed, not measured:")  # fmt: skip
-    print(f"{'devices':<26}{'prepare':>14}{'train':>14}{'generate':>14}{'detect':>14}{'total':>14}")
-    for name, devices, spread in (("one", 1, False), ("eight, a stage each", 8, False), ("cluster of 32 workers", 32, True)):
-        found = predict(rates, given, target, devices, spread)
-        if spread:  # preparation and training stay on this machine's device
-            here = predict(rates, given, target, 1, False)
-            found |= {"prepare": here["prepare"], "train": here["train"]}
-        cells = [*(found[key] for key in ("prepare", "train", "generate", "detect")), sum(found.values())]
-        print(f"{name:<26}" + "".join(f"{duration(seconds):>14}" for seconds in cells))
+    measured = rates(params)
+    check_comparable(measured, params, target)
+    size = Size(given.products, given.types / given.products, given.types * given.per_type / given.products)
+    print(f"{given.products} products, {given.types} types x {given.per_type} images, methods {', '.join(target.methods)}, "
+          f"{len(target.detector.seeds)} seeds.")  # fmt: skip
+    print(f"Rates measured on {params.base.path}, {params.base.size} px; the rest is computed.\n")
+    print("| work | rate | " + " | ".join(name for name, _, _ in PLACES) + " |\n" + "| --- " * (2 + len(PLACES)) + "|")
+    total = dict.fromkeys(PLACES, 0.0)
+    for work in WORK:
+        if not methods_of(work.stage, target):
+            continue
+        found = {place: predict(work, measured[work.stage], target, size, place[1], place[2]) for place in PLACES}
+        total = {place: total[place] + found[place] for place in PLACES}
+        cells = " | ".join(duration(seconds) for seconds in found.values())
+        print(f"| {work.stage} | {measured[work.stage]:.3g} s a {work.unit} | {cells} |")
+    print("| total | | " + " | ".join(duration(seconds) for seconds in total.values()) + " |")
 
 
 if __name__ == "__main__":

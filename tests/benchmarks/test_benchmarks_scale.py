@@ -1,0 +1,114 @@
+"""benchmarks/scale.py: what it says of the run that it was measured on, and of a larger one."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+
+from cadiff.params import Params, load_params
+from cadiff.records import MASK_SCHEMA, MaskRow, to_table
+from cadiff.storage import write_json, write_table
+
+ROOT = Path(__file__).parents[2]
+TYPES, PER_TYPE = ("chip", "rust"), 5
+SECONDS = {"samples": 1.0, "masks": 2.0, "adapt": 3.0, "train": 40.0, "generate": 20.0, "synthesize": 1.5, "quality": 7.0,
+           "showcase": 9.0, "detect": 30.0}  # fmt: skip
+REALISM = 6.0
+
+
+def loaded() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("benchmarks_scale", ROOT / "benchmarks" / "scale.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+bench = loaded()
+
+
+@pytest.fixture
+def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
+    """The smoke preset with times and masks as its stages would leave them; the working directory."""
+    monkeypatch.chdir(tmp_path)
+    values = yaml.safe_load((ROOT / "presets" / "smoke.yaml").read_text())
+    values["methods"]["unions"] = ["both"]
+    Path("params.yaml").write_text(yaml.safe_dump(values))
+    params = load_params()
+    for product in params.products:
+        blank = {"bytes": b"", "path": ""}
+        rows = [MaskRow(f"{kind}-{k}", product, kind, k, blank, "drawn", None, None) for kind in TYPES for k in range(PER_TYPE)]
+        write_table(Path("data/made/masks") / f"{product}.parquet", to_table(rows, MASK_SCHEMA))
+        for stage, seconds in SECONDS.items():
+            for method in bench.methods_of(stage, params):
+                record(stage, product, method, seconds)
+    record("masks", "left-over", "", 1000.0)  # of a product that is no longer there
+    record("report", "", "", 8.0)
+    return params
+
+
+def record(stage: str, product: str, method: str, seconds: float) -> None:
+    parts = {"realism": 0.0 if method == "both" else REALISM} if stage == "detect" else {}
+    row = {"stage": stage, "product": product, "method": method, "seconds": seconds, "parts": parts}
+    write_json(Path(".cadiff/times") / f"{stage}-{product}-{method}.json", row)
+
+
+def predicted(params: Params, size: object, devices: int = 1, cluster: bool = False) -> dict[str, float]:
+    rates = bench.rates(params)
+    return {w.stage: bench.predict(w, rates[w.stage], params, size, devices, cluster) for w in bench.WORK if w.stage in rates}
+
+
+def test_the_measured_run_is_predicted_as_it_was(params: Params) -> None:
+    measured = sum(SECONDS[s] * 2 * len(bench.methods_of(s, params)) for s in SECONDS) + 8.0
+    found = predicted(params, bench.Size(2, len(TYPES), len(TYPES) * PER_TYPE))
+    assert sum(found.values()) == pytest.approx(measured)
+    assert found["realism"] == pytest.approx(2 * 2 * REALISM), "two products, two methods with images of their own"
+    assert found["detect"] == pytest.approx(2 * 3 * SECONDS["detect"] - found["realism"])
+
+
+def test_more_images_cost_where_images_are_touched(params: Params) -> None:
+    one, ten = (predicted(params, bench.Size(2, len(TYPES), n * len(TYPES) * PER_TYPE)) for n in (1, 10))
+    ratio = {stage: ten[stage] / one[stage] for stage in one}
+    assert [s for s, r in ratio.items() if r == pytest.approx(10)] == ["masks", "generate", "synthesize", "quality", "realism"]
+    assert 1 < ratio["detect"] < 10, "the classifier sees every image, the detector a set number"
+    assert [s for s, r in ratio.items() if r == pytest.approx(1)] == ["samples", "adapt", "train", "showcase", "report"]
+
+
+def test_devices_share_stages_and_a_cluster_their_parts(params: Params) -> None:
+    size = bench.Size(4, 2, 320)
+    one, eight, cluster = (predicted(params, size, *place) for place in ((1, False), (8, False), (32, True)))
+    assert eight["train"] == pytest.approx(one["train"] / 4), "no more devices than products train at a time"
+    assert cluster["generate"] == pytest.approx(one["generate"] / 32)
+    assert cluster["quality"] == one["quality"], "a cluster does not compute it"
+
+
+def test_the_target_decides_methods_and_what_was_not_measured_is_named(params: Params) -> None:
+    fewer = params.model_copy(update={"methods": ["cadiff"]})
+    rates = bench.rates(params)
+    bench.check_comparable(rates, params, fewer)
+    size = bench.Size(2, len(TYPES), len(TYPES) * PER_TYPE)
+    quality = next(work for work in bench.WORK if work.stage == "quality")
+    assert bench.predict(quality, rates["quality"], fewer, size, 1, False) == pytest.approx(2 * SECONDS["quality"])
+    more = params.model_copy(update={"methods": [*params.methods, "patchcore"]})
+    with pytest.raises(SystemExit, match="found none of peer"):
+        bench.check_comparable(rates, params, more)
+    adapted = params.model_copy(update={"adapt": params.adapt.model_copy(update={"steps": 0})})
+    with pytest.raises(SystemExit, match=r"adapt\.steps"):
+        bench.check_comparable(rates, params, adapted)
+
+
+def test_the_table_has_every_work_and_the_total(
+    params: Params, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["scale.py", "--per-type", "10"])
+    bench.main()
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    assert [row.split(" | ")[0].strip("| ") for row in rows[2:]] == [*bench.rates(params), "total"]
+    assert len({row.count("|") for row in rows}) == 1
