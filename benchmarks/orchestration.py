@@ -3,13 +3,15 @@
 1. A graph of 15 products (presets/mvtec-sd15.yaml) in which nothing is to do: `dvc repro` and `python -m flows.pipeline`.
    Its artefacts are placeholders that DVC was told to accept; their contents do not matter to a run that does nothing.
 2. 24 stages that do nothing but end: seconds per stage of `dvc repro`, of the pipeline, and (--server) of the pipeline
-   with a Prefect server. Times 37 stages, over the demo's seconds: orchestration's share of a demo run.
+   with a Prefect server. Times the stages of this checkout's params.yaml, over the seconds that they took when they were
+   last run here (`cadiff times`): orchestration's share of such a run. Where a stage has no time, no share is given.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import shutil
 import socket
 import statistics
@@ -23,9 +25,12 @@ from pathlib import Path
 
 import httpx
 
+from cadiff.stages import TIMES
+from cadiff.storage import read_json
+
 ROOT = Path(__file__).resolve().parents[1]
-DEMO_STAGES, DEMO_SECONDS = 37, 991  # docs/results.md
 LIGHT = 24
+PATIENCE = 120.0  # seconds that a server may take to start
 LIGHT_YAML = """
 stages:
   light:
@@ -83,23 +88,51 @@ def run(root: Path, home: Path, *arguments: str, **more: str) -> tuple[float, st
 
 @contextmanager
 def server(home: Path) -> Iterator[str]:
-    """A Prefect server on a loopback port of its own."""
+    """A Prefect server on a loopback port of its own.
+
+    Raises:
+        SystemExit: if it ends, or does not become healthy within PATIENCE seconds; with what it said last.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [str(Path(sys.executable).with_name("prefect")), "server", "start", "--port", str(port)]
-    process = subprocess.Popen(command, env=environment(home), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    said = home / "server.log"
+    with said.open("w") as log:
+        process = subprocess.Popen(command, env=environment(home), stdout=log, stderr=subprocess.STDOUT)
     try:
-        for _ in range(600):
-            try:
-                if httpx.get(f"http://127.0.0.1:{port}/api/health", timeout=5).is_success:
-                    break
-            except httpx.HTTPError:
-                time.sleep(0.2)
+        deadline = time.monotonic() + PATIENCE
+        while not is_healthy(port):
+            if process.poll() is not None or time.monotonic() > deadline:
+                state = "runs" if process.poll() is None else f"ended with exit code {process.poll()}"
+                last = said.read_text()[-2000:]
+                raise SystemExit(f"{' '.join(command)}: expected a healthy server within {PATIENCE:.0f} s; it {state}:\n{last}")
+            time.sleep(0.2)
         yield f"http://127.0.0.1:{port}/api"
     finally:
         process.terminate()
         process.wait()
+
+
+def is_healthy(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/api/health", timeout=5).is_success
+    except httpx.HTTPError:
+        return False
+
+
+def last_run(root: Path) -> tuple[int, float | None]:
+    """The number of stages of a checkout's graph, and the seconds that they took there; None if one has no time."""
+    from dvc.repo import Repo
+
+    with Repo(str(root)) as repo:
+        commands = [shlex.split(str(stage.cmd)) for stage in repo.index.stages if stage.cmd]
+    # python -m cadiff.stages STAGE --product P --method M leaves STAGE-P-M.json
+    names = ["-".join(word for word in words[3:] if not word.startswith("--")) for words in commands]
+    files = [root / TIMES / f"{name}.json" for name in names]
+    if not all(file.is_file() for file in files):
+        return len(files), None
+    return len(files), sum(read_json(file)["seconds"] for file in files)
 
 
 def per_stage(root: Path, home: Path, repeat: int, *arguments: str, **more: str) -> float:
@@ -121,6 +154,9 @@ def main() -> None:
     given = parser.parse_args()
     load = os.getloadavg()[0]
     print(f"load average before: {load:.1f} on {os.cpu_count()} cores{' (busy: these are upper bounds)' if load > 0.5 else ''}")
+    stages, seconds = last_run(ROOT)
+    if seconds is None:
+        print(f"this checkout's {stages} stages have not all been run here (.cadiff/times): no share of a run is given")
     with tempfile.TemporaryDirectory() as name:
         home = Path(name)
         count = accepted_project(home / "graph", home)
@@ -132,17 +168,20 @@ def main() -> None:
         (home / "light" / "dvc.yaml").write_text(LIGHT_YAML % ", ".join(f"k{i}" for i in range(LIGHT)))
         shutil.copy(ROOT / "presets" / "demo.yaml", home / "light" / "params.yaml")
         for words in (("dvc", "repro"), ("flows.pipeline", "--jobs", "1"), ("flows.pipeline", "--jobs", "2")):
-            tell(" ".join(words), per_stage(home / "light", home, given.repeat, *words))
+            tell(" ".join(words), per_stage(home / "light", home, given.repeat, *words), stages, seconds)
         if given.server:
             with server(home) as url:
                 for jobs in ("1", "2"):
                     words = ("flows.pipeline", "--jobs", jobs)
-                    tell(" ".join(words) + " with a server", per_stage(home / "light", home, given.repeat, *words, PREFECT_API_URL=url))
+                    cost = per_stage(home / "light", home, given.repeat, *words, PREFECT_API_URL=url)
+                    tell(" ".join(words) + " with a server", cost, stages, seconds)
 
 
-def tell(what: str, seconds: float) -> None:
-    share = 100 * DEMO_STAGES * seconds / DEMO_SECONDS
-    print(f"{LIGHT} stages of nothing: {what}: {seconds:.2f} s a stage; x {DEMO_STAGES} = {share:.1f} % of a demo of {DEMO_SECONDS} s")
+def tell(what: str, cost: float, stages: int, seconds: float | None) -> None:
+    """``cost`` is seconds a stage; the share is of the last run's work (its stages' own seconds, one after the other)."""
+    print(f"{LIGHT} stages of nothing: {what}: {cost:.2f} s a stage", end="" if seconds else "\n")
+    if seconds:
+        print(f"; x {stages} = {100 * stages * cost / seconds:.1f} % of the {seconds:.0f} s that the last run's stages took")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,49 @@
+"""benchmarks/orchestration.py: what it compares with, and a server that does not come up."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from cadiff.storage import write_json
+
+ROOT = Path(__file__).parents[2]
+
+
+def loaded() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("benchmarks_orchestration", ROOT / "benchmarks" / "orchestration.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+bench = loaded()
+
+
+def test_the_last_run_is_that_of_the_graph(tmp_path: Path) -> None:
+    bench.new_project(tmp_path)
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+    shutil.copy(ROOT / "presets" / "smoke.yaml", tmp_path / "params.yaml")
+    times = tmp_path / ".cadiff" / "times"
+    names = ["report"]
+    for product in ("fabric", "nut"):
+        names += [f"{stage}-{product}" for stage in ("draw", "samples", "masks")]
+        names += [f"{stage}-{product}-cadiff" for stage in ("adapt", "train", "generate", "showcase", "quality", "detect")]
+        names += [f"{stage}-{product}-exemplars" for stage in ("synthesize", "quality", "detect")]
+    for name in [*names[1:], "detect-left-over"]:
+        write_json(times / f"{name}.json", {"seconds": 2.0})
+    assert bench.last_run(tmp_path) == (len(names), None), "the report was not run"
+    write_json(times / "report.json", {"seconds": 5.0})
+    assert bench.last_run(tmp_path) == (len(names), 2.0 * (len(names) - 1) + 5.0)
+
+
+def test_a_server_that_does_not_come_up_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "PATIENCE", 0.2)
+    with pytest.raises(SystemExit, match=r"prefect server start .*: expected a healthy server within 0 s; it runs"), bench.server(tmp_path):
+        pytest.fail("a server was given that is not healthy")
