@@ -34,9 +34,13 @@ PATIENCE = 120.0  # seconds that a server may take to start
 LIGHT_YAML = """
 stages:
   light:
-    matrix: {key: [%s]}
-    cmd: echo ${item.key} > out-${item.key}
-    outs: ["out-${item.key}"]
+    matrix: {product: "${products}"}
+    cmd: echo ${item.product} > out-${item.product}
+    outs: ["out-${item.product}"]
+"""
+LIGHT_PARAMS = """
+products: {%s}
+methods: {generators: [cadiff], synthesizers: [exemplars], unions: []}
 """
 
 
@@ -165,8 +169,8 @@ def main() -> None:
             assert "up to date" in found[-1][1], found[-1][1]
             print(f"nothing to do, 15 products, {count} stages: {' '.join(words)}: {statistics.median(t for t, _ in found):.2f} s")
         new_project(home / "light")
-        (home / "light" / "dvc.yaml").write_text(LIGHT_YAML % ", ".join(f"k{i}" for i in range(LIGHT)))
-        shutil.copy(ROOT / "presets" / "demo.yaml", home / "light" / "params.yaml")
+        (home / "light" / "dvc.yaml").write_text(LIGHT_YAML)
+        (home / "light" / "params.yaml").write_text(LIGHT_PARAMS % ", ".join(f"k{i}: {{}}" for i in range(LIGHT)))
         for words in (("dvc", "repro"), ("flows.pipeline", "--jobs", "1"), ("flows.pipeline", "--jobs", "2")):
             tell(" ".join(words), per_stage(home / "light", home, given.repeat, *words), stages, seconds)
         if given.server:
