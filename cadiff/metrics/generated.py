@@ -22,7 +22,8 @@ from cadiff.records import GENERATED_SCHEMA, MetricRow, SampleRow
 from cadiff.storage import decode_image, digest, read_image, read_table
 
 PART = 64  # images decoded at a time
-MEMORY = 2**28  # bytes of a block of embeddings
+MEMORY = 2**28  # bytes of a block of generated images' embeddings
+EXEMPLAR_MEMORY = 2**30  # of exemplars' ones: 8 at 512 px with VGG, so that a handful needs one pass
 
 
 def is_name(network: str) -> str:
@@ -102,9 +103,9 @@ def _diversity(
         return np.stack([read_image(exemplars[index], "RGB", size) for index in indices.tolist()])
 
     first = networks.embeddings(real(torch.tensor([0])))
-    block = max(2, MEMORY // (first.shape[1] * first.element_size()))
+    blocks = [max(1, memory // (first.shape[1] * first.element_size())) for memory in (MEMORY, EXEMPLAR_MEMORY)]
     made = _Lazy(table.num_rows, lambda indices: _decoded(table, indices, shard), networks.embeddings)
-    return ic_lpips(made, _Lazy(len(exemplars), real, networks.embeddings), block=block)
+    return ic_lpips(made, _Lazy(len(exemplars), real, networks.embeddings), CAP, *blocks)
 
 
 class _Lazy:
