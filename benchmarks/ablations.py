@@ -40,6 +40,7 @@ SETTINGS_OF = {
 
 def measure(params: Params, products: list[str], seeds: list[int], variants: list[str], work: Path) -> list[MetricRow]:
     """All cells, seed by seed, so that an early stop leaves whole seeds."""
+    refuse_filter(params, products, variants)
     draw_if_demo(params, products)
     rows: list[MetricRow] = []
     for seed, product, variant in itertools.product(seeds, products, variants):
@@ -48,6 +49,12 @@ def measure(params: Params, products: list[str], seeds: list[int], variants: lis
         ap = next(row.value for row in found if row.metric == "pixel_ap")
         print(f"seed {seed} {product} {variant}: pixel AP {100 * ap:.1f}", flush=True)
     return rows
+
+
+def refuse_filter(params: Params, products: list[str], variants: list[str]) -> None:
+    for variant, product in itertools.product(variants, products):
+        if params.for_variant(variant).for_product(product).filter.rules:
+            raise UsageError(f"filter: {variant}, {product}: the ablations train on every image; set all of its rules to null")
 
 
 def table(frame: pd.DataFrame, params: Params, number: int) -> list[str]:

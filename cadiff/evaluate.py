@@ -13,7 +13,7 @@ from rich.table import Table
 from cadiff.data import read_samples
 from cadiff.data.inspect import guess_layout
 from cadiff.data.listing import folders
-from cadiff.detection import detect_seeds, score_maps
+from cadiff.detection import detect_seeds, filter_shards, score_maps
 from cadiff.errors import UsageError
 from cadiff.metrics.generated import score_generated
 from cadiff.metrics.networks import find_networks
@@ -58,9 +58,10 @@ def _evaluate(
     shards, detectors = scratch / "shards" / product, scratch / "detectors" / product
     if seeds:
         params = params.model_copy(update={"detector": params.detector.model_copy(update={"seeds": list(seeds)})})
-    rows = score_generated(params, method, product, samples, shards)
+    kept, rows = filter_shards(params, method, product, samples, {method: shards}, scratch / "kept" / product)
+    rows += score_generated(params, method, product, samples, kept[method])
     work = detectors / "checkpoints"
-    return rows + detect_seeds(params, method, product, [shards], samples, detectors, work, keep=lambda table: None)
+    return rows + detect_seeds(params, method, product, [kept[method]], samples, detectors, work, keep=lambda table: None)
 
 
 def evaluate_maps(

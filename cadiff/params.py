@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from cadiff.errors import UsageError
+from cadiff.records import ProtocolName
 from cadiff.storage import digest
 
 Layout = Literal["demo", "mvtec", "visa", "loco", "folder"]
@@ -162,8 +163,28 @@ class GenerateParams(Section):
         return self
 
 
+class FilterParams(Section):
+    """Rules by which generated images are left out of what a detector and a classifier learn from (cadiff/metrics/quality.py
+    has the signals). An image is left out if a signal is below its least value; null: no rule. Where a signal is unknown
+    the image stays, and augmented exemplars always do. Rules need ``detector.protocol: filtered``.
+    """
+
+    min_exemplar_distance: float | None = Field(None, gt=0, description="0.5: no likely copies of an exemplar")
+    min_mask_agreement: float | None = Field(None, gt=0, le=1, description="0.5: none that changed more beside its mask than in it")
+    min_normal_distance: float | None = Field(None, gt=0, description="1: none whose defect is no more unusual than normal images")
+
+    @property
+    def rules(self) -> dict[str, float]:
+        """The least value of each signal that has a rule."""
+        return {name.removeprefix("min_"): least for name, least in self.model_dump().items() if least is not None}
+
+
 class DetectorParams(Section):
-    """The plain U-Net segmenter, and how it is trained."""
+    """The plain U-Net segmenter, and how it is trained.
+
+    ``protocol``: ``strict`` trains on every generated image and keeps the last checkpoint; ``filtered`` is strict but for the
+    images that ``filter`` leaves out; ``legacy`` is strict but for the checkpoint, the best on the test set.
+    """
 
     width: int = Field(64, ge=4, description="base width (reading: 64, DRAEM's)")
     epochs: int = Field(200, ge=1)
@@ -172,7 +193,7 @@ class DetectorParams(Section):
     learning_rate: float = Field(1e-4, gt=0)
     pooling: int = Field(21, ge=1, description="side of the average pooling before the maximum (image score)")
     seeds: list[int] = Field([0], min_length=1)
-    protocol: Literal["strict", "legacy"] = "strict"
+    protocol: ProtocolName = "strict"
     checkpoint_seconds: float = Field(30, gt=0)
 
 
@@ -221,8 +242,8 @@ class ExternalParams(Section):
 
 SECTIONS = {
     "base": BaseParams, "adapt": AdaptParams, "prompt": PromptParams, "control": ControlParams, "train": TrainParams,
-    "masks": MaskParams, "intensity": IntensityParams, "generate": GenerateParams, "detector": DetectorParams,
-    "classifier": ClassifierParams, "metrics": MetricParams,
+    "masks": MaskParams, "intensity": IntensityParams, "generate": GenerateParams, "filter": FilterParams,
+    "detector": DetectorParams, "classifier": ClassifierParams, "metrics": MetricParams,
 }  # fmt: skip
 Generator = Literal["cadiff"]
 Synthesizer = Literal["exemplars", "cutpaste", "nsa", "perlin"]
@@ -280,6 +301,7 @@ class Params(Section):
     masks: MaskParams = MaskParams()
     intensity: IntensityParams = IntensityParams()
     generate: GenerateParams = GenerateParams()
+    filter: FilterParams = FilterParams()
     detector: DetectorParams = DetectorParams()
     classifier: ClassifierParams = ClassifierParams()
     metrics: MetricParams = MetricParams()
@@ -335,6 +357,11 @@ class Params(Section):
         raise ValueError(f"methods: {method!r} is not known; expected one of {', '.join(BUILT_IN)}, or one under external")
 
     @model_validator(mode="after")
+    def _filter_fits_the_protocol(self) -> Params:
+        check_filter(self.filter, self.detector)
+        return self
+
+    @model_validator(mode="after")
     def _products_override_sections(self) -> Params:
         named = {f"products.{name}": overrides for name, overrides in self.products.items()}
         named |= {f"variants.{name}": overrides for name, overrides in self.variants.items()}
@@ -348,6 +375,13 @@ class Params(Section):
                     SECTIONS[section](**{**getattr(self, section).model_dump(), **values})
                 except ValidationError as error:
                     raise ValueError(f"{name}.{section}: {first_problem(error)}") from None
+            try:
+                check_filter(
+                    FilterParams(**{**self.filter.model_dump(), **overrides.get("filter", {})}),
+                    DetectorParams(**{**self.detector.model_dump(), **overrides.get("detector", {})}),
+                )
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
         return self
 
     def for_product(self, product: str) -> Params:
@@ -394,6 +428,20 @@ def checked(section: type[SectionType], name: str, values: Any) -> SectionType:
         return section.model_validate(values)
     except ValidationError as error:
         raise ValueError(f"{name}.{first_problem(error)}") from None
+
+
+def check_filter(settings: FilterParams, detector: DetectorParams) -> None:
+    """A ValueError unless rules and ``protocol: filtered`` come together: a row's protocol must say that images were left out."""
+    if settings.rules and detector.protocol != "filtered":
+        rule = f"min_{next(iter(settings.rules))}"
+        raise ValueError(
+            f"filter.{rule}: the {detector.protocol} protocol leaves no image out; set detector.protocol: filtered, or {rule}: null"
+        )
+    if detector.protocol == "filtered" and not settings.rules:
+        raise ValueError(
+            f"detector.protocol: filtered needs a rule; expected a number for one of {', '.join(FilterParams.model_fields)} "
+            "under filter, found null for all"
+        )
 
 
 # All top-level keys that a result of the pipeline depends on.

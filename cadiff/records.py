@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 Role = Literal["normal", "exemplar", "held_out", "test_good"]
+ProtocolName = Literal["strict", "filtered", "legacy"]  # cadiff.params.DetectorParams
 ROLES: tuple[Role, ...] = ("normal", "exemplar", "held_out", "test_good")
 
 # Hugging Face `datasets` reads a struct of this shape as an Image feature.
@@ -90,7 +91,7 @@ class MetricRow:
     value: float
     seed: int
     n: int
-    protocol: Literal["strict", "legacy"]
+    protocol: ProtocolName
     paper_value: float | None
     params_digest: str
 

@@ -245,22 +245,23 @@ def import_images(run: Run) -> None:
 
 
 def detect(run: Run) -> None:
-    """Trains and scores one detector and one classifier per seed."""
-    from cadiff.detection import detect_seeds
+    """Trains and scores one detector and one classifier per seed, on the images that the filter keeps."""
+    from cadiff.detection import detect_seeds, filter_shards
     from cadiff.metrics.generated import score_generated
     from cadiff.metrics.networks import find_networks
 
     find_networks(run.params)  # a file that is missing is named before hours of training
-    sources = run.sources
-    work = run.work(*sources)
-    metrics: list[MetricRow] = []
+    sources = {source.parent.name: source for source in run.sources}
+    work = run.work(*sources.values())
+    kept, metrics = filter_shards(run.params, run.method, run.product, run.samples, sources, work / "kept")
     started = time.monotonic()
-    for source in sources:  # a union's images are its parts', scored there
-        if source.parent.name == run.method:
-            metrics += score_generated(run.params, run.method, run.product, run.samples, source)
+    if run.method in kept:  # a union's images are its parts', scored there
+        metrics += score_generated(run.params, run.method, run.product, run.samples, kept[run.method])
     run.parts["realism"] = round(time.monotonic() - started, 2)
     with table_writer(run.evaluated / "scored.parquet", SCORED_SCHEMA) as keep:
-        metrics += detect_seeds(run.params, run.method, run.product, sources, run.samples, run.detector, work, keep)
+        metrics += detect_seeds(
+            run.params, run.method, run.product, list(kept.values()), run.samples, run.detector, work, keep
+        )
     write_table(run.evaluated / "metrics.parquet", to_table(metrics, METRIC_SCHEMA))
 
 
@@ -323,7 +324,7 @@ STAGES = {
     ),
     "import": Stage(import_images, ("base.size", "external.images.root"), ("synthesis", "data", "masks")),
     "detect": Stage(
-        detect, ("seed", "base", "dataset.name", "detector", "classifier", "metrics"), ("detection", "metrics", "data")
+        detect, ("seed", "base", "dataset.name", "filter", "detector", "classifier", "metrics"), ("detection", "metrics", "data")
     ),
     "peer": Stage(peer, ("base", "dataset.name", "detector"), ("detection", "metrics", "data")),
     "maps": Stage(

@@ -28,7 +28,7 @@ from cadiff.metrics.networks import find_networks, load_weights
 from cadiff.metrics.ranking import accuracy
 from cadiff.params import Params
 from cadiff.progress import Progress
-from cadiff.records import GENERATED_SCHEMA, MetricRow, SampleRow
+from cadiff.records import GENERATED_SCHEMA, MetricRow, ProtocolName, SampleRow
 from cadiff.seeds import derive_seed, torch_generator
 from cadiff.storage import decode_image, digest, read_table
 
@@ -102,11 +102,13 @@ def classify(
     model = _trained(params, (images, labels), len(classes), (seed, "classifier", method, product), work)
     truth = np.array([classes.index(str(row.anomaly_type)) for row in rows])
     found = _predict(model, rows, params.base.size)
-    made = digest([params.digest_of("base", "classifier"), made_by])
+    # never the best epoch: only what the filter leaves out makes it another protocol
+    protocol: ProtocolName = "filtered" if params.filter.rules else "strict"
+    made = digest([params.digest_of("base", "filter", "classifier"), made_by])
 
     def row(name: str, value: float, n: int) -> MetricRow:
         return MetricRow(
-            params.dataset.name, product, method, model.variant, name, value, seed, n, "strict", None, made
+            params.dataset.name, product, method, model.variant, name, value, seed, n, protocol, None, made
         )
 
     result = [row(METRIC, accuracy(truth, found, len(classes)), len(rows))]

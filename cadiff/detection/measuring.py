@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +17,7 @@ from cadiff.metrics.pixels import PixelRanking
 from cadiff.metrics.ranking import auroc, average_precision, f1_max
 from cadiff.params import Params
 from cadiff.progress import Progress
-from cadiff.records import SCORED_SCHEMA, MetricRow, SampleRow, ScoredRow, to_table
+from cadiff.records import SCORED_SCHEMA, MetricRow, ProtocolName, SampleRow, ScoredRow, to_table
 from cadiff.storage import encode_png
 
 PAPER_SIDE = 256  # the side that detector.pooling is given for
@@ -70,7 +70,7 @@ def rows_to_score(samples: Sequence[SampleRow], product: str) -> list[SampleRow]
 
 def measure(
     params: Params, method: str, product: str, samples: Sequence[SampleRow], seed: int, detector: Detector,
-    keep: Keep | None = None, protocol: Literal["strict", "legacy"] | None = None,
+    keep: Keep | None = None, protocol: ProtocolName | None = None,
 ) -> list[MetricRow]:  # fmt: skip
     """Pixel and image figures of one detector on the product's held-out anomalies and good test images.
 

@@ -9,7 +9,7 @@ from cadiff.detection.folder import open_maps
 from cadiff.detection.measuring import Detector, Keep, measure, pooling_window, rows_to_score
 from cadiff.detection.patchcore import fit_patchcore, load_patchcore
 from cadiff.params import Params
-from cadiff.records import MetricRow, SampleRow
+from cadiff.records import MetricRow, ProtocolName, SampleRow
 
 Fit = Callable[[Params, str, str, Sequence[SampleRow], int, Path], None]
 Load = Callable[[Params, str, str, int, Path], Detector]
@@ -51,4 +51,6 @@ def score_maps(
     params = params.for_product(product)
     window = pooling_window(params.detector.pooling, params.base.size)
     detector = open_maps(params, rows_to_score(samples, product), folder, window)
-    return measure(params, method, product, samples, params.seed, detector, keep)
+    # the filter leaves out none of what this detector had learnt from
+    protocol: ProtocolName = "legacy" if params.detector.protocol == "legacy" else "strict"
+    return measure(params, method, product, samples, params.seed, detector, keep, protocol)

@@ -28,7 +28,7 @@ def score(
     params = params.for_product(product)
     check_side(params.base.size)
     model, made_by = load_detector(params, method, product, seed, Path(detector) / f"seed-{seed}.safetensors")
-    made = digest([params.digest_of("base", "detector"), made_by])
+    made = digest([params.digest_of("base", "filter", "detector"), made_by])
     window = pooling_window(params.detector.pooling, params.base.size)
     return measure(params, method, product, samples, seed, Segmenter(model, params.base.size, window, made), keep)
 

@@ -90,6 +90,7 @@ def render(artefacts: Artefacts, frame: pd.DataFrame, dots: Markup, curves: dict
         "intensities": intensity_range(groups),
         "glance": glance(groups),
         "quality": signals.quality_table(artefacts, shard_methods(artefacts)),
+        "filtered": signals.filter_table(frame),
         "signals": list(signals.LIMITS),
         "ladders": {product: model_figures.ladders(rows) for product, rows in shown.items()},
         "ladder_table": model_figures.ladder_table(shown),
@@ -172,29 +173,45 @@ def facts(artefacts: Artefacts, frame: pd.DataFrame, groups: list[Group]) -> lis
     scored = frame[(frame["metric"] == "pixel_ap") & frame["method"].isin(sources_of(params))]
     seeds = set(scored["seed"])
     tested = f"{images:,} test images" if images else "No test image"
-    said = {
-        ("strict",): "the last checkpoint is scored, and nothing was chosen by looking at test images",
-        ("legacy",): "the best epoch was chosen on the test set, so these figures are optimistic (protocol: legacy)",
-    }
-    mixed = "for some products the best epoch was chosen on the test set (protocol: legacy), so their figures are optimistic"
-    protocol = said.get(tuple(sorted(set(scored["protocol"]))), mixed if len(scored) else "nothing was scored")
-    elsewhere = [method for method in params.methods if params.kind_of(method) in ("images", "maps")]
-    if elsewhere:
-        protocol += f"; what {', '.join(elsewhere)} had seen when it was made is not known here"
+    protocol = protocol_said(set(scored["protocol"])) + elsewhere(artefacts)
     own = frame[(frame["method"] == "cadiff") & ~frame["metric"].astype(str).str.contains("/")]
     realism = own[own["metric"].astype(str).str.startswith(("is(", "ic_lpips("))].groupby("metric")["value"].mean()
     measured = ", ".join(f"{name} {value:.3f}" for name, value in realism.items())
     judged = f"Mean over products: {measured}." if measured else "Realism and diversity were not measured."
     shown = f"{counted(made, 'image')} for {counted(kinds, 'anomaly type')}"
+    out = signals.left_out(frame)
+    used = "all of them used, none picked out" if out is None else f"{out[0]:,} of {out[1]:,} left out by the filter’s rules, none by hand"
     return [
         ("Are the generated anomalies good?",
-         " ".join(filter(None, [signals.spoken(artefacts), judged])) + f" Judge by eye: {shown}, all of them used, none picked out; "
+         " ".join(filter(None, [signals.spoken(artefacts), judged])) + f" Judge by eye: {shown}, {used}; "
          "the gallery shows them beside the real exemplars that they were learned from."),
         ("Do they help the detector?", " ".join([tables.verdict(frame)[0], tables.place_among(frame, sources_of(params))]).strip()),
         ("Against what?", against),
         ("Can it be believed?",
          f"{tested}; {counted(len(seeds), 'seed')}; {protocol}. {overlap(artefacts)}"),
     ]  # fmt: skip
+
+
+def protocol_said(protocols: set[str]) -> str:
+    """What was done under the protocols that were found, as a part of a sentence."""
+    if not protocols:
+        return "nothing was scored"
+    some = "" if len(protocols) == 1 else "for some products "
+    said = {
+        "legacy": f"{some}the best epoch was chosen on the test set, so {'these' if not some else 'their'} figures are optimistic",
+        "filtered": f"{some}generated images were left out by rules on their quality signals, none by hand",
+    }
+    found = [f"{said[name]} (protocol: {name})" for name in said if name in protocols]
+    if "legacy" not in protocols:
+        found.insert(0, "the last checkpoint is scored, and nothing was chosen by looking at test images")
+    return "; ".join(found)
+
+
+def elsewhere(artefacts: Artefacts) -> str:
+    """What is not known of results that were made elsewhere, as the rest of a sentence; empty where there are none."""
+    params = artefacts.params
+    methods = [method for method in params.methods if params.kind_of(method) in ("images", "maps")]
+    return f"; what {', '.join(methods)} had seen when it was made is not known here" if methods else ""
 
 
 def overlap(artefacts: Artefacts) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 
 from cadiff.records import QualityRow
 from cadiff.reporting.artefacts import Artefacts
@@ -38,7 +39,7 @@ def quality_table(artefacts: Artefacts, methods: Sequence[str]) -> Table:
     table = [_row("real exemplars", real)] if real else []
     table += [_row(method, found) for method, found in own.items() if found]
     caption = (
-        f"Quality signals of all images, none left out. Distance to the nearest exemplar: 1 is usual among exemplars, below {COPY:g} a "
+        f"Quality signals of all images that were made. Distance to the nearest exemplar: 1 is usual among exemplars, below {COPY:g} a "
         f"likely copy. Change inside the mask: below {100 * LEAK:g}\u202f% the image changed more beside its mask. Distance to normal "
         f"images: 1 is usual among normal images, below {FAINT:g} no defect can be seen. Median, and share of images below the limit."
     )
@@ -61,6 +62,34 @@ def _row(name: str, rows: Sequence[QualityRow]) -> Row:
         text = f"{100 * median:.0f}\u202f%" if signal == "mask_agreement" else f"{median:.2f}"
         cells += [Cell(text, median), Cell(f"{100 * share:.0f}\u202f%{known}", share)]
     return Row([name], cells)
+
+
+def filter_table(frame: pd.DataFrame) -> Table:
+    """What the filter left out, per method, product and type, from the rows that detection wrote (cadiff/detection/filtering.py);
+    empty where no filter was on."""
+    counted: dict[tuple[str, str, str], dict[str, int]] = {}
+    for row in frame[frame["metric"].str.match("images_kept(_unknown)?/")].to_dict("records"):
+        name, kind = row["metric"].split("/", 1)
+        counts = counted.setdefault((row["method"], row["product"], kind), {"made": int(row["n"])})
+        counts[name] = round(row["value"] * row["n"])
+    rows = []
+    for heads, counts in counted.items():
+        made, kept = counts["made"], counts["images_kept"]
+        shown = (made, kept, made - kept, counts["images_kept_unknown"])
+        rows.append(Row([*heads], [Cell(f"{count:,}", count) for count in shown]))
+    caption = (
+        "What the filter left out of training, by the rules among the parameters (filter), before any detector was trained. An image "
+        "whose signal is unknown stays. Augmented exemplars are not filtered, nor counted here."
+    )
+    columns = ["Images of", "Product", "Anomaly type", "Made", "Kept", "Left out", "Kept, a signal unknown"]
+    return Table(caption, columns, rows, sortable=True)
+
+
+def left_out(frame: pd.DataFrame, method: str = "cadiff") -> tuple[int, int] | None:
+    """How many of a method's images the filter left out, of how many; None where no filter was on."""
+    rows = frame[(frame["method"] == method) & (frame["metric"] == "images_kept")]
+    total = int(rows["n"].sum())
+    return (total - int((rows["value"] * rows["n"]).round().sum()), total) if total else None
 
 
 def spoken(artefacts: Artefacts, method: str = "cadiff") -> str:

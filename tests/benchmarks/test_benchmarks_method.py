@@ -148,6 +148,14 @@ def test_a_variant_is_the_row_whose_settings_it_has_and_no_other(monkeypatch: py
         rows(5, full={}, printed={"control": {"interaction": "literal"}})
 
 
+def test_a_filter_is_refused(params_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = load_params(params_file).model_dump()
+    filtered = {"filter": {"min_normal_distance": 1}, "detector": {"protocol": "filtered"}}
+    params = Params(**{**values, "variants": {"MTL": {}, "odd": filtered}})
+    with pytest.raises(UsageError, match="filter: odd, nut: the ablations train on every image"):
+        script("ablations", monkeypatch).measure(params, ["nut"], [0], ["MTL", "odd"], tmp_path)
+
+
 def test_pairs_in_the_papers_order(monkeypatch: pytest.MonkeyPatch) -> None:
     ablations = script("ablations", monkeypatch)
     assert ablations.agreement({"a": 1, "b": 2, "c": 3}, {"a": 10, "b": 30, "c": 20}) == (2, 3)

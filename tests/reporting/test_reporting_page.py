@@ -11,12 +11,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
 
+import pyarrow as pa
 import pytest
 from reporting_artefacts import LEVEL, TYPES, make_params, small_params
 
 from cadiff.errors import CADiffError
 from cadiff.records import GENERATED_SCHEMA, METRIC_SCHEMA
 from cadiff.reporting import write_report
+from cadiff.reporting.signals import filter_table
 from cadiff.storage import read_json, read_table, write_table
 
 VOID = {"meta", "link", "img", "input", "br"}
@@ -193,6 +195,26 @@ def test_partial_report_says_what_is_absent(artefacts_root: Path, tmp_path: Path
     assert "data/made/generated/cadiff/fabric/hole.parquet" in page.text
     assert "Not compared: Pixel AP was not measured for both cadiff and exemplars." in page.text
     assert "generated/cadiff/fabric/stain.parquet" in (tmp_path / "out/summary.md").read_text()
+
+
+def test_what_the_filter_left_out_is_told(artefacts_root: Path, tmp_path: Path) -> None:
+    copy(artefacts_root, tmp_path / "root")
+    path = tmp_path / "root/data/made/evaluated/cadiff/fabric/metrics.parquet"
+    rows = [{**row, "protocol": "filtered"} for row in read_table(path).to_pylist()]
+    shares = {"images_kept": (0.9, 60), "images_kept/hole": (0.8, 30), "images_kept/stain": (1, 30), "images_kept_unknown": (0.05, 60),
+              "images_kept_unknown/hole": (0.1, 30), "images_kept_unknown/stain": (0, 30)}  # fmt: skip
+    rows += [{**rows[0], "metric": name, "value": value, "n": n, "seed": 0} for name, (value, n) in shares.items()]
+    write_table(path, pa.Table.from_pylist(rows, schema=METRIC_SCHEMA))
+    write_report(small_params(), tmp_path / "root", tmp_path / "out")
+    page = Page((tmp_path / "out/index.html").read_text())
+    assert "6 of 60 left out by the filter’s rules, none by hand" in page.text
+    assert "all of them used" not in page.text
+    assert "for some products generated images were left out by rules on their quality signals" in page.text
+    assert "no image was left out because of them" not in page.text
+    table = filter_table(read_table(path).to_pandas())
+    assert [(row.heads, [cell.text for cell in row.cells]) for row in table.rows] == [
+        (["cadiff", "fabric", "hole"], ["30", "24", "6", "3"]), (["cadiff", "fabric", "stain"], ["30", "30", "0", "0"]),
+    ]  # fmt: skip
 
 
 def test_partial_report_of_nothing(tmp_path: Path) -> None:

@@ -5,8 +5,9 @@ import pytest
 
 from cadiff.errors import CADiffError, UsageError
 from cadiff.export import export_product
+from cadiff.metrics.generated import IS
 from cadiff.params import Params, load_params
-from cadiff.records import GENERATED_SCHEMA, METRIC_SCHEMA, SAMPLE_SCHEMA, SCORED_SCHEMA, SampleRow, from_table
+from cadiff.records import GENERATED_SCHEMA, METRIC_SCHEMA, QUALITY_SCHEMA, SAMPLE_SCHEMA, SCORED_SCHEMA, SampleRow, from_table
 from cadiff.reporting import write_report
 from cadiff.stages import Run, kept, main, prune_work, read_times, resolve, run_stage
 from cadiff.storage import read_image, read_json, read_table, sha256_folder, write_image
@@ -123,6 +124,34 @@ def test_what_was_made_elsewhere_and_a_peer_stand_beside_the_pipelines_own(repos
     only = params.model_copy(update={"methods": ["exemplars", "patchcore", "rd4ad"]})
     write_report(only.model_copy(update={"products": {"plate": {}}}), Path(), Path("reports"), partial=True)
     assert {"patchcore", "rd4ad"} <= set(read_json("reports/metrics.json"))
+
+
+def test_a_filter_leaves_out_what_the_quality_signals_say_and_every_row_says_so(repository: Path) -> None:
+    run_all("plate")
+    params = load_params()
+    export_product(Path("data/made/generated/exemplars/plate"), Path("data/external/images/dfmgan/plate"))
+    external = {"images": {"root": "data/external/images", "methods": ["dfmgan"]}}
+    params = Params(**{**params.model_dump(), "external": external, "methods": ["exemplars", "dfmgan"]})
+    for stage in ("import", "quality"):
+        run_stage(stage, params, "plate", "dfmgan")
+    signals = read_table(resolve("quality", params, "plate", "dfmgan").quality_path, QUALITY_SCHEMA).to_pandas()
+    distances = signals[signals["source"] == "generated"]["normal_distance"]
+    rules, protocol = {"min_normal_distance": float(distances.median())}, {**params.detector.model_dump(), "protocol": "filtered"}
+    filtered = Params(**{**params.model_dump(), "filter": rules, "detector": protocol})
+    for method in ("exemplars", "dfmgan"):
+        run_stage("detect", filtered, "plate", method)
+        rows = read_table(Path("data/made/evaluated") / method / "plate" / "metrics.parquet", METRIC_SCHEMA).to_pandas()
+        assert set(rows["protocol"]) == {"filtered"}
+        kept = rows[rows["metric"] == "images_kept/spot"]
+        assert len(kept) == (method == "dfmgan"), "augmented exemplars are exempt"
+    stay = int((distances >= distances.median()).sum())
+    assert 0 < stay < len(distances)
+    assert (kept["value"].item() * len(distances), kept["n"].item()) == (pytest.approx(stay), len(distances))
+    assert rows[rows["metric"] == f"{IS}/spot"]["n"].item() == stay, "realism is of the images that were trained on"
+    write_report(filtered.model_copy(update={"products": {"plate": {}}}), Path(), Path("reports"), partial=True)
+    page = Path("reports/index.html").read_text()
+    assert "What the filter left out of training" in page
+    assert "generated images were left out by rules on their quality signals, none by hand (protocol: filtered)" in page
 
 
 def test_names_of_external_methods_are_checked() -> None:
