@@ -69,6 +69,11 @@ class Artefacts:
             return ["anomaly"]
         return sorted({str(row.anomaly_type) for row in self.exemplars(product)})
 
+    def lack_good(self, method: str) -> list[str]:
+        """The products whose shards of this method have no normal images that took its generator's path."""
+        folders = {product: self.root / "data/made/generated" / method / product for product in self.params.products}
+        return [product for product, folder in folders.items() if folder.is_dir() and not (folder / "good.parquet").is_file()]
+
     def generated(self, method: str, product: str, anomaly_type: str) -> list[GeneratedRow]:
         name = f"data/made/generated/{method}/{product}/{anomaly_type}.parquet"
         return from_table(self.table(name, GENERATED_SCHEMA), GeneratedRow)

@@ -211,7 +211,14 @@ def elsewhere(artefacts: Artefacts) -> str:
     """What is not known of results that were made elsewhere, as the rest of a sentence; empty where there are none."""
     params = artefacts.params
     methods = [method for method in params.methods if params.kind_of(method) in ("images", "maps")]
-    return f"; what {', '.join(methods)} had seen when it was made is not known here" if methods else ""
+    said = f"; what {', '.join(methods)} had seen when it was made is not known here" if methods else ""
+    without = [method for method in methods if params.kind_of(method) == "images" and artefacts.lack_good(method)]
+    if without:
+        said += (
+            f"; {', '.join(without)} brought no normal images that took the generator’s path (a folder “good”), so a detector may have "
+            "learnt from the generator’s traces what is generated, not what is anomalous"
+        )
+    return said
 
 
 def overlap(artefacts: Artefacts) -> str:

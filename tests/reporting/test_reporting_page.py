@@ -217,6 +217,22 @@ def test_what_the_filter_left_out_is_told(artefacts_root: Path, tmp_path: Path) 
     ]  # fmt: skip
 
 
+def test_images_made_elsewhere_without_normal_ones_are_told(artefacts_root: Path, tmp_path: Path) -> None:
+    copy(artefacts_root, tmp_path / "root")
+    generated = tmp_path / "root/data/made/generated"
+    (generated / "perlin").rename(generated / "dfmgan")
+    external = {"images": {"root": "x", "methods": ["dfmgan"]}}
+    params = make_params(methods=["exemplars"], products={"fabric": {}}, external=external)
+    said = "dfmgan brought no normal images that took the generator’s path (a folder “good”)"
+    for with_good in (False, True):
+        if with_good:
+            shutil.copy(generated / "dfmgan/fabric/anomaly.parquet", generated / "dfmgan/fabric/good.parquet")
+        write_report(params, tmp_path / "root", tmp_path / "out", partial=True)
+        text = Page((tmp_path / "out/index.html").read_text()).text
+        assert "what dfmgan had seen when it was made is not known here" in text
+        assert (said in text) != with_good
+
+
 def test_partial_report_of_nothing(tmp_path: Path) -> None:
     write_report(make_params(), tmp_path, tmp_path / "out", partial=True)
     page = Page((tmp_path / "out/index.html").read_text())
