@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from skimage.measure import label
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 from torchmetrics.functional.classification import binary_auroc, binary_average_precision
 
@@ -75,6 +76,33 @@ def test_against_independent_oracles(seed: int, ties: bool) -> None:
     assert f1_max(labels, scores) == pytest.approx(_f1_by_hand(labels, scores), abs=1e-12)
     for limit in (0.05, 0.3, 1.0):
         assert pro(labels, scores, limit) == pytest.approx(_pro_by_hand(labels, scores, limit), abs=1e-9)
+
+
+def _pro_by_libraries(masks: np.ndarray, maps: np.ndarray, limit: float) -> float:
+    """The mean over regions of each one's partial ROC area, its pixels against all normal ones; scikit-learn standardises
+    that area (McClish), which is undone here."""
+    areas = []
+    for index, mask in enumerate(masks):
+        regions = label(mask, connectivity=2)
+        for number in range(1, regions.max() + 1):
+            scores = np.concatenate([maps[index][regions == number], maps[~masks]])
+            truth = np.arange(len(scores)) < np.count_nonzero(regions == number)
+            standard = roc_auc_score(truth, scores, max_fpr=limit)
+            least = limit**2 / 2
+            areas.append((2 * standard - 1) * (limit - least) + least)
+    return float(np.mean(areas)) / limit
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_pro_is_that_of_scikit_image_and_scikit_learn(seed: int, ties: bool) -> None:
+    """Stands in for anomalib's AUPRO (test_metrics_anomalib.py) where that is not installed."""
+    masks, maps = _random(seed, ties, (4, 16, 16))
+    for limit in (0.1, 0.3):
+        assert pro(masks, maps, limit) == pytest.approx(_pro_by_libraries(masks, maps, limit), abs=1e-9)
+    with PixelRanking() as ranking:
+        ranking.add(masks, maps)
+        assert ranking.overall().pro == pytest.approx(_pro_by_libraries(masks, maps, 0.3), abs=1e-9)
 
 
 def test_pro_worked_case() -> None:
