@@ -94,6 +94,8 @@ def left_out(frame: pd.DataFrame, method: str = "cadiff") -> tuple[int, int] | N
 
 def spoken(artefacts: Artefacts, method: str = "cadiff") -> str:
     """One sentence on a method's images, empty where they were not assessed."""
+    if method not in artefacts.params.methods:
+        return ""
     rows = [row for product in artefacts.params.products for row in artefacts.quality(method, product) if row.source == "generated"]
     if not rows:
         return ""

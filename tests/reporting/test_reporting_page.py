@@ -217,6 +217,16 @@ def test_what_the_filter_left_out_is_told(artefacts_root: Path, tmp_path: Path) 
     ]  # fmt: skip
 
 
+def test_a_whole_report_needs_no_method_that_was_not_asked_for(artefacts_root: Path, tmp_path: Path) -> None:
+    copy(artefacts_root, tmp_path / "root")
+    for folder in ("generated", "evaluated", "detectors", "reported/quality"):
+        shutil.rmtree(tmp_path / "root/data/made" / folder / "cadiff")
+    shutil.rmtree(tmp_path / "root/data/made/reported/showcase")
+    write_report(make_params(methods=["exemplars", "perlin"]), tmp_path / "root", tmp_path / "out")
+    page = Page((tmp_path / "out/index.html").read_text())
+    assert "Not compared: Pixel AP was not measured for both cadiff and exemplars." in page.text
+
+
 def test_images_made_elsewhere_without_normal_ones_are_told(artefacts_root: Path, tmp_path: Path) -> None:
     copy(artefacts_root, tmp_path / "root")
     generated = tmp_path / "root/data/made/generated"
