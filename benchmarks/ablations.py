@@ -3,7 +3,8 @@
 For each variant under ``variants`` in the parameters (default: ``presets/ablations.yaml``, whose variants are taken where
 the parameters have none), product and seed: the stages
 adapt, train, masks, generate and detect, with the seed as root seed and as the detector's. Writes tidy rows
-(METRIC_SCHEMA, ``variant`` the variant's name) and prints both tables: mean over products and seeds, +- standard
+(METRIC_SCHEMA, ``variant`` the printed row that it is) to ``data/ablations/ablations.parquet``, where the report finds them by name
+(``dvc repro report``), and prints both tables: mean over products and seeds, +- standard
 deviation over seeds, the paper's figure beside it, and how many pairs of rows are in the paper's order.
 """
 
@@ -25,6 +26,7 @@ from cadiff.errors import UsageError, exit_code
 from cadiff.metrics.generated import IC_LPIPS, IS
 from cadiff.params import SECTIONS, Params, load_params
 from cadiff.records import METRIC_SCHEMA, MetricRow, to_table
+from cadiff.reporting.artefacts import ABLATIONS
 from cadiff.reporting.paper import PLAIN_UNITS, ablation_row, intensity_row, printed
 from cadiff.storage import write_table
 
@@ -97,6 +99,17 @@ def rows_of(params: Params, variants: Sequence[str], number: int) -> dict[str, s
     return found
 
 
+def written_names(params: Params, variants: Sequence[str]) -> dict[str, str]:
+    """Each variant's name in the written table, by which the report knows it: the row that it is (of the full method Table 5's),
+    or else its own with ``own:`` before it, so that no row takes it for itself.
+
+    Raises:
+        UsageError: as ``rows_of``.
+    """
+    rows = {variant: row for number in ROW_OF for row, variant in rows_of(params, variants, number).items()}
+    return {variant: rows.get(variant, f"own: {variant}") for variant in variants}
+
+
 def changed(params: Params, name: str) -> set[str]:
     """The keys ("section.key") whose value a variant makes another one."""
     own, base = (each.model_dump() for each in (params.for_variant(name), params))
@@ -128,7 +141,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--products", nargs="+", default=[])
     parser.add_argument("--variants", nargs="+", default=[])
-    parser.add_argument("--out", type=Path, default=Path("reports/ablations.parquet"))
+    parser.add_argument("--out", type=Path, default=Path(ABLATIONS))
     parser.add_argument("--work", type=Path, default=Path(".cadiff/cells"))
     options = parser.parse_args()
 
@@ -140,8 +153,10 @@ def main() -> None:
         variants = chosen(options.variants, list(params.variants), "--variants")
         for number in ROW_OF:
             rows_of(params, variants, number)  # before hours of work, not after
+        names = written_names(params, variants)
         rows = measure(params, products, options.seeds, variants, options.work)
-        write_table(options.out, to_table(rows, METRIC_SCHEMA))
+        named = [dataclasses.replace(row, variant=names[row.variant]) for row in rows]
+        write_table(options.out, to_table(named, METRIC_SCHEMA))
         frame = pd.DataFrame([dataclasses.asdict(row) for row in rows])
         for number in ROW_OF:
             print("\n".join(["", *table(frame, params, number)]))

@@ -30,6 +30,7 @@ from cadiff.records import (
 )
 from cadiff.storage import missing, read_image, read_table
 
+ABLATIONS = "data/ablations/ablations.parquet"  # of benchmarks/ablations.py
 WITHOUT_SHARDS = {"union", "detector", "maps"}  # kinds of methods that have no generated images of their own
 WITHOUT_TYPES = {"cutpaste", "nsa", "perlin"}  # draw one kind of anomaly, in anomaly.parquet
 WITH_GENERATOR = {"cadiff", "both"}
@@ -80,6 +81,11 @@ class Artefacts:
 
     def metrics(self, method: str, product: str) -> pa.Table:
         return self.table(f"data/made/evaluated/{method}/{product}/metrics.parquet", METRIC_SCHEMA)
+
+    def ablations(self) -> pa.Table:
+        """Measured variants of the method; empty, and nothing absent, where the ablations were not run: no stage runs them."""
+        path = self.root / ABLATIONS
+        return read_table(path, METRIC_SCHEMA) if path.is_file() else METRIC_SCHEMA.empty_table()
 
     def scored(self, method: str, product: str) -> list[ScoredRow]:
         name = f"data/made/evaluated/{method}/{product}/scored.parquet"

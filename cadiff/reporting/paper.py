@@ -11,7 +11,8 @@ from pathlib import Path
 import pandas as pd
 
 from cadiff.params import Params
-from cadiff.reporting.tables import ABSENT, Cell, Row, Table, mean_and_spread
+from cadiff.reporting.artefacts import ABLATIONS
+from cadiff.reporting.tables import ABSENT, Cell, Row, Table, counted, mean_and_spread
 
 SOURCE = Path(__file__).with_name("paper.csv")
 NAMES = {
@@ -41,6 +42,7 @@ DATASETS = {"mvtec": MVTEC, "mvtecad": MVTEC, "visa": VISA}  # by name, letters 
 PRODUCTS_OF_VISA = 12
 DETECTORS_TABLE = 2  # its DRAEM is the detector, Table 3's the way to draw anomalies
 NOT_RUN = "not run here"
+FULL, FULL_INTENSITY = "MTL + Reg + SAIM", "w in [0.5, 1.5]"  # the full method's row in Table 5, and in Table 4
 
 
 @dataclass(frozen=True)
@@ -98,17 +100,28 @@ def printed() -> pd.DataFrame:
     return pd.read_csv(SOURCE)
 
 
-def paper_tables(frame: pd.DataFrame, params: Params, scale: str) -> list[Table]:
+def paper_tables(frame: pd.DataFrame, params: Params, scale: str, ablations: pd.DataFrame | None = None) -> list[Table]:
     """Tables 1-5. Under each printed row that was run here stand what was measured and, where the data set is the
-    paper's, the difference; every other row says that it was not run."""
-    run = Run(frame, params, scale)
+    paper's, the difference; every other row says that it was not run. ``ablations`` are METRIC_SCHEMA too, measured apart."""
+    run, variants = Run(frame, params, scale), run_of_variants(ablations)
+    intensity = "Intensity w, masked focus attention (MFA), delayed focus scheduler (DFS), MVTec AD"
+    parts = "Multi-token learning (MTL), its regularisation (Reg) and SAIM, MVTec AD"
     return [
         generation_table(run),
         detector_table(run),
         generator_table(run),
-        variant_table(run, 4, "Intensity w, masked focus attention (MFA), delayed focus scheduler (DFS), MVTec AD", intensity_row(params)),
-        variant_table(run, 5, "Multi-token learning (MTL), its regularisation (Reg) and SAIM, MVTec AD", ablation_row(params)),
+        variant_table(run, 4, intensity, intensity_row(params), variants),
+        variant_table(run, 5, parts, ablation_row(params), variants),
     ]
+
+
+def run_of_variants(frame: pd.DataFrame | None) -> Run | None:
+    """The ablations' rows as a run of their own whose methods are the variants; None where there are none."""
+    if frame is None or frame.empty:
+        return None
+    products, dataset = sorted(set(frame["product"])), ", ".join(sorted(set(frame["dataset"])))
+    params = Params(products={product: {} for product in products}, dataset={"name": dataset})
+    return Run(frame.assign(method=frame["variant"]), params, f"{dataset}, {counted(len(products), 'product')}")
 
 
 def intensity_row(params: Params) -> str | None:
@@ -199,18 +212,28 @@ def generator_table(run: Run) -> Table:
     return _table(3, "A U-Net trained on generated images, MVTec AD / VisA, in %", run, columns, rows, "", dataset)
 
 
-def variant_table(run: Run, number: int, title: str, own: str | None) -> Table:
-    """Tables 4 and 5: a row per variant; this run is one of them (``own``), or none."""
+def variant_table(run: Run, number: int, title: str, own: str | None, ablations: Run | None = None) -> Table:
+    """Tables 4 and 5: a row per variant; this run is one of them (``own``), or none; ``ablations`` are any of them, by name."""
     values = _values(number)
+    measured_apart = set(ablations.frame["method"]) if ablations else set()
     metrics, variants = _unique(number, "metric"), _unique(number, "method")
     rows = []
     for variant in variants:
         cells = [Cell(_plain(m, values[m, variant, "average"]), values[m, variant, "average"]) for m in metrics]
         peer = run.peer(number, "CADiff") if variant == own else run.peer(number, variant)
-        rows.append(_printed_row([variant], cells, peer))
+        apart = FULL if variant == FULL_INTENSITY and FULL in measured_apart else variant
+        rows.append(_printed_row([variant], cells, peer or (apart if apart in measured_apart else None)))
         if peer:
             rows += _rows_here([], peer, run, [(m, measured(run, peer, m), values[m, variant, "average"]) for m in metrics])
+        if ablations and apart in measured_apart:
+            found = [(m, measured(ablations, apart, m), values[m, variant, "average"]) for m in metrics]
+            rows += _rows_here([], apart, ablations, found, "ablation")
     note = "" if own else " This run's settings are none of the printed rows'."
+    if ablations:
+        note += (
+            f" An “ablation” is of {ABLATIONS} ({ablations.scale}), measured apart from this run: each seed has a generator of its own "
+            "(python benchmarks/ablations.py)."
+        )
     return _table(number, title, run, ["Variant", *(NAMES[m] for m in metrics), "Protocol", "Seeds"], rows, note)
 
 
@@ -264,14 +287,17 @@ def _printed_row(heads: list[str], cells: list[Cell], peer: str | None) -> Row:
     return Row(heads, [*cells, note, Cell("")])
 
 
-def _rows_here(heads: Sequence[str], peer: str, run: Run, figures: Sequence[tuple[str, Figure | None, float]]) -> list[Row]:
+def _rows_here(
+    heads: Sequence[str], peer: str, run: Run, figures: Sequence[tuple[str, Figure | None, float]], where: str = "here"
+) -> list[Row]:
     """What was measured for a printed row, and the difference where the data set is the paper's."""
     cells = [Cell(_measured(metric, figure), figure.value if figure else None) for metric, figure, _ in figures]
     found = [figure for _, figure, _ in figures if figure]
-    rows = [Row([*heads, f"{peer}, here"], [*cells, Cell(protocols(run, [peer])), _seeds(found)], here=True)]
+    rows = [Row([*heads, f"{peer}, {where}"], [*cells, Cell(protocols(run, [peer])), _seeds(found)], here=True)]
     if any(figure.comparable for figure in found):
         gaps = [Cell(_gap(metric, figure, value)) for metric, figure, value in figures]
-        rows.append(Row([*heads, f"{peer}, difference"], [*gaps, Cell(""), Cell("")], here=True))
+        name = "difference" if where == "here" else f"{where}, difference"
+        rows.append(Row([*heads, f"{peer}, {name}"], [*gaps, Cell(""), Cell("")], here=True))
     return rows
 
 

@@ -148,6 +148,17 @@ def test_a_variant_is_the_row_whose_settings_it_has_and_no_other(monkeypatch: py
         rows(5, full={}, printed={"control": {"interaction": "literal"}})
 
 
+def test_the_written_table_names_rows_by_their_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    ablations = script("ablations", monkeypatch)
+    variants = {"everything": {}, "one": {"intensity": {"low": 1.0, "high": 1.0}}, "MTL": {"train": {"steps": 9}}}
+    params = Params(**{**load_params(PRESET).model_dump(), "variants": variants})
+    assert ablations.written_names(params, list(variants)) == {
+        "everything": "MTL + Reg + SAIM", "one": "w = 1", "MTL": "own: MTL",
+    }  # fmt: skip
+    preset = load_params(PRESET)
+    assert ablations.written_names(preset, list(preset.variants)) == {name: name for name in preset.variants}
+
+
 def test_a_filter_is_refused(params_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     values = load_params(params_file).model_dump()
     filtered = {"filter": {"min_normal_distance": 1}, "detector": {"protocol": "filtered"}}

@@ -24,7 +24,8 @@ def checkout(root: Path) -> Call:
     skip = shutil.ignore_patterns("__pycache__")
     for folder in ("cadiff", "flows"):
         shutil.copytree(ROOT / folder, root / folder, ignore=skip)
-    for name in ("dvc.yaml", ".dvcignore"):
+    (root / "data/ablations").mkdir(parents=True)
+    for name in ("dvc.yaml", ".dvcignore", "data/ablations/README.md"):
         shutil.copy(ROOT / name, root / name)
     shutil.copy(ROOT / "presets" / "smoke.yaml", root / "params.yaml")
     (root / ".dvc").mkdir()

@@ -227,6 +227,17 @@ def test_a_whole_report_needs_no_method_that_was_not_asked_for(artefacts_root: P
     assert "Not compared: Pixel AP was not measured for both cadiff and exemplars." in page.text
 
 
+def test_the_ablations_table_is_read_where_it_is(artefacts_root: Path, tmp_path: Path) -> None:
+    copy(artefacts_root, tmp_path / "root")
+    rows = read_table(tmp_path / "root/data/made/evaluated/cadiff/fabric/metrics.parquet").to_pylist()
+    table = pa.Table.from_pylist([{**row, "variant": "MTL + SAIM"} for row in rows], schema=METRIC_SCHEMA)
+    write_table(tmp_path / "root/data/ablations/ablations.parquet", table)
+    write_report(small_params(), tmp_path / "root", tmp_path / "out")
+    text = Page((tmp_path / "out/index.html").read_text()).text
+    assert "MTL + SAIM, ablation" in text
+    assert "An “ablation” is of data/ablations/ablations.parquet (demo, 1 product)" in text
+
+
 def test_images_made_elsewhere_without_normal_ones_are_told(artefacts_root: Path, tmp_path: Path) -> None:
     copy(artefacts_root, tmp_path / "root")
     generated = tmp_path / "root/data/made/generated"

@@ -281,6 +281,41 @@ def test_anomaly_maps_of_a_detector_do_not_fill_a_generators_row() -> None:
     assert rows_of(tables_[2])["PRN"][-2] == "not run here"
 
 
+def ablations_of(dataset: str, products: list[str], variants: dict[str, float]) -> pd.DataFrame:
+    """Rows of the ablations' table: each variant's pixel AP, a point more in seed 1 than in seed 0."""
+    values = {("cadiff", product, seed): seed / 100 for product in products for seed in (0, 1)}
+    frames = [frame_of(values).assign(dataset=dataset, variant=name) for name in variants]
+    return pd.concat([frame.assign(value=frame["value"] + variants[frame["variant"][0]]) for frame in frames])
+
+
+def test_measured_variants_stand_in_tables_4_and_5_with_their_own_seeds_and_data() -> None:
+    variants = {"MTL + Reg + SAIM": 0.7, "MTL": 0.5, "w = 1": 0.6, "an idea of one's own": 0.9}
+    params = Params(products={"bottle": {}, "cable": {}}, dataset={"name": "mvtec_ad", "layout": "mvtec"})
+    frame = frame_of({("cadiff", product, 0): 0.8 for product in params.products})
+    *_, four, five = paper.paper_tables(frame, params, "mvtec_ad", ablations_of("demo", ["nut", "fabric"], variants))
+    at = four.columns.index("AP-P") - 1
+    assert rows_of(four)["MTL + Reg + SAIM, ablation"][at] == "70.5 ± 0.7", "the full method is a row of both tables"
+    assert rows_of(four)["cadiff, here"][at] == "80.0"
+    assert rows_of(four)["w = 1, ablation"][at] == "60.5 ± 0.7"
+    assert rows_of(four)["w = 1, ablation"][-2:] == ["strict", "2"]
+    assert rows_of(four)["w = 1"][-2] == "printed"
+    assert rows_of(four)["w/o MFA"][-2] == "not run here"
+    assert rows_of(five)["MTL, ablation"][five.columns.index("AP-P") - 1] == "50.5 ± 0.7"
+    assert "w = 1, ablation" not in rows_of(five)
+    assert "(demo, 2 products), measured apart from this run" in four.caption
+    assert not any("difference" in head for table in (four, five) for head in rows_of(table)), "neither is the paper's mean"
+    none = paper.paper_tables(frame, params, "mvtec_ad")[4]
+    assert "ablation" not in none.caption
+    assert rows_of(none)["MTL"][-2] == "not run here"
+
+
+def test_a_difference_is_taken_from_ablations_on_all_of_the_papers_products() -> None:
+    products = [p for p in paper.printed().query("table == 2")["product"].unique() if p != "average"]
+    frame = frame_of({("cadiff", "a", 0): 0.8})
+    table = paper.paper_tables(frame, Params(products={"a": {}}), "demo", ablations_of("mvtec", products, {"w/o MFA": 0.8}))[3]
+    assert rows_of(table)["w/o MFA, ablation, difference"][table.columns.index("AP-P") - 1] == "−0.9"  # 80.5 - 81.4
+
+
 def test_order_of_methods_is_compared_in_words() -> None:
     values = {("cadiff", "a", 0): 0.5, ("perlin", "a", 0): 0.6}
     run = paper.Run(frame_of(values), Params(products={"a": {}}), "demo")

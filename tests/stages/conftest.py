@@ -38,7 +38,8 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         draw_plates(raw, product, seed)
     skip = shutil.ignore_patterns("__pycache__", "*.safetensors")
     shutil.copytree(ROOT / "cadiff", root / "cadiff", ignore=skip)
-    for name in ("dvc.yaml", ".dvcignore"):
+    (root / "data/ablations").mkdir(parents=True)
+    for name in ("dvc.yaml", ".dvcignore", "data/ablations/README.md"):
         shutil.copy(ROOT / name, root / name)
     (root / ".dvc").mkdir()
     shutil.copy(ROOT / ".dvc" / "config", root / ".dvc" / "config")
@@ -47,7 +48,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     values["dataset"] |= {"name": "plates", "layout": "mvtec", "root": str(raw)}
     values["draw"]["products"] = []
     values["products"] = {"plate": {}, "tray": {"detector": {"samples_per_epoch": 8}}}
-    values["methods"] = {"generators": [], "synthesizers": ["exemplars"], "unions": []}
+    values["methods"] = {"generators": [], "synthesizers": ["exemplars"], "unions": [], "detectors": []}
     values["base"]["size"] = 32
     (root / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
     monkeypatch.chdir(root)
