@@ -187,6 +187,7 @@ class DetectorParams(Section):
     """
 
     width: int = Field(64, ge=4, description="base width (reading: 64, DRAEM's)")
+    standardise: bool = Field(False, description="each image to mean 0 and deviation 1 first: for products under several exposures")
     epochs: int = Field(200, ge=1)
     samples_per_epoch: int = Field(500, ge=1)
     batch: int = Field(8, ge=1)

@@ -43,6 +43,6 @@ def load_detector(params: Params, method: str, product: str, seed: int, path: Pa
     for name, wanted in identity(params, method, product, seed).items():
         if (found := metadata.get(name)) != wanted:
             raise CADiffError(f"{path}: expected a detector of {name} {wanted}, found {found}. Train again.")
-    model = UNet(params.detector.width)
+    model = UNet(params.detector.width, params.detector.standardise)
     model.load_state_dict(tensors)
     return place(model, pick_device(params.base.device)).eval(), metadata["made_by"]

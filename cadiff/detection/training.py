@@ -148,15 +148,15 @@ def dropped(rate: float, step: int, total: int) -> float:
 
 def identity(params: Params, method: str, product: str, seed: int) -> dict[str, str]:
     """What a trained detector's file says of itself."""
-    values = (params.detector.width, params.base.size, method, product, seed)
-    return dict(zip(("width", "size", "method", "product", "seed"), map(str, values), strict=True))
+    values = (params.detector.width, params.detector.standardise, params.base.size, method, product, seed)
+    return dict(zip(("width", "standardise", "size", "method", "product", "seed"), map(str, values), strict=True))
 
 
 def _start(settings: DetectorParams, product: str, seed: int, device: torch.device) -> _State:
     # The method is not in this stream's name: methods are compared from the same initial weights.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "detector", "weights", product))
-        model = UNet(settings.width)
+        model = UNet(settings.width, settings.standardise)
     place(model, device).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
     best = Best(model) if settings.protocol == "legacy" else None

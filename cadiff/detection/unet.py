@@ -16,13 +16,19 @@ from torch import Tensor, nn
 from cadiff.errors import UsageError
 
 STRIDE = 32  # five poolings
+FLAT = 1 / 255  # half a grey level: an image that varies less is flat
 
 
 class UNet(nn.Module):
-    """Logits of (normal, anomaly) for every pixel, from an image in [-1, 1] with sides divisible by 32."""
+    """Logits of (normal, anomaly) for every pixel, from an image in [-1, 1] with sides divisible by 32.
 
-    def __init__(self, width: int = 64) -> None:
+    ``standardise`` brings each image to mean 0 and standard deviation 1 first (over its pixels and channels), so that an
+    exposure tells nothing.
+    """
+
+    def __init__(self, width: int = 64, standardise: bool = False) -> None:
         super().__init__()
+        self.standardise = standardise
         down = [3, width, 2 * width, 4 * width, 8 * width, 8 * width, 8 * width]
         up = [8 * width, 8 * width, 4 * width, 2 * width, width, width]
         skips = [8 * width, 8 * width, 4 * width, 2 * width, width]
@@ -33,6 +39,8 @@ class UNet(nn.Module):
         self.head = nn.Conv2d(width, 2, 3, padding=1)
 
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 2 h w"]:
+        if self.standardise:
+            image = (image - image.mean((1, 2, 3), keepdim=True)) / image.std((1, 2, 3), keepdim=True).clamp(min=FLAT)
         features = [self.encoder[0](image)]
         for block in self.encoder[1:]:
             features.append(block(self.pool(features[-1])))

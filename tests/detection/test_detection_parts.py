@@ -50,6 +50,16 @@ def test_unet_sees_the_whole_image_and_every_skip() -> None:
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.encoder.parameters())
 
 
+def test_a_standardising_unet_does_not_see_the_exposure() -> None:
+    """a x + b has the same logits as x for a > 0; a flat image has finite ones; a plain U-Net sees the difference."""
+    image = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) - 0.5
+    for standardise in (True, False):
+        model = UNet(4, standardise).eval()
+        same = torch.allclose(model(image), model(0.4 * image - 0.3), atol=1e-4)
+        assert same == standardise
+    assert torch.isfinite(UNet(4, True).eval()(torch.full((1, 3, 64, 64), 0.7))).all()
+
+
 def test_side_and_device_errors_say_what_to_do() -> None:
     check_side(256)
     with pytest.raises(UsageError, match="use 32 or 64"):
