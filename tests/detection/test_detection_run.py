@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import _thread
 import shutil
-import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +10,7 @@ import pyarrow as pa
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from cadiff.checkpoint import save_training
 from cadiff.detection import training
 from cadiff.detection.scoring import load_detector, score
 from cadiff.detection.segmenter import predict
@@ -78,18 +76,17 @@ def test_metrics_are_those_of_the_maps(toy, trained) -> None:
     assert np.abs(seen / 255 - maps[0]).max() <= 0.5 / 255 + 1e-6
 
 
-def test_stopped_and_resumed_gives_the_same_bytes(toy, trained, tmp_path) -> None:
+def test_stopped_and_resumed_gives_the_same_bytes(toy, trained, tmp_path, monkeypatch) -> None:
     work, out = tmp_path / "work", tmp_path / "made"
     checkpoint = work / "seed-0.safetensors"
 
-    def stop_once_saved() -> None:
-        while not checkpoint.exists():
-            time.sleep(0.001)
-        _thread.interrupt_main()
+    def stop_once_saved(*given: object) -> None:
+        save_training(*given)
+        raise KeyboardInterrupt
 
-    threading.Thread(target=stop_once_saved, daemon=True).start()
-    with pytest.raises(KeyboardInterrupt):
-        _train(toy, out, work, checkpoint_seconds=0.02)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(training, "save_training", stop_once_saved)
+        _train(toy, out, work, checkpoint_seconds=1e-9)
     assert 0 < int(read_tensors(checkpoint)[1]["step"]) < 60
     assert not out.exists()
     _train(toy, out, work)
