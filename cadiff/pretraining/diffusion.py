@@ -172,8 +172,8 @@ class Parts:
     @classmethod
     def of(cls, base: Backbone) -> Parts:
         """A base's own parts, to be trained further; one without a control gets a copy of its encoder."""
-        tokenizer = build_tokenizer()
-        if tokenizer.get_vocab() != base.tokenizer.get_vocab():
+        tokenizer = base.tokenizer
+        if tokenizer.get_vocab() != build_tokenizer().get_vocab():
             raise UsageError("--start: this base has another vocabulary than the captions; train from scratch")
         params = ControlParams(start="base" if base.brings_control else "copy")
         parts = cls(base.unet, base.text_encoder, SpatialControl.started(base, params), tokenizer, base.brings_control)
