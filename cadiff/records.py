@@ -1,4 +1,4 @@
-"""Rows and batches that flow between stages, with their Arrow schemas. No behaviour beyond building and reading."""
+"""Rows that flow between stages, with their Arrow schemas. No behaviour beyond building and reading."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeVar
 
 import pyarrow as pa
-from jaxtyping import Bool, Float
-from torch import Tensor
 
 Role = Literal["normal", "exemplar", "held_out", "test_good"]
 ProtocolName = Literal["strict", "filtered", "legacy"]  # cadiff.params.DetectorParams
@@ -175,14 +173,6 @@ class VectorRow:
     concept: str
     prompt: str
     vector: list[float]
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Images in [-1, 1] with their masks (True: anomaly)."""
-
-    image: Float[Tensor, "b 3 h w"]
-    mask: Bool[Tensor, "b 1 h w"]
 
 
 SAMPLE_SCHEMA = pa.schema(

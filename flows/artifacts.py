@@ -28,6 +28,7 @@ from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.logging import get_run_logger
 
 from cadiff.params import load_params
+from cadiff.records import GENERATED_SCHEMA
 from cadiff.storage import decode_image, read_json, read_table
 
 EVERY = 5.0  # seconds between two updates of a stage's progress
@@ -145,8 +146,6 @@ def spread(values: Sequence[T], count: int) -> list[T]:
 
 def contact_sheet(root: Path) -> bytes | None:
     """A PNG of generated images, a row per product and type, none picked out; None where none were generated."""
-    from cadiff.records import GENERATED_SCHEMA  # with torch behind it, which planning does not need
-
     generated = root / "data/made/generated/cadiff"
     products = load_params(root / "params.yaml").products
     shards = [shard for product in products for shard in sorted((generated / product).glob("*.parquet")) if shard.stem != "good"]

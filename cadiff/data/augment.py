@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from cadiff.records import Batch
+from cadiff.data.images import Batch
 
 DRAWS = 8
 # Just under a quarter: what a mask of one pixel keeps at worst, sampled half a pixel off along both axes.

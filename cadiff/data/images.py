@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,8 +11,16 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from cadiff.errors import CADiffError
-from cadiff.records import Batch, SampleRow
+from cadiff.records import SampleRow
 from cadiff.storage import read_image
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images in [-1, 1] with their masks (True: anomaly)."""
+
+    image: Float[Tensor, "b 3 h w"]
+    mask: Bool[Tensor, "b 1 h w"]
 
 
 def load_samples(

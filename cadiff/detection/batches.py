@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from cadiff.data.images import load_samples, make_batch
+from cadiff.data.images import Batch, load_samples, make_batch
 from cadiff.errors import CADiffError
-from cadiff.records import GENERATED_SCHEMA, Batch, SampleRow
+from cadiff.records import GENERATED_SCHEMA, SampleRow
 from cadiff.storage import decode_image, digest, read_table
 
 GOOD = "good.parquet"  # normal images that took the generator's path

@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from cadiff.checkpoint import load_training, save_training
+from cadiff.data.images import Batch
 from cadiff.detection.batches import TrainingData, load_training_data, training_batch
 from cadiff.detection.losses import focal_loss
 from cadiff.detection.measuring import figures, pooling_window, rows_to_score
@@ -29,7 +30,7 @@ from cadiff.devices import pick_device
 from cadiff.errors import CADiffError
 from cadiff.params import DetectorParams, Params
 from cadiff.progress import Progress
-from cadiff.records import CURVE_SCHEMA, Batch, SampleRow
+from cadiff.records import CURVE_SCHEMA, SampleRow
 from cadiff.seeds import derive_seed, torch_generator
 from cadiff.storage import write_table, write_tensors
 

@@ -8,7 +8,7 @@ import torch
 from scipy import ndimage
 
 from cadiff.data import augment_batch, augment_pair
-from cadiff.records import Batch
+from cadiff.data.images import Batch
 from cadiff.seeds import torch_generator
 
 

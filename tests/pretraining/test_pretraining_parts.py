@@ -18,6 +18,7 @@ from cadiff.pretraining.autoencoder import build_autoencoder, patches_of, spread
 from cadiff.pretraining.diffusion import Parts, build_tokenizer, caption, train_diffusion
 from cadiff.pretraining.export import export_base
 from cadiff.pretraining.stream import Stream, picture
+from cadiff.storage import read_json
 
 
 @pytest.fixture(scope="module")
@@ -141,3 +142,10 @@ def test_spreading_the_latents_changes_them_and_not_what_is_decoded(stream: Stre
     expected = torch.linalg.eigvalsh(torch.cov(patches_of(stream.image, 20000).T)).flip(0).sqrt()
     assert deviations[:4] == pytest.approx(expected[:4], rel=0.1), "a spread of 1 is the pixels' own"
     assert (deviations.diff() < 1e-4).all(), "coarse first"
+
+
+def test_the_embedded_base_names_no_machine() -> None:
+    """diffusers writes the folder that a part was loaded from into its config."""
+    configs = list(EMBEDDED.glob("*/config.json"))
+    assert len(configs) == 5
+    assert not any("_name_or_path" in read_json(path) for path in configs)
