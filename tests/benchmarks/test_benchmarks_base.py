@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -19,20 +19,14 @@ from cadiff.pretraining.stream import Stream, picture
 from cadiff.storage import read_image, read_json, write_json
 
 
-def loaded() -> ModuleType:
-    """The script as a module; benchmarks is no package, and tests/base.py has the name base."""
-    path = Path(__file__).parents[2] / "benchmarks" / "base.py"
-    spec = importlib.util.spec_from_file_location("benchmarks_base", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def bench(script: Callable[[str], ModuleType]) -> ModuleType:
+    return script("base")
 
 
-bench = loaded()
-TINY = bench.Scale(train=16, test=16, steps=2, width=2, words=6, samples=1, sampling_steps=2)
+@pytest.fixture
+def tiny(bench: ModuleType) -> object:
+    return bench.Scale(train=16, test=16, steps=2, width=2, words=6, samples=1, sampling_steps=2)
 
 
 @pytest.fixture(scope="module")
@@ -40,14 +34,14 @@ def base(tiny_base: Path) -> Backbone:
     return load_backbone(BaseParams(path=str(tiny_base), device="cpu"))
 
 
-def test_held_out_pictures_are_the_streams_own() -> None:
+def test_held_out_pictures_are_the_streams_own(bench: ModuleType) -> None:
     stream, own = bench.held_out(bench.TEST_FROM + 3, 2, 64, workers=1), picture(0, bench.TEST_FROM + 4, 64)
     assert np.array_equal(stream.image[1], own.image)
     assert np.array_equal(stream.mask[1], own.mask)
     assert (stream.product[1], stream.defect[1]) == (own.product, own.defect)
 
 
-def test_psnr_inside_masks_counts_only_what_is_inside() -> None:
+def test_psnr_inside_masks_counts_only_what_is_inside(bench: ModuleType) -> None:
     images, masks = np.full((2, 8, 8, 3), 100, np.uint8), np.zeros((2, 8, 8), bool)
     masks[0, :2] = True  # a quarter of the first picture; the second has no defect and does not count
     copies = images + np.where(masks, 10, 1).astype(np.uint8)[..., None]
@@ -57,7 +51,7 @@ def test_psnr_inside_masks_counts_only_what_is_inside() -> None:
     assert figures["autoencoder.psnr"] == pytest.approx(np.mean(10 * np.log10(255**2 / errors)))
 
 
-def test_the_width_of_a_disc_is_its_diameter_and_a_line_is_thin() -> None:
+def test_the_width_of_a_disc_is_its_diameter_and_a_line_is_thin(bench: ModuleType) -> None:
     y, x = np.mgrid[:64, :64]
     disc, line = np.hypot(y - 32, x - 32) <= 6, x == 20
     assert bench.median_width(disc[None]) == pytest.approx(13, abs=1.1)
@@ -68,7 +62,7 @@ def test_the_width_of_a_disc_is_its_diameter_and_a_line_is_thin() -> None:
 @pytest.mark.parametrize(
     ("kept", "gate"), [({"hole": 9}, "pass"), ({"hole": 8}, "fail"), ({"hole": 10, "thread": 1}, "pass"), ({"hole": 10, "burn": 0}, "fail")]
 )
-def test_the_gate_asks_wide_kinds_alone_and_never_passes_what_was_not_seen(kept: dict[str, int], gate: str) -> None:
+def test_the_gate_asks_wide_kinds_alone_and_never_passes_what_was_not_seen(bench: ModuleType, kept: dict[str, int], gate: str) -> None:
     """Ten columns of a defect, of which so many survive; the segmenter never saw a burn at all."""
     truth, before, after = (np.zeros((len(kept), 32, 32), bool) for _ in range(3))
     for row, (kind, columns) in enumerate(kept.items()):
@@ -82,7 +76,7 @@ def test_the_gate_asks_wide_kinds_alone_and_never_passes_what_was_not_seen(kept:
     assert figures.get("autoencoder.burn.gate", "blind") == "blind"
 
 
-def test_the_segmenter_learns_to_find_a_bright_square() -> None:
+def test_the_segmenter_learns_to_find_a_bright_square(bench: ModuleType) -> None:
     rng = np.random.default_rng(0)
     image, mask = rng.integers(0, 120, (40, 32, 32, 3)).astype(np.uint8), np.zeros((40, 32, 32), bool)
     for row, (top, left) in enumerate(rng.integers(0, 22, (40, 2))):
@@ -93,14 +87,14 @@ def test_the_segmenter_learns_to_find_a_bright_square() -> None:
     assert (found & mask).sum() / (found | mask).sum() > 0.8
 
 
-def test_the_maps_of_all_words_add_up_to_one_everywhere(base: Backbone) -> None:
+def test_the_maps_of_all_words_add_up_to_one_everywhere(bench: ModuleType, base: Backbone) -> None:
     latents, ids = torch.randn(1, 4, 8, 8).expand(32, -1, -1, -1), base.tokenize(["a photo of a nut with rust"]).expand(32, -1)
     maps = bench.word_maps(base, latents, ids, torch.arange(32), 400, torch.zeros(32, 4, 8, 8))
     assert maps.shape == (32, 8, 8)
     assert torch.allclose(maps.sum(0), torch.ones(8, 8), atol=1e-5)
 
 
-def test_guidance_acts_and_a_sample_does_not_depend_on_its_batch(base: Backbone) -> None:
+def test_guidance_acts_and_a_sample_does_not_depend_on_its_batch(bench: ModuleType, base: Backbone) -> None:
     noise, prompts = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1)), ["a nut", "a nut with rust"]
     plain, guided = (bench.sampled(base, prompts, noise, guidance, 3) for guidance in (1.0, 8.0))
     assert plain.shape == (2, 64, 64, 3)
@@ -109,8 +103,8 @@ def test_guidance_acts_and_a_sample_does_not_depend_on_its_batch(base: Backbone)
     assert np.abs(plain[1].astype(int) - alone[0]).max() <= 1  # of 255: sums in another order
 
 
-def test_everything_is_measured_and_measured_again_the_same(base: Backbone, tmp_path: Path) -> None:
-    first = list(bench.measure(base, 64, TINY, tmp_path / "a", workers=1))
+def test_everything_is_measured_and_measured_again_the_same(bench: ModuleType, tiny: object, base: Backbone, tmp_path: Path) -> None:
+    first = list(bench.measure(base, 64, tiny, tmp_path / "a", workers=1))
     figures = dict(first)
     assert len(figures) == len(first)
     assert figures["autoencoder.gate"] == "fail"  # random weights keep nothing
@@ -119,15 +113,15 @@ def test_everything_is_measured_and_measured_again_the_same(base: Backbone, tmp_
     grids = sorted((tmp_path / "a").iterdir())
     assert [grid.stem for grid in grids] == ["base_capsule", "base_connector", "base_fabric", "base_nut"]
     assert read_image(grids[3]).shape == (4 * 128, 2 * 128 + 8, 3)
-    again = list(bench.measure(base, 64, TINY, tmp_path / "b", workers=1))
+    again = list(bench.measure(base, 64, tiny, tmp_path / "b", workers=1))
     assert repr(again) == repr(first)
     assert [(tmp_path / "b" / grid.name).read_bytes() for grid in grids] == [grid.read_bytes() for grid in grids]
 
 
 def test_a_card_takes_what_was_measured_and_keeps_the_rest(
-    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    bench: ModuleType, tiny: object, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(bench, "Scale", lambda: TINY)
+    monkeypatch.setattr(bench, "Scale", lambda: tiny)
     monkeypatch.setattr(bench, "measure", functools.partial(bench.measure, workers=1))
     base = shutil.copytree(tiny_base, tmp_path / "base")
     call = ["base.py", "--base", str(base), "--parts", "words", "--card"]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -24,11 +24,19 @@ ROOT = Path(__file__).resolve().parents[2]
 PRESET = ROOT / "presets" / "ablations.yaml"
 
 
-def script(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The script as a module; its own folder is on the path only here, since tests/base.py has the name of another."""
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    sys.modules.pop(name, None)
-    return importlib.import_module(name)
+@pytest.fixture
+def ablations(script: Callable[[str], ModuleType]) -> ModuleType:
+    return script("ablations")
+
+
+@pytest.fixture
+def cells(script: Callable[[str], ModuleType]) -> ModuleType:
+    return script("cells")
+
+
+@pytest.fixture
+def method(script: Callable[[str], ModuleType]) -> ModuleType:
+    return script("method")
 
 
 @pytest.fixture
@@ -60,9 +68,9 @@ def test_the_presets_variants_are_the_rows_of_tables_4_and_5() -> None:
 
 
 def test_intensity_variants_share_one_training_and_rows_carry_variant_and_seed(
-    params_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ablations: ModuleType, params_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ablations, work, out = script("ablations", monkeypatch), tmp_path / "cells", tmp_path / "ablations.parquet"
+    work, out = tmp_path / "cells", tmp_path / "ablations.parquet"
     chosen = ("MTL + Reg + SAIM", "w = 0.5", "MTL")
     call = ["ablations.py", "--params", str(params_file), "--seeds", "0", "--variants", *chosen, "--out", str(out), "--work", str(work)]
     monkeypatch.setattr(sys, "argv", call)
@@ -85,9 +93,8 @@ def test_intensity_variants_share_one_training_and_rows_carry_variant_and_seed(
 
 
 def test_other_masks_are_generated_into_anew_whatever_their_ids(
-    params_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cells: ModuleType, params_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cells = script("cells", monkeypatch)
     drawn = tmp_path / "masks"
     params = load_params(params_file)
     params = params.model_copy(update={"masks": params.masks.model_copy(update={"source": "folder", "folder": str(drawn)})})
@@ -110,8 +117,7 @@ def test_other_masks_are_generated_into_anew_whatever_their_ids(
     assert first == again
 
 
-def test_a_stopped_drawing_is_not_taken_for_the_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cells = script("cells", monkeypatch)
+def test_a_stopped_drawing_is_not_taken_for_the_data_set(cells: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     params = Params(products={"nut": {}}, dataset={"root": str(tmp_path)}, draw={"normals": 2, "test_good": 0, "anomalies_per_type": 3})
     whole = cells.draw_product
 
@@ -129,8 +135,8 @@ def test_a_stopped_drawing_is_not_taken_for_the_data_set(tmp_path: Path, monkeyp
     assert sorted(path.name for path in (tmp_path / "nut" / "train" / "good").iterdir()) == ["000.png", "001.png"]
 
 
-def test_a_variant_is_the_row_whose_settings_it_has_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    ablations, params = script("ablations", monkeypatch), load_params(PRESET)
+def test_a_variant_is_the_row_whose_settings_it_has_and_no_other(ablations: ModuleType) -> None:
+    params = load_params(PRESET)
 
     def rows(number: int, **variants: dict) -> dict[str, str]:
         own = Params(**{**params.model_dump(), "variants": variants})
@@ -148,8 +154,7 @@ def test_a_variant_is_the_row_whose_settings_it_has_and_no_other(monkeypatch: py
         rows(5, full={}, printed={"control": {"interaction": "literal"}})
 
 
-def test_the_written_table_names_rows_by_their_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    ablations = script("ablations", monkeypatch)
+def test_the_written_table_names_rows_by_their_settings(ablations: ModuleType) -> None:
     variants = {"everything": {}, "one": {"intensity": {"low": 1.0, "high": 1.0}}, "MTL": {"train": {"steps": 9}}}
     params = Params(**{**load_params(PRESET).model_dump(), "variants": variants})
     assert ablations.written_names(params, list(variants)) == {
@@ -159,23 +164,21 @@ def test_the_written_table_names_rows_by_their_settings(monkeypatch: pytest.Monk
     assert ablations.written_names(preset, list(preset.variants)) == {name: name for name in preset.variants}
 
 
-def test_a_filter_is_refused(params_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_filter_is_refused(ablations: ModuleType, params_file: Path, tmp_path: Path) -> None:
     values = load_params(params_file).model_dump()
     filtered = {"filter": {"min_normal_distance": 1}, "detector": {"protocol": "filtered"}}
     params = Params(**{**values, "variants": {"MTL": {}, "odd": filtered}})
     with pytest.raises(UsageError, match="filter: odd, nut: the ablations train on every image"):
-        script("ablations", monkeypatch).measure(params, ["nut"], [0], ["MTL", "odd"], tmp_path)
+        ablations.measure(params, ["nut"], [0], ["MTL", "odd"], tmp_path)
 
 
-def test_pairs_in_the_papers_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    ablations = script("ablations", monkeypatch)
+def test_pairs_in_the_papers_order(ablations: ModuleType) -> None:
     assert ablations.agreement({"a": 1, "b": 2, "c": 3}, {"a": 10, "b": 30, "c": 20}) == (2, 3)
     assert ablations.agreement({"a": 1, "b": 1}, {"a": 10, "b": 30}) == (0, 1), "no order of our own agrees with none"
     assert ablations.agreement({"a": 1, "b": 2}, {"a": 5, "b": 5}) == (0, 0)
 
 
-def test_tables_give_the_mean_over_products_and_the_spread_over_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
-    ablations = script("ablations", monkeypatch)
+def test_tables_give_the_mean_over_products_and_the_spread_over_seeds(ablations: ModuleType) -> None:
     values = {(0, "a"): 0.2, (0, "b"): 0.4, (1, "a"): 0.5, (1, "b"): 0.7}
     frame = pd.DataFrame(
         [{"variant": "MTL", "metric": "pixel_ap", "seed": seed, "product": p, "value": v} for (seed, p), v in values.items()]
@@ -184,8 +187,8 @@ def test_tables_give_the_mean_over_products_and_the_spread_over_seeds(monkeypatc
     assert (mean, spread) == (pytest.approx(0.45), pytest.approx(np.std([0.3, 0.6], ddof=1)))
 
 
-def test_what_is_measured_outside_of_masks_is_free_to_move(monkeypatch: pytest.MonkeyPatch) -> None:
-    method, params = script("method", monkeypatch), load_params(PRESET)
+def test_what_is_measured_outside_of_masks_is_free_to_move(method: ModuleType) -> None:
+    params = load_params(PRESET)
     assert params.generate.background == "real", "the preset keeps it"
     for part in ("control", "intensity"):
         for setting in method.SETTINGS[part]:
@@ -193,8 +196,9 @@ def test_what_is_measured_outside_of_masks_is_free_to_move(monkeypatch: pytest.M
 
 
 @pytest.mark.slow
-def test_every_part_of_the_method_is_measured(params_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    method = script("method", monkeypatch)
+def test_every_part_of_the_method_is_measured(
+    method: ModuleType, params_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(method, "SETTINGS", {part: dict(list(s.items())[:2]) for part, s in method.SETTINGS.items()})
     rows = list(method.measure(load_params(params_file), list(method.PARTS), ["nut"], [0], 1, tmp_path / "cells"))
     found = {row.variant for row in rows}
@@ -209,8 +213,7 @@ def test_every_part_of_the_method_is_measured(params_file: Path, tmp_path: Path,
     assert len(method.table(frame, "tokens")) == 2 + 2
 
 
-def test_a_twin_differs_where_the_defect_is_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    method = script("method", monkeypatch)
+def test_a_twin_differs_where_the_defect_is_and_nowhere_else(method: ModuleType) -> None:
     bad, good, mask = method.twins("nut", "rust", 0, 64)
     difference = np.abs(bad.astype(int) - good).max(-1)
     assert mask.any()
@@ -230,9 +233,9 @@ def test_variants_are_checked_as_products_are() -> None:
         params.for_variant("long")
 
 
-def test_the_schedule_of_sd15_lets_latents_leave_the_unit_range(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_schedule_of_sd15_lets_latents_leave_the_unit_range(script: Callable[[str], ModuleType], tmp_path: Path) -> None:
     """As the pipeline reads it: DDPM's class from the base's folder, DDIM's from that."""
-    script("sd15", monkeypatch).schedule().save_pretrained(tmp_path)
+    script("sd15").schedule().save_pretrained(tmp_path)
     ddim = DDIMScheduler.from_config(DDPMScheduler.from_pretrained(tmp_path).config)
     ddim.set_timesteps(2)
     latents, noise = torch.full((1, 4, 2, 2), 3.0), torch.zeros(1, 4, 2, 2)

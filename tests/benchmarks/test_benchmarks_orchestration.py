@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -14,19 +14,12 @@ from cadiff.storage import write_json
 ROOT = Path(__file__).parents[2]
 
 
-def loaded() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("benchmarks_orchestration", ROOT / "benchmarks" / "orchestration.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def bench(script: Callable[[str], ModuleType]) -> ModuleType:
+    return script("orchestration")
 
 
-bench = loaded()
-
-
-def test_the_last_run_is_that_of_the_graph(tmp_path: Path) -> None:
+def test_the_last_run_is_that_of_the_graph(bench: ModuleType, tmp_path: Path) -> None:
     bench.new_project(tmp_path)
     shutil.copy(ROOT / "dvc.yaml", tmp_path)
     shutil.copy(ROOT / "presets" / "smoke.yaml", tmp_path / "params.yaml")
@@ -43,7 +36,7 @@ def test_the_last_run_is_that_of_the_graph(tmp_path: Path) -> None:
     assert bench.last_run(tmp_path) == (len(names), 2.0 * (len(names) - 1) + 5.0)
 
 
-def test_a_server_that_does_not_come_up_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_does_not_come_up_is_said(bench: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "PATIENCE", 0.2)
     with pytest.raises(SystemExit, match=r"prefect server start .*: expected a healthy server within 0 s; it runs"), bench.server(tmp_path):
         pytest.fail("a server was given that is not healthy")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -21,21 +21,13 @@ SECONDS = {"samples": 1.0, "masks": 2.0, "adapt": 3.0, "train": 40.0, "generate"
 REALISM = 6.0
 
 
-def loaded() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("benchmarks_scale", ROOT / "benchmarks" / "scale.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-bench = loaded()
+@pytest.fixture
+def bench(script: Callable[[str], ModuleType]) -> ModuleType:
+    return script("scale")
 
 
 @pytest.fixture
-def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
+def params(bench: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
     """The smoke preset with times and masks as its stages would leave them; the working directory."""
     monkeypatch.chdir(tmp_path)
     values = yaml.safe_load((ROOT / "presets" / "smoke.yaml").read_text())
@@ -60,36 +52,36 @@ def record(stage: str, product: str, method: str, seconds: float) -> None:
     write_json(Path(".cadiff/times") / f"{stage}-{product}-{method}.json", row)
 
 
-def predicted(params: Params, size: object, devices: int = 1, cluster: bool = False) -> dict[str, float]:
+def predicted(bench: ModuleType, params: Params, size: object, devices: int = 1, cluster: bool = False) -> dict[str, float]:
     rates = bench.rates(params)
     return {w.stage: bench.predict(w, rates[w.stage], params, size, devices, cluster) for w in bench.WORK if w.stage in rates}
 
 
-def test_the_measured_run_is_predicted_as_it_was(params: Params) -> None:
+def test_the_measured_run_is_predicted_as_it_was(bench: ModuleType, params: Params) -> None:
     measured = sum(SECONDS[s] * 2 * len(bench.methods_of(s, params)) for s in SECONDS) + 8.0
-    found = predicted(params, bench.Size(2, len(TYPES), len(TYPES) * PER_TYPE))
+    found = predicted(bench, params, bench.Size(2, len(TYPES), len(TYPES) * PER_TYPE))
     assert sum(found.values()) == pytest.approx(measured)
     assert found["realism"] == pytest.approx(2 * 2 * REALISM), "two products, two methods with images of their own"
     assert found["detect"] == pytest.approx(2 * 3 * SECONDS["detect"] - found["realism"])
 
 
-def test_more_images_cost_where_images_are_touched(params: Params) -> None:
-    one, ten = (predicted(params, bench.Size(2, len(TYPES), n * len(TYPES) * PER_TYPE)) for n in (1, 10))
+def test_more_images_cost_where_images_are_touched(bench: ModuleType, params: Params) -> None:
+    one, ten = (predicted(bench, params, bench.Size(2, len(TYPES), n * len(TYPES) * PER_TYPE)) for n in (1, 10))
     ratio = {stage: ten[stage] / one[stage] for stage in one}
     assert [s for s, r in ratio.items() if r == pytest.approx(10)] == ["masks", "generate", "synthesize", "quality", "realism"]
     assert 1 < ratio["detect"] < 10, "the classifier sees every image, the detector a set number"
     assert [s for s, r in ratio.items() if r == pytest.approx(1)] == ["samples", "adapt", "train", "showcase", "report"]
 
 
-def test_devices_share_stages_and_a_cluster_their_parts(params: Params) -> None:
+def test_devices_share_stages_and_a_cluster_their_parts(bench: ModuleType, params: Params) -> None:
     size = bench.Size(4, 2, 320)
-    one, eight, cluster = (predicted(params, size, *place) for place in ((1, False), (8, False), (32, True)))
+    one, eight, cluster = (predicted(bench, params, size, *place) for place in ((1, False), (8, False), (32, True)))
     assert eight["train"] == pytest.approx(one["train"] / 4), "no more devices than products train at a time"
     assert cluster["generate"] == pytest.approx(one["generate"] / 32)
     assert cluster["quality"] == one["quality"], "a cluster does not compute it"
 
 
-def test_the_target_decides_methods_and_what_was_not_measured_is_named(params: Params) -> None:
+def test_the_target_decides_methods_and_what_was_not_measured_is_named(bench: ModuleType, params: Params) -> None:
     fewer = params.model_copy(update={"methods": ["cadiff"]})
     rates = bench.rates(params)
     bench.check_comparable(rates, params, fewer)
@@ -105,7 +97,7 @@ def test_the_target_decides_methods_and_what_was_not_measured_is_named(params: P
 
 
 def test_the_table_has_every_work_and_the_total(
-    params: Params, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    bench: ModuleType, params: Params, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["scale.py", "--per-type", "10"])
     bench.main()
