@@ -27,17 +27,11 @@ from cadiff.metrics.generated import IC_LPIPS, IS
 from cadiff.params import SECTIONS, Params, load_params
 from cadiff.records import METRIC_SCHEMA, MetricRow, to_table
 from cadiff.reporting.artefacts import ABLATIONS
-from cadiff.reporting.paper import PLAIN_UNITS, ablation_row, intensity_row, printed
+from cadiff.reporting.paper import PLAIN_UNITS, ROW_OF, SETTINGS_OF, printed
 from cadiff.storage import write_table
 
 MEASURED = {"pixel_ap": "pixel_ap", "pixel_auroc": "pixel_auroc", "image_auroc": "image_auroc", "ic_lpips": IC_LPIPS, "is": IS}
 PRESET = Path(__file__).resolve().parents[1] / "presets" / "ablations.yaml"
-ROW_OF = {4: intensity_row, 5: ablation_row}
-# What sets a table's rows apart; a variant that differs from the parameters in anything else is none of its rows.
-SETTINGS_OF = {
-    4: {"intensity.low", "intensity.high", "intensity.masked_focus", "intensity.delayed_focus"},
-    5: {"prompt.tokens", "prompt.localizing", "prompt.contrastive", "control.interaction"},
-}
 
 
 def measure(params: Params, products: list[str], seeds: list[int], variants: list[str], work: Path) -> list[MetricRow]:
@@ -83,7 +77,8 @@ def table(frame: pd.DataFrame, params: Params, number: int) -> list[str]:
 
 
 def rows_of(params: Params, variants: Sequence[str], number: int) -> dict[str, str]:
-    """Which variant each row of Table 4 or 5 is, of those that are one; a variant that changes nothing is in both.
+    """Which variant each row of Table 4 or 5 is, of those that are one; a variant that changes nothing is in both, and one
+    that differs from the parameters in anything else than what sets the table's rows apart is in none.
 
     Raises:
         UsageError: if two variants have one row's settings.

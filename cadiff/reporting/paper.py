@@ -148,6 +148,14 @@ def ablation_row(params: Params) -> str | None:
     return " + ".join(["MTL"] + ["Reg"] * prompt.localizing + ["SAIM"] * saim)
 
 
+ROW_OF = {4: intensity_row, 5: ablation_row}
+# What these two read, so what sets a table's rows apart.
+SETTINGS_OF = {
+    4: {"intensity.low", "intensity.high", "intensity.masked_focus", "intensity.delayed_focus"},
+    5: {"prompt.tokens", "prompt.localizing", "prompt.contrastive", "control.interaction"},
+}
+
+
 def generation_table(run: Run) -> Table:
     """Table 1: a row per metric and method, a column per product of MVTec AD and their average."""
     values = _values(1)
