@@ -3,9 +3,10 @@
 For each variant under ``variants`` in the parameters (default: ``presets/ablations.yaml``, whose variants are taken where
 the parameters have none), product and seed: the stages
 adapt, train, masks, generate and detect, with the seed as root seed and as the detector's. Writes tidy rows
-(METRIC_SCHEMA, ``variant`` the printed row that it is) to ``data/ablations/ablations.parquet``, where the report finds them by name
-(``dvc repro report``), and prints both tables: mean over products and seeds, +- standard
-deviation over seeds, the paper's figure beside it, and how many pairs of rows are in the paper's order.
+(METRIC_SCHEMA, ``variant`` the printed row that it is; what is a row of both tables is written for each) to
+``data/ablations/ablations.parquet``, where the report finds them by name (``dvc repro report``), and prints both tables:
+mean over products and seeds, +- standard deviation over seeds, the paper's figure beside it, and how many pairs of rows
+are in the paper's order.
 """
 
 from __future__ import annotations
@@ -94,15 +95,16 @@ def rows_of(params: Params, variants: Sequence[str], number: int) -> dict[str, s
     return found
 
 
-def written_names(params: Params, variants: Sequence[str]) -> dict[str, str]:
-    """Each variant's name in the written table, by which the report knows it: the row that it is (of the full method Table 5's),
-    or else its own with ``own:`` before it, so that no row takes it for itself.
+def written_names(params: Params, variants: Sequence[str]) -> dict[str, list[str]]:
+    """Each variant's names in the written table, by which the report knows it: the rows that it is, one or both tables', or
+    else its own with ``own:`` before it, so that no row takes it for itself.
 
     Raises:
         UsageError: as ``rows_of``.
     """
-    rows = {variant: row for number in ROW_OF for row, variant in rows_of(params, variants, number).items()}
-    return {variant: rows.get(variant, f"own: {variant}") for variant in variants}
+    rows = [rows_of(params, variants, number) for number in ROW_OF]
+    found = {variant: [row for table in rows for row, name in table.items() if name == variant] for variant in variants}
+    return {variant: names or [f"own: {variant}"] for variant, names in found.items()}
 
 
 def changed(params: Params, name: str) -> set[str]:
@@ -146,11 +148,9 @@ def main() -> None:
             params = Params(**{**params.model_dump(), "variants": load_params(PRESET).variants})
         products = chosen(options.products, list(params.products), "--products")
         variants = chosen(options.variants, list(params.variants), "--variants")
-        for number in ROW_OF:
-            rows_of(params, variants, number)  # before hours of work, not after
-        names = written_names(params, variants)
+        names = written_names(params, variants)  # its errors come before hours of work, not after
         rows = measure(params, products, options.seeds, variants, options.work)
-        named = [dataclasses.replace(row, variant=names[row.variant]) for row in rows]
+        named = [dataclasses.replace(row, variant=name) for row in rows for name in names[row.variant]]
         write_table(options.out, to_table(named, METRIC_SCHEMA))
         frame = pd.DataFrame([dataclasses.asdict(row) for row in rows])
         for number in ROW_OF:

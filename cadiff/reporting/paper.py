@@ -42,7 +42,6 @@ DATASETS = {"mvtec": MVTEC, "mvtecad": MVTEC, "visa": VISA}  # by name, letters 
 PRODUCTS_OF_VISA = 12
 DETECTORS_TABLE = 2  # its DRAEM is the detector, Table 3's the way to draw anomalies
 NOT_RUN = "not run here"
-FULL, FULL_INTENSITY = "MTL + Reg + SAIM", "w in [0.5, 1.5]"  # the full method's row in Table 5, and in Table 4
 
 
 @dataclass(frozen=True)
@@ -229,13 +228,12 @@ def variant_table(run: Run, number: int, title: str, own: str | None, ablations:
     for variant in variants:
         cells = [Cell(_plain(m, values[m, variant, "average"]), values[m, variant, "average"]) for m in metrics]
         peer = run.peer(number, "CADiff") if variant == own else run.peer(number, variant)
-        apart = FULL if variant == FULL_INTENSITY and FULL in measured_apart else variant
-        rows.append(_printed_row([variant], cells, peer or (apart if apart in measured_apart else None)))
+        rows.append(_printed_row([variant], cells, peer or (variant if variant in measured_apart else None)))
         if peer:
             rows += _rows_here([], peer, run, [(m, measured(run, peer, m), values[m, variant, "average"]) for m in metrics])
-        if ablations and apart in measured_apart:
-            found = [(m, measured(ablations, apart, m), values[m, variant, "average"]) for m in metrics]
-            rows += _rows_here([], apart, ablations, found, "ablation")
+        if ablations and variant in measured_apart:
+            found = [(m, measured(ablations, variant, m), values[m, variant, "average"]) for m in metrics]
+            rows += _rows_here([], variant, ablations, found, "ablation")
     note = "" if own else " This run's settings are none of the printed rows'."
     if ablations:
         note += (

@@ -80,7 +80,9 @@ def test_intensity_variants_share_one_training_and_rows_carry_variant_and_seed(
     assert len(list((work / "train").iterdir())) == 2, "the full method and w = 0.5 share one; MTL has its own"
     assert len(list((work / "generate").iterdir())) == 3
     rows = read_table(out, METRIC_SCHEMA).to_pandas()
-    assert list(dict.fromkeys(rows["variant"])) == list(chosen)
+    assert set(rows["variant"]) == {*chosen, "w in [0.5, 1.5]"}
+    full, both = (rows[rows["variant"] == name].drop(columns="variant") for name in ("MTL + Reg + SAIM", "w in [0.5, 1.5]"))
+    assert full.reset_index(drop=True).equals(both.reset_index(drop=True)), "the full method is a row of both tables"
     assert {"pixel_ap", "pixel_auroc", "image_auroc"} <= set(rows["metric"])
     shards = {path: path.stat().st_mtime_ns for path in work.rglob("*.parquet")}
     said = capsys.readouterr().out
@@ -155,13 +157,24 @@ def test_a_variant_is_the_row_whose_settings_it_has_and_no_other(ablations: Modu
 
 
 def test_the_written_table_names_rows_by_their_settings(ablations: ModuleType) -> None:
-    variants = {"everything": {}, "one": {"intensity": {"low": 1.0, "high": 1.0}}, "MTL": {"train": {"steps": 9}}}
-    params = Params(**{**load_params(PRESET).model_dump(), "variants": variants})
-    assert ablations.written_names(params, list(variants)) == {
-        "everything": "MTL + Reg + SAIM", "one": "w = 1", "MTL": "own: MTL",
-    }  # fmt: skip
     preset = load_params(PRESET)
-    assert ablations.written_names(preset, list(preset.variants)) == {name: name for name in preset.variants}
+
+    def names(base: dict, **variants: dict) -> dict[str, list[str]]:
+        params = Params(**{**preset.model_dump(), **base, "variants": variants})
+        return ablations.written_names(params, list(variants))
+
+    assert names({}, everything={}, one={"intensity": {"low": 1.0, "high": 1.0}}, MTL={"train": {"steps": 9}}) == {
+        "everything": ["w in [0.5, 1.5]", "MTL + Reg + SAIM"], "one": ["w = 1"], "MTL": ["own: MTL"],
+    }  # fmt: skip
+    found = ablations.written_names(preset, list(preset.variants))
+    assert sorted(row for rows in found.values() for row in rows) == sorted(printed().query("table >= 4")["method"].unique())
+    # What a variant does not change is the parameters' own, which need not be the paper's full method.
+    assert names({"intensity": {"low": 1.0, "high": 1.0}}, everything={}) == {"everything": ["w = 1", "MTL + Reg + SAIM"]}
+    bare = {"prompt": {"localizing": False, "contrastive": False}}
+    assert names(bare, everything={}, one={"intensity": {"low": 1.0, "high": 1.0}}) == {
+        "everything": ["w in [0.5, 1.5]", "MTL + SAIM"], "one": ["w = 1"],
+    }  # fmt: skip
+    assert names({"intensity": {"low": 0.7}}, everything={}) == {"everything": ["MTL + Reg + SAIM"]}, "no row of Table 4"
 
 
 def test_a_filter_is_refused(ablations: ModuleType, params_file: Path, tmp_path: Path) -> None:
