@@ -237,8 +237,8 @@ def variant_table(run: Run, number: int, title: str, own: str | None, ablations:
     note = "" if own else " This run's settings are none of the printed rows'."
     if ablations:
         note += (
-            f" An “ablation” is of {ABLATIONS} ({ablations.scale}), measured apart from this run: each seed has a generator of its own "
-            "(python benchmarks/ablations.py)."
+            f" An “ablation” is of {ABLATIONS} ({ablations.scale}), measured apart from this run{_not_compared(ablations, MVTEC)}. "
+            "Each of its seeds has a generator of its own (python benchmarks/ablations.py)."
         )
     return _table(number, title, run, ["Variant", *(NAMES[m] for m in metrics), "Protocol", "Seeds"], rows, note)
 
@@ -328,14 +328,17 @@ def _table(
     number: int, title: str, run: Run, columns: list[str], rows: list[Row], note: str = "", dataset: str = MVTEC
 ) -> Table:
     title = f"Table {number} · {title}"
-    where = f"“Here” is this run ({run.scale})"
-    if run.same != dataset:
-        where += "; its data set is not the paper’s here, so no difference is taken"
-    elif not run.whole:
-        where += "; not all of the paper’s products were run, so no difference of averages is taken"
+    where = f"“Here” is this run ({run.scale}){_not_compared(run, dataset)}"
     starred = any("*" in cell.text for row in rows for cell in row.cells)
     star = " * with another network, or other textures, than the paper’s." if starred else ""
     return Table(f"{title}. {where}.{star}{note}", columns, rows, title=title)
+
+
+def _not_compared(run: Run, dataset: str) -> str:
+    """Why no difference of a run's figures is taken, as the rest of a sentence; empty where it is."""
+    if run.same != dataset:
+        return "; its data set is not the paper’s here, so no difference of its figures is taken"
+    return "" if run.whole else "; not all of the paper’s products were run, so no difference of its averages is taken"
 
 
 def _values(number: int) -> dict[tuple[str, str, str], float]:

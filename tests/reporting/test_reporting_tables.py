@@ -316,6 +316,12 @@ def test_a_difference_is_taken_from_ablations_on_all_of_the_papers_products() ->
     frame = frame_of({("cadiff", "a", 0): 0.8})
     table = paper.paper_tables(frame, Params(products={"a": {}}), "demo", ablations_of("mvtec", products, {"w/o MFA": 0.8}))[3]
     assert rows_of(table)["w/o MFA, ablation, difference"][table.columns.index("AP-P") - 1] == "−0.9"  # 80.5 - 81.4
+    here, ablation = table.caption.split(" An “ablation” is of ")
+    assert here.endswith("“Here” is this run (demo); its data set is not the paper’s here, so no difference of its figures is taken.")
+    assert "difference" not in ablation
+    some = paper.paper_tables(frame, Params(products={"a": {}}), "demo", ablations_of("mvtec", products[:2], {"w/o MFA": 0.8}))[3]
+    assert "w/o MFA, ablation, difference" not in rows_of(some)
+    assert "; not all of the paper’s products were run, so no difference of its averages is taken. Each of its seeds" in some.caption
 
 
 def test_order_of_methods_is_compared_in_words() -> None:
