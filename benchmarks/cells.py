@@ -95,6 +95,7 @@ class Cell:
 
         def make(out: Path, work: Path) -> None:
             rows = score_generated(self.params, "cadiff", self.product, self.samples, self.generated)
+            # Not detect_seeds, which trains a classifier too: Tables 4 and 5 print no figure of one.
             for seed in self.params.detector.seeds:
                 train_detector(self.params, "cadiff", self.product, [self.generated], self.samples, seed, out, work)
                 rows += score(self.params, "cadiff", self.product, self.samples, seed, out)
