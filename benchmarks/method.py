@@ -48,7 +48,7 @@ from cadiff.storage import decode_image, write_table
 
 Overrides = dict[str, dict[str, object]]
 Figures = dict[str, float]
-GENERATED: Overrides = {"generate": {"background": "generated"}}
+GENERATED: Overrides = {"generate": {"background": "generated", "strength": 1.0}}  # nothing is there to start from
 SETTINGS: dict[str, dict[str, Overrides]] = {
     "control": {
         "SAIM": GENERATED, "SAIM as printed": {**GENERATED, "control": {"interaction": "literal"}},
