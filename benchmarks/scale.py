@@ -87,10 +87,12 @@ def methods_of(stage: str, params: Params) -> list[str]:
     return [""] if kinds is None else [name for name in params.methods if params.kind_of(name) in kinds]
 
 
-def recorded() -> list[dict]:
-    """``read_times``, with realism told apart from the rest of ``detect``."""
+def recorded(params: Params) -> list[dict]:
+    """``read_times`` of these parameters' products and methods, with realism told apart from the rest of ``detect``."""
     rows = []
     for row in read_times():
+        if row["product"] not in ("", *params.products) or row["method"] not in ("", *params.methods):
+            continue  # times of earlier parameters stay
         if row["stage"] == "detect":
             if "parts" not in row:
                 raise SystemExit(f".cadiff/times: detect {row['product']} {row['method']}: expected its parts, found none; run it again")
@@ -111,10 +113,9 @@ def size_of(product: str, params: Params) -> Size:
 
 def rates(params: Params) -> dict[str, float]:
     """Seconds a unit of each kind of work that was run here with these parameters."""
-    rows, found = recorded(), {}
+    rows, found = recorded(params), {}
     for work in WORK:
         own = [row for row in rows if row["stage"] == work.stage and row["method"] in methods_of(work.stage, params)]
-        own = [row for row in own if row["product"] in ("", *params.products)]  # times of earlier parameters stay
         units = 0.0
         for row in own:
             settings = params.for_product(row["product"]) if row["product"] else params

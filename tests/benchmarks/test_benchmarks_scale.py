@@ -52,6 +52,11 @@ def record(stage: str, product: str, method: str, seconds: float) -> None:
     write_json(Path(".cadiff/times") / f"{stage}-{product}-{method}.json", row)
 
 
+def without_parts(product: str, method: str) -> None:
+    row = {"stage": "detect", "product": product, "method": method, "seconds": 1000.0}
+    write_json(Path(".cadiff/times") / f"detect-{product}-{method}.json", row)
+
+
 def predicted(bench: ModuleType, params: Params, size: object, devices: int = 1, cluster: bool = False) -> dict[str, float]:
     rates = bench.rates(params)
     return {w.stage: bench.predict(w, rates[w.stage], params, size, devices, cluster) for w in bench.WORK if w.stage in rates}
@@ -63,6 +68,16 @@ def test_the_measured_run_is_predicted_as_it_was(bench: ModuleType, params: Para
     assert sum(found.values()) == pytest.approx(measured)
     assert found["realism"] == pytest.approx(2 * 2 * REALISM), "two products, two methods with images of their own"
     assert found["detect"] == pytest.approx(2 * 3 * SECONDS["detect"] - found["realism"])
+
+
+def test_a_detector_without_parts_is_refused_only_where_it_counts(bench: ModuleType, params: Params) -> None:
+    before = bench.rates(params)
+    without_parts("left-over", "cadiff")
+    without_parts("nut", "cutpaste")
+    assert bench.rates(params) == before, "neither is in the parameters"
+    without_parts("nut", "cadiff")
+    with pytest.raises(SystemExit, match="detect nut cadiff: expected its parts, found none"):
+        bench.rates(params)
 
 
 def test_more_images_cost_where_images_are_touched(bench: ModuleType, params: Params) -> None:
