@@ -54,7 +54,8 @@ def evaluate_folder(
 def _evaluate(
     params: Params, product: str, samples: list[SampleRow], method: str, seeds: Sequence[int], scratch: Path
 ) -> list[MetricRow]:
-    """The stage ``detect`` on one product's shards."""
+    """The stage ``detect`` on one product's shards, in this process: workers elsewhere do not see its scratch folder."""
+    params = params.model_copy(update={"cluster": None})
     shards, detectors = scratch / "shards" / product, scratch / "detectors" / product
     if seeds:
         params = params.model_copy(update={"detector": params.detector.model_copy(update={"seeds": list(seeds)})})
