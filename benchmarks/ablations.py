@@ -145,7 +145,7 @@ def main() -> None:
     def work() -> None:
         params = load_params(options.params)
         if not params.variants:
-            params = Params(**{**params.model_dump(), "variants": load_params(PRESET).variants})
+            params = params.with_variants(load_params(PRESET).variants)
         products = chosen(options.products, list(params.products), "--products")
         variants = chosen(options.variants, list(params.variants), "--variants")
         names = written_names(params, variants)  # its errors come before hours of work, not after

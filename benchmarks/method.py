@@ -204,7 +204,7 @@ PARTS: dict[str, Callable[[Cell, str, int], Figures]] = {
 
 def with_settings(params: Params, part: str) -> Params:
     """The parameters with the part's settings as their variants."""
-    return Params(**{**params.model_dump(), "variants": SETTINGS[part]})
+    return params.with_variants(SETTINGS[part])
 
 
 def measure(params: Params, parts: list[str], products: list[str], seeds: list[int], count: int, work: Path) -> Iterator[MetricRow]:

@@ -363,27 +363,34 @@ class Params(Section):
         return self
 
     @model_validator(mode="after")
-    def _products_override_sections(self) -> Params:
-        named = {f"products.{name}": overrides for name, overrides in self.products.items()}
-        named |= {f"variants.{name}": overrides for name, overrides in self.variants.items()}
-        for name, overrides in named.items():
-            for section, values in overrides.items():
-                if section not in SECTIONS:
-                    raise ValueError(f"{name}.{section}: not a section; one of {', '.join(SECTIONS)}")
-                if not isinstance(values, dict):
-                    raise ValueError(f"{name}.{section}: expected a mapping of keys to values")
-                try:
-                    SECTIONS[section](**{**getattr(self, section).model_dump(), **values})
-                except ValidationError as error:
-                    raise ValueError(f"{name}.{section}: {first_problem(error)}") from None
-            try:
-                check_filter(
-                    FilterParams(**{**self.filter.model_dump(), **overrides.get("filter", {})}),
-                    DetectorParams(**{**self.detector.model_dump(), **overrides.get("detector", {})}),
-                )
-            except ValueError as error:
-                raise ValueError(f"{name}: {error}") from None
+    def _overrides_fit(self) -> Params:
+        """Each by itself, and every variant over every product: two that are valid alone may not go together."""
+        for product, own in self.products.items():
+            self._check_overrides(f"products.{product}", own)
+        for variant, changes in self.variants.items():
+            self._check_overrides(f"variants.{variant}", changes)
+            for product, own in self.products.items():
+                self._check_overrides(f"variants.{variant} over products.{product}", layered(own, changes))
         return self
+
+    def _check_overrides(self, name: str, overrides: dict[str, Any]) -> None:
+        """A ValueError unless these overrides of sections fit the parameters."""
+        for section, values in overrides.items():
+            if section not in SECTIONS:
+                raise ValueError(f"{name}.{section}: not a section; one of {', '.join(SECTIONS)}")
+            if not isinstance(values, dict):
+                raise ValueError(f"{name}.{section}: expected a mapping of keys to values")
+            try:
+                SECTIONS[section](**{**getattr(self, section).model_dump(), **values})
+            except ValidationError as error:
+                raise ValueError(f"{name}.{section}: {first_problem(error)}") from None
+        try:
+            check_filter(
+                FilterParams(**{**self.filter.model_dump(), **overrides.get("filter", {})}),
+                DetectorParams(**{**self.detector.model_dump(), **overrides.get("detector", {})}),
+            )
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
 
     def for_product(self, product: str) -> Params:
         """These parameters with the product's own overrides applied, and no other product in them.
@@ -399,7 +406,7 @@ class Params(Section):
         return Params(**{**values, "products": {product: {}}, "cluster": self.cluster})
 
     def for_variant(self, name: str) -> Params:
-        """These parameters with a variant's overrides applied, over a product's own too.
+        """These parameters with a variant's overrides applied, over a product's own too, and no variant in them.
 
         Raises:
             UsageError: if the variant is not under ``variants``.
@@ -407,17 +414,31 @@ class Params(Section):
         if name not in self.variants:
             raise UsageError(f"variants.{name}: not in the parameters; variants are {', '.join(self.variants) or 'none'}")
         values, overrides = self.model_dump(), self.variants[name]
-        for section, changes in overrides.items():
-            values[section] = {**values[section], **changes}
-        for product, own in self.products.items():
-            merged = {section: {**own.get(section, {}), **overrides.get(section, {})} for section in {*own, *overrides}}
-            values["products"][product] = merged
-        return Params(**{**values, "cluster": self.cluster})
+        values |= layered({section: values[section] for section in overrides}, overrides)
+        products = {product: layered(own, overrides) for product, own in self.products.items()}
+        # the other variants need not fit on top of this one
+        return Params(**{**values, "products": products, "variants": {}, "cluster": self.cluster})
+
+    def with_variants(self, variants: dict[str, dict[str, Any]]) -> Params:
+        """These parameters with other variants in place of their own.
+
+        Raises:
+            UsageError: if a variant does not fit the parameters or a product's own.
+        """
+        try:
+            return Params(**{**self.model_dump(), "variants": variants, "cluster": self.cluster})
+        except ValidationError as error:
+            raise UsageError(first_problem(error)) from None
 
     def digest_of(self, *sections: str) -> str:
         """16 hex digits that change when one of these top-level keys does."""
         values = self.model_dump(mode="json")
         return digest({name: values[name] for name in sections})
+
+
+def layered(below: dict[str, dict[str, Any]], above: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Overrides of sections, key by key: ``above`` goes over ``below``."""
+    return {section: {**below.get(section, {}), **above.get(section, {})} for section in {**below, **above}}
 
 
 SectionType = TypeVar("SectionType", bound=Section)

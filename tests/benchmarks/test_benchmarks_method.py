@@ -247,6 +247,40 @@ def test_variants_are_checked_as_products_are() -> None:
         params.for_variant("long")
 
 
+WEAK = {"generate": {"strength": 0.8}}
+FILTERED = {"filter": {"min_normal_distance": 1}, "detector": {"protocol": "filtered"}}
+
+
+@pytest.mark.parametrize(
+    ("own", "variant", "message"),
+    [
+        (WEAK, {"generate": {"background": "generated"}}, r"products\.a\.generate: strength: expected 1 with background: generated"),
+        (FILTERED, {"detector": {"protocol": "legacy"}}, r"products\.a: filter\.min_normal_distance: the legacy protocol leaves no image"),
+    ],
+)
+def test_a_variant_that_does_not_go_with_a_product_is_named_when_parameters_are_read(
+    own: dict, variant: dict, message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump({"products": {"b": {}, "a": own}, "variants": {"odd": variant}}))
+    with pytest.raises(UsageError, match=rf"params\.yaml: variants\.odd over {message}"):
+        load_params(path)
+
+
+def test_a_variant_need_not_go_with_another() -> None:
+    params = Params(products={"a": {}}, variants={"whole": {"generate": {"background": "generated"}}, "weak": WEAK})
+    found = [params.for_variant(name).for_product("a").generate for name in params.variants]
+    assert [(own.background, own.strength) for own in found] == [("generated", 1), ("real", 0.8)]
+
+
+def test_other_variants_that_do_not_fit_are_one_clear_line() -> None:
+    params = Params(products={"a": WEAK}, cluster="local:2")
+    with pytest.raises(UsageError, match=r"^variants\.odd over products\.a\.generate: strength: expected 1 with background: generated"):
+        params.with_variants({"odd": {"generate": {"background": "generated"}}})
+    fitting = params.with_variants({"even": {"generate": {"steps": 3}}})
+    assert (list(fitting.variants), fitting.cluster) == (["even"], "local:2")
+
+
 def test_the_schedule_of_sd15_lets_latents_leave_the_unit_range(script: Callable[[str], ModuleType], tmp_path: Path) -> None:
     """As the pipeline reads it: DDPM's class from the base's folder, DDIM's from that."""
     script("sd15").schedule().save_pretrained(tmp_path)
