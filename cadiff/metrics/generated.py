@@ -69,7 +69,8 @@ def score_generated(
         values[realism][kind] = _realism(table, networks, shard)
         values[diversity][kind] = _diversity(table, networks, shard, product, kind, samples)
         bar.advance()
-    made, protocol = digest(sorted(makers)), params.detector.protocol
+    # the filter is no part of how an image was made, but of which ones are measured
+    made, protocol = digest([sorted(makers), params.digest_of("filter")]), params.detector.protocol
 
     def row(metric: str, value: float, n: int) -> MetricRow:
         return MetricRow(

@@ -73,6 +73,9 @@ def test_shards_are_scored_by_type(tmp_path: Path) -> None:
     found = {
         row.metric: row for row in score_generated(params, "drawn", "cube", samples, tmp_path / "shards")
     }
+    filtered = Params(products={"cube": {"filter": {"min_normal_distance": 1}, "detector": {"protocol": "filtered"}}})
+    again = score_generated(filtered, "drawn", "cube", samples, tmp_path / "shards")
+    assert {row.params_digest for row in again}.isdisjoint(row.params_digest for row in found.values()), "other images may be measured"
     assert {*found} == {IS, IC_LPIPS, *(f"{m}/{k}" for m in (IS, IC_LPIPS) for k in ("hole", "anomaly"))}
     assert found[f"{IC_LPIPS}/hole"].value == found[IC_LPIPS].value > 0
     assert math.isnan(found[f"{IC_LPIPS}/anomaly"].value)
