@@ -21,7 +21,10 @@ from cadiff.params import DatasetParams, Layout, Params
 from cadiff.records import MetricRow, SampleRow
 from cadiff.synthesis import import_folder
 
-SHOWN = ("pixel_auroc", "pixel_ap", "pixel_f1max", "pro", "image_auroc", "image_ap", "classification_accuracy", "is(", "ic_lpips(")
+SHOWN = (
+    "images_kept", "pixel_auroc", "pixel_ap", "pixel_f1max", "pro", "image_auroc", "image_ap", "classification_accuracy", "is(",
+    "ic_lpips(",
+)  # fmt: skip
 
 
 def evaluate_folder(
@@ -59,7 +62,7 @@ def _evaluate(
     shards, detectors = scratch / "shards" / product, scratch / "detectors" / product
     if seeds:
         params = params.model_copy(update={"detector": params.detector.model_copy(update={"seeds": list(seeds)})})
-    kept, rows = filter_shards(params, method, product, samples, {method: shards}, scratch / "kept" / product)
+    kept, rows = filter_shards(params, method, product, samples, {method: shards}, scratch / "kept" / product, foreign=True)
     rows += score_generated(params, method, product, samples, kept[method])
     work = detectors / "checkpoints"
     return rows + detect_seeds(params, method, product, [kept[method]], samples, detectors, work, keep=lambda table: None)
@@ -105,8 +108,11 @@ def _params_of(params: Params, dataset: DatasetParams, product: str) -> Params:
 
 def metrics_table(rows: Sequence[MetricRow]) -> Table:
     """Per product the mean over seeds of each figure that ``SHOWN`` names or begins, without per-type ones, and its
-    standard deviation where there are several."""
-    table = Table("product")
+    standard deviation where there are several. The title is the detector's protocol."""
+    protocols = {row.product: row.protocol for row in rows if row.metric == "pixel_ap"}  # a classifier's may be another
+    said = ", ".join(f"{protocol} ({product})" for product, protocol in protocols.items())
+    title = next(iter(protocols.values())) if len(set(protocols.values())) == 1 else said
+    table = Table("product", title=f"detector.protocol: {title}")
     table.add_column("metric", overflow="fold")
     for name in ("mean", "std", "seeds", "images"):
         table.add_column(name, justify="right")

@@ -21,7 +21,7 @@ from cadiff.params import Params
 from cadiff.records import GENERATED_SCHEMA, MetricRow, QualityRow, SampleRow
 from cadiff.storage import digest, read_table, write_table
 
-EXEMPT = "exemplars"  # real images: a rule against copies of exemplars would leave none of them
+EXEMPT = "exemplars"  # the built-in method: real images, of which a rule against copies of exemplars would leave none
 KEPT, UNKNOWN = "images_kept", "images_kept_unknown"
 
 
@@ -38,12 +38,14 @@ class Judged(NamedTuple):
 
 
 def filter_shards(
-    params: Params, method: str, product: str, samples: Sequence[SampleRow], sources: Mapping[str, Path], out: Path
-) -> tuple[dict[str, Path], list[MetricRow]]:
+    params: Params, method: str, product: str, samples: Sequence[SampleRow], sources: Mapping[str, Path], out: Path,
+    foreign: bool = False,
+) -> tuple[dict[str, Path], list[MetricRow]]:  # fmt: skip
     """The shard folders to train on in place of each source's (by method), and how many images they kept.
 
     Without rules these are the sources, and no rows. With rules, copies of them in ``out/<source>`` without the rows that
-    a rule leaves out; normal images (``good``) and augmented exemplars all stay. Rows, as shares of the ``n`` images that
+    a rule leaves out; normal images (``good``) and augmented exemplars all stay. ``foreign``: the sources were made
+    elsewhere, so that one is not augmented exemplars because it has that name. Rows, as shares of the ``n`` images that
     were judged: ``images_kept``, and ``images_kept_unknown`` of those that stay because a signal is unknown; each also
     ``.../<type>``.
 
@@ -56,7 +58,7 @@ def filter_shards(
         return dict(sources), []
     kept, judged = dict(sources), []
     for source, folder in sources.items():
-        if source == EXEMPT:
+        if source == EXEMPT and not foreign:
             continue
         found = judge(assess(params, product, source, samples, folder), rules)
         for kind, verdict in found.items():

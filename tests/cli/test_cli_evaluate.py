@@ -2,19 +2,21 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from cadiff.cli import main
+from cadiff.evaluate import metrics_table
 from cadiff.metrics.generated import IC_LPIPS, IS
 from cadiff.params import load_params
-from cadiff.records import METRIC_SCHEMA
+from cadiff.records import METRIC_SCHEMA, MetricRow
 from cadiff.stages import run_stage
 from cadiff.storage import read_image, read_table, write_image
 
 METHOD = "exemplars"
-VALUES = {
+VALUES: dict[str, Any] = {
     "seed": 3,
     "products": {"nut": {"detector": {"seeds": [0, 1]}}},
     "methods": {"generators": [], "synthesizers": [METHOD], "unions": []},
@@ -103,6 +105,30 @@ def test_a_product_that_the_parameters_do_not_have(drawn_root: Path, tmp_path: P
     assert {(row["dataset"], row["product"], row["method"]) for row in rows} == {("root", "bolt", "images")}
     assert {row["metric"] for row in rows} >= {"pixel_ap", "pixel_ap/rust", IS, IC_LPIPS}
     assert {row["seed"] for row in rows if row["metric"] == "pixel_ap"} == {5}
+
+
+def test_a_filter_is_said_and_judges_any_folder_whatever_its_name(
+    drawn_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rules, own = {"min_normal_distance": 1e-6}, {"nut": {"detector": {"seeds": [0]}}}
+    detector = {**VALUES["detector"], "protocol": "filtered"}
+    words = ("--params", write_params(tmp_path, products=own, detector=detector, filter=rules), "--out", str(tmp_path / "m.parquet"))
+    assert call("evaluate", str(Path("exported") / METHOD), "--against", str(drawn_root), *words) == 0
+    rows = {row["metric"]: row for row in read_table(tmp_path / "m.parquet", METRIC_SCHEMA).to_pylist()}
+    made = rows[IS]["n"]
+    assert (rows["images_kept"]["value"], rows["images_kept"]["n"], rows["pixel_ap"]["protocol"]) == (1, made, "filtered")
+    table = capsys.readouterr().out
+    assert "detector.protocol: filtered" in table
+    assert "images_kept" in table
+
+
+def test_the_table_names_each_products_protocol() -> None:
+    rows = [
+        MetricRow("d", product, "m", "unet", "pixel_ap", 0.5, 0, 4, protocol, None, "")
+        for product, protocol in (("nut", "filtered"), ("bolt", "strict"))
+    ]
+    assert metrics_table(rows[:1]).title == "detector.protocol: filtered"
+    assert metrics_table(rows).title == "detector.protocol: filtered (nut), strict (bolt)"
 
 
 def test_maps_of_another_detector(drawn_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
