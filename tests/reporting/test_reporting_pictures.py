@@ -16,18 +16,20 @@ from skimage.draw import polygon2mask
 
 from cadiff.records import (
     GENERATED_SCHEMA,
+    QUALITY_SCHEMA,
     AttentionRow,
     GeneratedRow,
     QualityRow,
     ShowcaseRow,
     VectorRow,
     from_table,
+    to_table,
 )
 from cadiff.reporting import figures, model_figures
 from cadiff.reporting.artefacts import Artefacts
 from cadiff.reporting.gallery import data_uri, heat, map_rows, outline, spread_out
-from cadiff.reporting.signals import quality_table, signals_of
-from cadiff.storage import decode_image, read_table
+from cadiff.reporting.signals import quality_table, signals_of, spoken
+from cadiff.storage import decode_image, read_table, write_table
 
 
 def corners(path: str) -> np.ndarray:
@@ -184,3 +186,19 @@ def test_quality_table_counts_every_image(artefacts_root: Path) -> None:
     assert rows["cadiff"][2] == "20\u202f%"  # 6 of every 30
     assert rows["cadiff"][6] == "17\u202f%"  # 5 of every 30
     assert rows["perlin"][3] == "–", "no background is known"
+
+
+def test_a_share_off_the_masks_is_told_where_the_background_is_kept_too(tmp_path: Path) -> None:
+    path = tmp_path / "data/made/reported/quality/cadiff/fabric.parquet"
+    row = QualityRow("a", "fabric", "cadiff", "hole", "generated", 1.0, "x", 0.9, 2.0)
+    rows = [row, row, row, dataclasses.replace(row, mask_agreement=0.4)]
+    write_table(path, to_table(rows, QUALITY_SCHEMA))
+    artefacts = Artefacts(make_params(products={"fabric": {}}), tmp_path)
+    table = quality_table(artefacts, ["cadiff"])
+    assert table.rows[0].cells[4].text == "25\u202f%"
+    assert "25\u202f% changed more beside their mask than inside it" in spoken(artefacts)
+    why = "is mostly the autoencoder’s error"
+    assert why in table.caption
+    assert why not in quality_table(artefacts, []).caption, "it says something of cadiff's images"
+    whole = make_params(products={"fabric": {"generate": {"background": "generated"}}})
+    assert why not in quality_table(Artefacts(whole, tmp_path), ["cadiff"]).caption
