@@ -90,11 +90,13 @@ class StageTable:
     def publish(self) -> None:
         percent, rows = 100 * self.finished / len(self.rows), list(self.rows.values())
         with harmless("the table of stages"):
-            if self.table is None:
+            if self.bar is None:  # each on its own: a table that could not be made must not cost a new bar at every call
                 self.bar = create_progress_artifact(percent, key="progress", description="stages")
+            else:
+                update_progress_artifact(self.bar, percent)
+            if self.table is None:
                 self.table = create_table_artifact(rows, key="stages", description="stages of this run")
                 return
-            update_progress_artifact(self.bar, percent)
             with get_client(sync_client=True) as client:
                 client.update_artifact(self.table, ArtifactUpdate(data=json.dumps(rows)))
 

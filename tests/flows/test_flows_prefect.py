@@ -7,12 +7,24 @@ import uuid
 from pathlib import Path
 
 import pytest
+from prefect import flow
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import LogFilter
+from prefect.client.schemas.filters import ArtifactFilter, LogFilter
 from prefect.testing.utilities import prefect_test_harness
 
 from cadiff.errors import CADiffError
+from flows.artifacts import StageTable
 from flows.pipeline import pipeline
+
+
+@flow
+def shown_late() -> None:
+    """A table of stages that cannot be written as JSON until its third update."""
+    table = StageTable([b"a"])  # type: ignore[list-item]
+    table.publish()
+    table.rows[b"a"]["stage"] = "a"  # type: ignore[index]
+    table.publish()
+    table.show(b"a", "done", 1.0)  # type: ignore[arg-type]
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -43,6 +55,13 @@ def test_one_flow_run_shows_every_stage_and_fails_with_the_failed(project: Path)
             while not (warnings := [entry.message for entry in client.read_logs(warned)]):  # logs are sent in the background
                 assert time.monotonic() < deadline, "no warning came"
                 time.sleep(0.2)
+        late = shown_late(return_state=True)
+        with get_client(sync_client=True) as client:
+            own = ArtifactFilter(flow_run_id={"any_": [late.state_details.flow_run_id]})
+            published = sorted((artifact.key, artifact.data) for artifact in client.read_artifacts(artifact_filter=own))
+    assert [key for key, _ in published] == ["progress", "stages"], "a table that comes late costs one bar, not one each time"
+    assert published[0][1] == 100
+    assert json.loads(published[1][1]) == [{"stage": "a", "state": "done", "seconds": "1.0", "message": ""}]
     assert mended.is_completed(), "what cannot be shown failed the run"
     assert "61.4" in shown["headline"]
     assert shown["report"] == "# Key figures\n"
