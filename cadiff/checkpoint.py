@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from cadiff.errors import UsageError
 from cadiff.storage import read_tensors, write_tensors
 
 
@@ -39,16 +38,6 @@ def load_training(path: Path, modules: Mapping[str, nn.Module], optimiser: torch
             state.setdefault(int(index), {})[field] = value
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
     return int(metadata["step"])
-
-
-def check_reached(path: Path, reached: int, steps: int, option: str) -> None:
-    """A checkpoint's step must not lie beyond the steps that ``option`` asks for; to be at the last one is to be done.
-
-    Raises:
-        UsageError: if it does: its weights are not those that the call asks for.
-    """
-    if reached > steps:
-        raise UsageError(f"{path}: is at step {reached}, beyond {option} {steps}. Ask for {reached} or more, or name another --work.")
 
 
 @torch.no_grad()

@@ -14,7 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cadiff.backbone.reconstruction import reconstruction_loss
-from cadiff.checkpoint import check_reached, cosine, load_training, save_training, update_average
+from cadiff.checkpoint import cosine, load_training, save_training, update_average
+from cadiff.pretraining.reached import check_reached
 from cadiff.pretraining.stream import Stream
 from cadiff.progress import Progress
 from cadiff.seeds import derive_seed, numpy_generator

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from cadiff.backbone import Backbone, CrossAttentionTap
-from cadiff.checkpoint import check_reached, cosine, load_training, save_training, update_average
+from cadiff.checkpoint import cosine, load_training, save_training, update_average
 from cadiff.control import SpatialControl
 from cadiff.data.drawing.defects import DEFECTS
 from cadiff.data.drawing.materials import COLOURS, MATERIALS
@@ -32,6 +32,7 @@ from cadiff.data.drawing.products import DEMO
 from cadiff.data.drawing.shapes import SHAPES
 from cadiff.errors import UsageError
 from cadiff.params import ControlParams
+from cadiff.pretraining.reached import check_reached
 from cadiff.pretraining.stream import EXTRA_WORDS, Stream
 from cadiff.progress import Progress
 from cadiff.prompt import localizing_loss
