@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cadiff.detection.batches import load_training_data
 from cadiff.detection.filtering import EXEMPT, KEPT, UNKNOWN, Judged, filter_shards, judge
 from cadiff.errors import CADiffError, UsageError
+from cadiff.metrics.quality import assess
 from cadiff.params import Params, load_params
 from cadiff.records import GENERATED_SCHEMA, GeneratedRow, QualityRow, SampleRow, to_table
 from cadiff.storage import encode_png, read_image, read_table, sha256_bytes, sha256_folder, write_table
@@ -70,6 +72,29 @@ def test_a_copy_is_left_out_and_nothing_else(toy, made, tmp_path: Path) -> None:
         # where no normal image is near enough to be the background, mask_agreement is unknown, and the image stays
         UNKNOWN: (15 / 16, 16, "filtered"), f"{UNKNOWN}/blot": (12 / 13, 13, "filtered"), f"{UNKNOWN}/line": (1, 3, "filtered"),
     }  # fmt: skip
+
+
+def test_an_image_that_changed_beside_its_mask_is_left_out(toy, tmp_path: Path) -> None:
+    """Each is a normal image that became lighter by 30: in all 64 pixels of its mask, and in so many far from it."""
+    normals = [row for row in toy.samples if row.role == "normal"]
+    background, mask = read_image(normals[0].image_path), np.zeros((32, 32), bool)
+    mask[4:12, 4:12] = True
+    rows = []
+    for beside in (0, 32, 96):
+        image = background.copy()
+        image[mask] += 30
+        image[16:].reshape(-1, 3)[:beside] += 30
+        png = encode_png(image)
+        rows.append(GeneratedRow(str(beside), "cube", ["blot"], {"bytes": png, "path": ""},
+                                 {"bytes": encode_png(mask.astype(np.uint8) * 255), "path": ""}, "drawn", None, None, 0,
+                                 None, None, None, None, None, "none", sha256_bytes(png)))  # fmt: skip
+    write_table(tmp_path / "drawn" / "blot.parquet", to_table(rows, GENERATED_SCHEMA))
+    params = _of(toy, min_mask_agreement=0.5)
+    found = assess(params, "cube", "drawn", normals, tmp_path / "drawn")
+    assert [row.mask_agreement for row in found] == pytest.approx([1, 64 / 96, 64 / 160])
+    kept, rows_of = filter_shards(params, "drawn", "cube", normals, {"drawn": tmp_path / "drawn"}, tmp_path / "kept")
+    assert read_table(kept["drawn"] / "blot.parquet", GENERATED_SCHEMA)["sample_id"].to_pylist() == ["0", "32"]
+    assert {row.metric: row.value for row in rows_of if "/" not in row.metric} == {KEPT: pytest.approx(2 / 3), UNKNOWN: 0}
 
 
 def test_exemplars_are_exempt_and_no_rule_touches_nothing(toy, made, tmp_path: Path) -> None:
