@@ -1,0 +1,117 @@
+"""Is a generated hole a hole? ``python benchmarks/kinds.py [--products P ...]``, after a run of the demo.
+
+The pipeline's own classifier learns a demo product's types from pictures drawn from other seeds than the demo's, and names
+the types of other such pictures (how well it can tell them at all) and of the generated images, each type as it was asked for.
+It sees close-ups of the mask, so that neither place nor product but the anomaly's look decides.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from cadiff.data.drawing.products import DEMO, draw
+from cadiff.detection import classify
+from cadiff.errors import UsageError, exit_code
+from cadiff.export import export_product
+from cadiff.params import Params, load_params
+from cadiff.records import MetricRow, SampleRow
+from cadiff.seeds import numpy_generator
+from cadiff.storage import read_image, sha256_file, write_image
+from cadiff.synthesis.folder import import_folder
+
+LEARNT, NAMED = 300, 60  # pictures of a type
+EPOCHS = 4
+LEAST = 8  # px of half a close-up
+
+
+def close_up(image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The square around the mask (s s) with as much again beside it, both brought back to the side s."""
+    side, (rows, columns) = mask.shape[0], np.nonzero(mask)
+    reach = max(LEAST, rows.max() - rows.min() + 1, columns.max() - columns.min() + 1)
+    half = min(int(reach), side // 2)
+    top, left = (int(np.clip((at.max() + at.min()) // 2 - half, 0, side - 2 * half)) for at in (rows, columns))
+    box = (left, top, left + 2 * half, top + 2 * half)
+
+    def enlarged(pixels: np.ndarray) -> np.ndarray:
+        return np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.BILINEAR, box))
+
+    return enlarged(image), enlarged(255 * mask.astype(np.uint8))
+
+
+def drawn(product: str, kind: str, size: int, first: int, count: int, folder: Path) -> None:
+    """Pictures ``first`` to ``first + count - 1`` of a type, and their masks, into ``folder/<kind>``."""
+    for index in range(first, first + count):
+        image, mask = draw(DEMO[product], numpy_generator(0, "types", product, kind, index), size, kind)
+        keep(image, mask, folder / kind / f"{index:04d}.png")
+
+
+def generated(shards: Path, kinds: Sequence[str], size: int, folder: Path) -> None:
+    """The shards' images of each type into ``folder/<kind>``."""
+    export_product(shards, folder / "whole")
+    for path in (path for kind in kinds for path in sorted((folder / "whole" / "test" / kind).glob("*.png"))):
+        mask = read_image(folder / "whole" / "ground_truth" / path.parent.name / f"{path.stem}_mask.png", "L", size) > 0
+        keep(read_image(path, "RGB", size), mask, folder / path.parent.name / path.name)
+
+
+def keep(image: np.ndarray, mask: np.ndarray, path: Path) -> None:
+    image, mask = close_up(image, mask)
+    write_image(path, image)
+    write_image(path.with_name(f"{path.stem}_mask.png"), mask)
+
+
+def asked(product: str, folder: Path, kinds: Sequence[str]) -> list[SampleRow]:
+    """The images in ``folder/<kind>`` as rows whose type is to be named."""
+    return [
+        SampleRow(f"{product}/{kind}/{path.stem}", "demo", product, kind, "held_out", str(path), None, 0, 0, sha256_file(path))
+        for kind in kinds
+        for path in sorted((folder / kind).glob("*.png"))
+        if not path.stem.endswith("_mask")
+    ]
+
+
+def measure(params: Params, product: str, scratch: Path, shards: Path) -> dict[str, list[MetricRow]]:
+    """The rows of the drawn pictures and of the generated ones."""
+    kinds, size = list(DEMO[product].kinds), params.base.size
+    for kind in kinds:
+        drawn(product, kind, size, 0, LEARNT, scratch / "learnt" / product)
+        drawn(product, kind, size, LEARNT, NAMED, scratch / "named")
+    import_folder(scratch / "learnt", product, [], size, scratch / "shards")
+    generated(shards / product, kinds, size, scratch / "made")
+    settings = params.classifier.model_copy(update={"epochs": EPOCHS})
+    params = params.model_copy(update={"classifier": settings})
+    folders = {"drawn": scratch / "named", "generated": scratch / "made"}
+    work = scratch / "work"  # the second goes on from the first's end: one training
+    return {
+        name: classify(params, "types", product, [scratch / "shards"], asked(product, folder, kinds), 0, work)
+        for name, folder in folders.items()
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--products", nargs="+", default=list(DEMO), choices=list(DEMO))
+    parser.add_argument("--method", default="cadiff")
+    options = parser.parse_args()
+
+    def work() -> None:
+        params, shards = load_params(Path("params.yaml")), Path("data/made/generated") / options.method
+        for product in options.products:
+            if not (shards / product).is_dir():
+                raise UsageError(f"{shards / product}: expected the shards of a run of the demo; run `dvc repro` first")
+            with tempfile.TemporaryDirectory() as scratch:
+                for name, rows in measure(params, product, Path(scratch), shards).items():
+                    shown = "  ".join(f"{r.metric.rpartition('/')[2]} {100 * r.value:.0f}" for r in rows)
+                    print(f"{product} {name}: {shown}", flush=True)
+
+    sys.exit(exit_code(work))
+
+
+if __name__ == "__main__":
+    main()
