@@ -45,7 +45,7 @@ def quality_table(artefacts: Artefacts, methods: Sequence[str]) -> Table:
     )
     if "cadiff" in methods and keeps_background(artefacts):
         caption += (
-            " Where the background is kept (generate.background: real), what is off a mask is mostly the autoencoder’s error, "
+            " Where the background is kept (generate.background: real), what is off a mask is the autoencoder’s error, "
             "or was drawn in the cells beside the mask (generate.dilate, generate.blend)."
         )
     columns = ["Images of", "Number", "To nearest exemplar", "Likely copies", "Change inside the mask", "Off their masks",
