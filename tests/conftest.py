@@ -18,7 +18,7 @@ from cadiff.records import SampleRow
 
 SMALL = {
     "products": {"nut": {}},
-    "train": {"steps": 3, "batch": 4},
+    "train": {"steps": 3, "batch": 4, "decay": "cosine"},
     "prompt": {"learning_rate": 1e-3},
     "control": {"learning_rate": 1e-3},
     "generate": {"per_type": 3, "steps": 3, "batch": 2, "part": 2, "background": "real"},

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cadiff.backbone import Backbone, CrossAttentionTap
-from cadiff.checkpoint import load_training, save_training
+from cadiff.checkpoint import cosine, load_training, save_training
 from cadiff.control import SpatialControl
 from cadiff.data.augment import augment_pair
 from cadiff.data.images import load_samples, to_tensor
@@ -26,6 +26,7 @@ from cadiff.seeds import torch_generator
 from cadiff.storage import read_json, sha256_folder, write_json, write_table
 
 CURVE_EVERY = 5
+WARMUP = 20  # steps up to the whole learning rate, where it decays
 
 
 @dataclass
@@ -132,6 +133,12 @@ def joint_loss(generator: Generator, view: View, params: Params, rng: torch.Gene
     return loss, parts
 
 
+def learning_rates(params: Params, step: int) -> tuple[float, float]:
+    """The tokens' and the control's at a step (``train.decay``)."""
+    share = cosine(step, params.train.steps, warmup=WARMUP) if params.train.decay == "cosine" else 1.0
+    return share * params.prompt.learning_rate, share * params.control.learning_rate
+
+
 def new_tokens(params: Params, product: str, types: list[str], backbone: Backbone) -> LearnedTokens:
     prompt = params.prompt
     return LearnedTokens(backbone, product, types, prompt.initial_word, prompt.tokens == "single", prompt.initial_context)
@@ -166,6 +173,8 @@ def train_generator(params: Params, product: str, samples: list[SampleRow], adap
     bar, saved = Progress(f"train {product}", steps, start), time.monotonic()
     for step in range(start, steps):
         rng = torch_generator(params.seed, "train", product, step)
+        for group, rate in zip(optimiser.param_groups, learning_rates(params, step), strict=True):
+            group["lr"] = rate
         optimiser.zero_grad()  # before the forward pass: the last step's gradients would lie beside its activations
         loss, parts = joint_loss(generator, draw_view(exemplars, tokens, backbone, params, rng), params, rng)
         loss.backward()

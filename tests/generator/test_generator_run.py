@@ -14,7 +14,7 @@ from cadiff.errors import CADiffError
 from cadiff.generator import adapt_base, generate_shards, load_adapted, load_generator, train_generator
 from cadiff.generator.adapt import velocity_or_noise
 from cadiff.generator.sample import Request, sample
-from cadiff.generator.train import Exemplars, draw_view, joint_loss, new_generator
+from cadiff.generator.train import Exemplars, draw_view, joint_loss, learning_rates, new_generator
 from cadiff.masks import make_masks
 from cadiff.params import Params
 from cadiff.records import GENERATED_SCHEMA, SampleRow
@@ -33,6 +33,24 @@ def trained(folders: Path, small_params: Params, nut_samples: list[SampleRow]) -
         adapt_base(small_params, "nut", nut_samples, folders / "adapted", folders / "work-a")
         train_generator(small_params, "nut", nut_samples, folders / "adapted", folders / "generator", folders / "work-t")
     return folders
+
+
+def test_both_learning_rates_decay_together_or_not_at_all(small_params: Params) -> None:
+    def rates(decay: str, step: int) -> tuple[float, float]:
+        params = small_params.model_copy(
+            update={
+                "train": small_params.train.model_copy(update={"steps": 100, "decay": decay}),
+                "prompt": small_params.prompt.model_copy(update={"learning_rate": 4.0}),
+                "control": small_params.control.model_copy(update={"learning_rate": 1.0}),
+            }
+        )
+        return learning_rates(params, step)
+
+    assert [rates("none", step) for step in (0, 50, 99)] == [(4.0, 1.0)] * 3
+    assert rates("cosine", 0) == pytest.approx((0.2, 0.05))  # the first of 20 steps of warm-up
+    assert rates("cosine", 20) == pytest.approx((4.0, 1.0))
+    assert rates("cosine", 60) == pytest.approx((2.04, 0.51))  # half of the way: the mean of 1 and 0.02
+    assert rates("cosine", 99) == pytest.approx((0.08, 0.02), rel=0.1)
 
 
 def test_two_trainings_give_the_same_bytes(trained: Path, small_params: Params, nut_samples: list[SampleRow], tmp_path: Path) -> None:
