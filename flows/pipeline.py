@@ -28,6 +28,7 @@ from cadiff.params import load_params
 from cadiff.progress import be_quiet, speaking
 from cadiff.storage import write_bytes
 from flows.artifacts import StageTable, publish_report
+from flows.rwlock import mend_rwlock
 from flows.stage import checkout_lock, end_all, in_run, run_stage, server_answers, stage_task, teller
 
 ACCELERATOR = "accelerator"  # the tag of stages that compute on a device, of which there are few
@@ -196,6 +197,7 @@ def pipeline(
     with checkout_lock(root, say):
         if preset is not None:
             say(use_preset(root, preset))
+        mend_rwlock(root, say)
         with speaking("planning", tell=say):  # DVC hashes what has changed
             plan = plan_stages(root, products or (), force)
         say(f"{len(plan)} stages to run: {', '.join(node.address for node in plan)}" if plan else "everything is up to date")

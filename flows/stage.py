@@ -27,6 +27,7 @@ from prefect.settings import get_current_settings
 from cadiff.errors import CADiffError, exit_code
 from cadiff.progress import SILENCE, speaking
 from flows.artifacts import StageBar
+from flows.rwlock import mend_rwlock
 
 SILENT = {"DVC_NO_ANALYTICS": "1", "PYTHONUNBUFFERED": "1"}
 ATTEMPTS = 2
@@ -37,6 +38,7 @@ PASSING = {
     r"exited with 75\b": "it said that the cause may pass",
     r"exited with (-9|137)\b": "it was killed from outside, as when memory runs out",
     r"Unable to acquire lock|is busy|database is locked": "another process held DVC's lock",
+    r"RWLock-file .* corrupted": "a DVC that was killed had left its lock file cut off",
     r"OutOfMemoryError": "the device's memory was full, as when another process holds it",
 }
 _running: set[subprocess.Popen[str]] = set()
@@ -76,6 +78,7 @@ def run_stage(address: str, root: Path, force: bool = False, environment: Mappin
     """
     tell = teller(address)
     for attempt in range(1, ATTEMPTS + 1):
+        mend_rwlock(root, tell)
         status, lines = _attempt(address, root, force, environment or {}, tell)
         if status == 0:
             return

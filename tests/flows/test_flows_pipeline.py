@@ -12,6 +12,7 @@ import yaml
 
 from cadiff.errors import CADiffError, UsageError
 from flows.pipeline import Node, devices_for, execute, pipeline, plan_stages, product_of, use_preset, uses_accelerator
+from flows.rwlock import mend_rwlock
 from flows.stage import checkout_lock, end_all, passing_reason, run_stage
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -166,6 +167,27 @@ def test_one_pipeline_at_a_time_on_a_checkout(project: Path) -> None:
     assert re.fullmatch(other + ": waiting 0 s for it to end", line)
     with checkout_lock(project, patience=0.1):
         pass
+
+
+@pytest.mark.parametrize("left", ["", '{"read": {"/somewhere": [{"pid": 1, "c'])
+def test_a_lock_file_that_a_killed_dvc_left_cut_off_stops_no_run(
+    project: Path, capsys: pytest.CaptureFixture[str], left: str
+) -> None:
+    """DVC itself reads it no more: without the mending the run ends in RWLockFileCorruptedError."""
+    path = project / ".dvc" / "tmp" / "rwlock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(left)
+    assert pipeline.fn(["a"], root=project)[0].state == "done"
+    assert f"{path}: removed, a DVC that was killed had left it cut off" in capsys.readouterr().out
+
+
+def test_a_lock_file_that_is_whole_stays(project: Path) -> None:
+    path, said = project / ".dvc" / "tmp" / "rwlock", []  # type: tuple[Path, list[str]]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text('{"read": {}, "write": {}}')
+    mend_rwlock(project, said.append)
+    assert path.is_file()
+    assert not said
 
 
 def test_a_preset_replaces_parameters_that_are_kept_elsewhere(project: Path) -> None:
