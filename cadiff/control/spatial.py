@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from cadiff.backbone import Backbone
+from cadiff.backbone.save import save_part
 from cadiff.control.saim import SelfAdaptiveInteraction
 from cadiff.errors import CADiffError, UsageError
 from cadiff.params import ControlParams
@@ -64,8 +65,8 @@ class SpatialControl(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Two diffusers folders with safetensors: ``controlnet`` and ``saim``."""
-        self.controlnet.save_pretrained(folder / "controlnet", safe_serialization=True)
-        self.saim.save_pretrained(folder / "saim", safe_serialization=True)
+        save_part(self.controlnet, folder / "controlnet")
+        save_part(self.saim, folder / "saim")
 
     @classmethod
     def load(cls, folder: Path, backbone: Backbone) -> SpatialControl:

@@ -11,18 +11,16 @@ import torch
 from diffusers import AutoencoderDC, ModelMixin
 from transformers import CLIPTokenizer
 
+from cadiff.backbone.save import save_part
 from cadiff.pretraining.diffusion import build_schedule
-from cadiff.storage import read_json, sha256_file, write_json
+from cadiff.storage import sha256_file, write_json
 
 
 def export_base(out: Path, modules: Mapping[str, ModelMixin], tokenizer: CLIPTokenizer, card: dict[str, Any]) -> None:
     """Half-precision safetensors under ``out`` (replaced if there), and ``card.json`` with every file's SHA-256."""
     shutil.rmtree(out, ignore_errors=True)
     for name, module in modules.items():
-        module.half().save_pretrained(out / name, safe_serialization=True)
-        config = read_json(out / name / "config.json")
-        config.pop("_name_or_path", None)  # the folder that a part was loaded from, on the machine that trained it
-        write_json(out / name / "config.json", config)
+        save_part(module.half(), out / name)
     tokenizer.save_pretrained(out / "tokenizer")
     build_schedule().save_pretrained(out / "scheduler")
     files = sorted(f for f in out.rglob("*") if f.is_file())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from cadiff.control.saim import InteractionBlock, grid_positions
 from cadiff.control.spatial import joined, skip_channels
 from cadiff.errors import CADiffError, UsageError
 from cadiff.params import BaseParams, ControlParams
+from cadiff.storage import sha256_folder
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +98,17 @@ def test_a_saved_control_is_the_same_control(backbone: Backbone, tmp_path: Path,
         )
     with pytest.raises(CADiffError, match="run the train stage"):
         SpatialControl.load(tmp_path / "nowhere", backbone)
+
+
+def test_a_saved_control_does_not_depend_on_the_folder_that_its_start_lies_in(backbone: Backbone, tmp_path: Path) -> None:
+    SpatialControl.started(backbone, ControlParams(heads=2)).save(tmp_path / "base")
+    digests = set()
+    for place in ("here", "there"):
+        shutil.copytree(tmp_path / "base", tmp_path / place / "base")
+        bringing = dataclasses.replace(backbone, path=str(tmp_path / place / "base"))
+        SpatialControl.started(bringing, ControlParams(start="base", heads=2)).save(tmp_path / place / "control")
+        digests.add(sha256_folder(tmp_path / place / "control"))
+    assert len(digests) == 1
 
 
 def test_a_start_that_the_base_does_not_bring_is_one_clear_line(backbone: Backbone) -> None:
