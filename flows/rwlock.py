@@ -12,7 +12,8 @@ def mend_rwlock(root: Path, say: Callable[[str], None]) -> None:
     """Removes a checkout's rwlock file that is cut off, and says so.
 
     DVC writes it whole while it holds ``rwlock.lock``, so one that is not whole under that lock has a dead writer. It
-    lists which process reads or writes which path; living ones write theirs anew.
+    lists which process reads or writes which path. A living DVC that had itself listed there fails when it ends, as it would
+    have failed over the cut-off file; its work is done again by the next run.
     """
     from dvc.lock import LockError, make_lock
     from dvc.rwlock import RWLOCK_FILE, RWLOCK_LOCK
