@@ -94,6 +94,10 @@ class TrainParams(Section):
     batch: int = Field(16, ge=1)
     decay: Literal["none", "cosine"] = Field("none", description="of both learning rates; cosine: to 2 % (the paper names none)")
     normal_share: float = Field(0.25, ge=0, lt=1, description="normals with a mask and no anomaly word; paper: 0")
+    exposure: Literal["own", "normals"] = Field(
+        "own",
+        description="of exemplars; normals: each is as bright as a normal drawn for it, for products under several exposures; paper: own",
+    )
     mask_weight: float = Field(0.0, ge=0, description="extra weight of Eq. 4 inside the mask; paper: 0")
     crop: float = Field(0.1, ge=0, le=0.5)
     translate: float = Field(0.1, ge=0, le=0.5)

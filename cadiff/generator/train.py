@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from cadiff.backbone import Backbone, CrossAttentionTap
@@ -74,7 +74,8 @@ def draw_view(exemplars: Exemplars, tokens: LearnedTokens, backbone: Backbone, p
     """Exemplars, types drawn alike; with probability ``normal_share`` a normal takes its place and keeps the mask.
 
     The normals teach that the word carries the anomaly, not the mask's shape (docs/method.md). Both are warped alike, or a
-    warp's own marks (its blur, what it mirrors in) would tell one from the other.
+    warp's own marks (its blur, what it mirrors in) would tell one from the other. With ``train.exposure: normals`` an
+    exemplar takes the exposure of a normal drawn for it.
     """
     train, kinds = params.train, tokens.types
     images, masks, prompts, concept_masks, positions = [], [], [], [], []
@@ -85,6 +86,8 @@ def draw_view(exemplars: Exemplars, tokens: LearnedTokens, backbone: Backbone, p
         image, said = exemplars.images[chosen], [kind]
         if float(torch.rand(1, generator=generator)) < train.normal_share:
             image, said = exemplars.normals[_below(len(exemplars.normals), generator)], []
+        elif train.exposure == "normals":
+            image = expose(image, exemplars.masks[chosen], exemplars.normals[_below(len(exemplars.normals), generator)])
         image, mask = augment_pair(image, exemplars.masks[chosen], train.crop, train.translate, train.rotate, generator)
         prompt = tokens.prompt(backbone, said, _below(1 << 30, generator))
         images.append(image)
@@ -95,6 +98,18 @@ def draw_view(exemplars: Exemplars, tokens: LearnedTokens, backbone: Backbone, p
         concept_masks.append(torch.stack([own.get(c, torch.zeros_like(anomaly)) for c in tokens.concepts]))
         positions.append(torch.tensor([prompt.positions.get(c, -1) for c in tokens.concepts]))
     return View(torch.stack(images), torch.stack(masks).float(), torch.stack(concept_masks), torch.stack(positions), prompts)
+
+
+def expose(image: Float[Tensor, "3 h w"], mask: Bool[Tensor, "1 h w"], like: Float[Tensor, "3 h w"]) -> Float[Tensor, "3 h w"]:
+    """``image`` under the light of ``like``, both in [-1, 1]: one gain for all of it, so that both are equally bright on average.
+
+    What the mask covers does not count, as an anomaly is no part of the light; what the gain takes beyond white is white.
+    """
+    light, around = (image + 1) / 2, ~mask.expand_as(image)
+    if not around.any():
+        return image
+    gain = (like.mean() + 1) / 2 / light[around].mean().clamp(min=1 / 255)
+    return (light * gain).clamp(max=1) * 2 - 1
 
 
 def _below(count: int, generator: torch.Generator) -> int:

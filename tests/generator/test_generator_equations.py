@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from cadiff.backbone import Backbone, load_backbone
 from cadiff.backbone.attention import attention_layers, attention_maps
 from cadiff.errors import CADiffError
 from cadiff.generator.adapt import velocity_or_noise
-from cadiff.generator.train import Exemplars, draw_view, joint_loss, new_generator
+from cadiff.generator.train import Exemplars, draw_view, expose, joint_loss, new_generator
 from cadiff.params import Params
 from cadiff.records import SampleRow
 from cadiff.seeds import torch_generator
@@ -106,6 +107,34 @@ def test_normals_come_in_their_share_and_warped_as_exemplars_are(
     assert torch.cat([v.mask for v in views]).flatten(1).any(1).all(), "a normal keeps a mask"
     for whose, chosen in ((exemplars.normals, images[~said]), (exemplars.images, images[said])):
         assert (torch.cdist(chosen.flatten(1), whose.flatten(1)).amin(1) > 1).all(), "not warped"
+
+
+def test_an_exemplar_takes_a_normals_light_and_its_anomaly_keeps_its_share_of_it() -> None:
+    """In grey levels: 50 around an anomaly of 25, under a light of 150, is 150 around 75; 100 becomes 300, which is white."""
+    image, mask = torch.full((3, 4, 4), 50.0), torch.zeros(1, 4, 4, dtype=torch.bool)
+    image[:, 0, 0], mask[0, 0, 0], like = 25.0, True, torch.full((3, 4, 4), 150.0)
+    image[:, 3, 2:] = torch.tensor([0.0, 100.0])  # the mean around stays 50
+    lit = (expose(image / 127.5 - 1, mask, like / 127.5 - 1) + 1) * 127.5
+    expected = torch.full((3, 4, 4), 150.0)
+    expected[:, 0, 0], expected[:, 3, 2], expected[:, 3, 3] = 75.0, 0.0, 255.0
+    torch.testing.assert_close(lit, expected, atol=1e-3, rtol=0)
+    torch.testing.assert_close(expose(image, torch.ones_like(mask), like), image)  # nothing around it to go by
+
+
+def test_exemplars_are_as_bright_as_normals_where_asked(backbone: Backbone, small_params: Params, nut_samples: list[SampleRow]) -> None:
+    """Exemplars made four times darker: `own` leaves them so, `normals` does not; normals and masks are as ever."""
+    real = Exemplars.read(nut_samples, 64)
+    dark = dataclasses.replace(real, images=(real.images + 1) / 4 - 1)
+    tokens = new_generator(small_params, "nut", KINDS, backbone).tokens
+
+    def light(exposure: str) -> float:
+        params = changed(small_params, "train", exposure=exposure, batch=16, normal_share=0.0)
+        view = draw_view(dark, tokens, backbone, params, torch_generator(0, "light"))
+        return (view.image + 1).mean().item()
+
+    normal = (real.normals + 1).mean().item()
+    assert light("own") < 0.4 * normal
+    assert light("normals") == pytest.approx(normal, rel=0.15)
 
 
 def test_switched_off_regularisers_have_no_part(backbone: Backbone, small_params: Params, nut_samples: list[SampleRow]) -> None:
