@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from cadiff.errors import CADiffError, UsageError
 from cadiff.generator.on_demand import Scene, draw_on_demand
+from cadiff.generator.planting import planted
 from cadiff.masks import masks_of_type
 from cadiff.masks.exemplars import product_finder
 from cadiff.masks.folder import read_mask
@@ -129,20 +130,21 @@ def plan_scenes(run: Run, order: Order, weights: dict[str, float]) -> list[Scene
     pictures = [given_picture(order.on, run)] if order.on else [row for row in run.samples if row.role == "normal"]
     exemplars = [row for row in run.samples if row.role == "exemplar"]
     given = [read_mask(path, params.base.size) for path in order.masks]
-    find = product_finder(params.base.size)
+    find, by_id = product_finder(params.base.size), {row.sample_id: row for row in exemplars}
     keeps = order.on is not None or params.generate.background == "real"
     scenes = []
     for stem in map(stem_of, range(order.count)):
         sample_id = f"{run.product}/{'+'.join(order.types)}/on-demand-{stem}"
         picture = pictures[int(numpy_generator(params.seed, "background", sample_id).integers(len(pictures)))]
-        masks, source = dict(zip(order.types, given, strict=False)), FILES
+        masks, source, placed = dict(zip(order.types, given, strict=False)), FILES, []
         if not given:
             own = params.model_copy(update={"seed": derive_seed(params.seed, "masks", sample_id)})
             placed = [masks_of_type(own, run.product, [picture, *exemplars], kind, 1, find)[0] for kind in order.types]
             masks = {row.anomaly_type: _decode(row.mask["bytes"]) for row in placed}
             source = " + ".join(dict.fromkeys(row.mask_source for row in placed))
         background = Path(picture.image_path) if keeps else None
-        scenes.append(Scene(stem, sample_id, masks, source, background, order.on is not None, weights))
+        start = planted(params, read_image(picture.image_path, "RGB", params.base.size), placed, by_id)
+        scenes.append(Scene(stem, sample_id, masks, source, background, order.on is not None, weights, start))
     return scenes
 
 

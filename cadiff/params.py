@@ -149,7 +149,11 @@ class GenerateParams(Section):
     guidance_scale: float = Field(1.0, ge=1, description="1: no second pass")
     background: Literal["generated", "real"] = "real"
     strength: float = Field(
-        1.0, gt=0, le=1, description="share of the steps that are taken; below 1 an image starts from its noised background"
+        1.0, gt=0, le=1, description="share of the steps that are taken; below 1 an image starts from a noised picture, ``start``"
+    )
+    start: Literal["background", "exemplar"] = Field(
+        "background",
+        description="of images with strength below 1; exemplar: the background with the exemplar of its mask set into it",
     )
     blend: float | None = Field(
         None, ge=0, description="pixels over which what was drawn fades into a real background; null: cut at latent cells (paper)"
@@ -160,6 +164,8 @@ class GenerateParams(Section):
 
     @model_validator(mode="after")
     def _strength_has_a_start(self) -> GenerateParams:
+        if self.strength == 1 and self.start == "exemplar":
+            raise ValueError("start: exemplar needs a strength below 1, found 1: noise alone shows no picture; set either")
         if self.strength < 1 and self.background != "real":
             raise ValueError(
                 f"strength: expected 1 with background: {self.background}, which is no picture to start from, found {self.strength}; "

@@ -38,7 +38,8 @@ class SampleRow:
 @dataclass(frozen=True)
 class MaskRow:
     """A mask for synthesis: PNG bytes 0/255 at the base's size. ``normal_id`` is the real normal image whose
-    foreground it was placed on (None: placed without one)."""
+    foreground it was placed on (None: placed without one). ``transform`` is what was done to the mask of ``exemplar_id``:
+    scale, turn in radians, mirror (0 or 1), then the row and the column that its centroid went to, in pixels (None: nothing)."""
 
     mask_id: str
     product: str
@@ -48,6 +49,7 @@ class MaskRow:
     mask_source: str
     exemplar_id: str | None
     normal_id: str | None
+    transform: list[float] | None = None
 
 
 @dataclass(frozen=True)
@@ -186,6 +188,7 @@ MASK_SCHEMA = pa.schema(
     [
         ("mask_id", pa.string()), ("product", pa.string()), ("anomaly_type", pa.string()), ("index", pa.int32()),
         ("mask", IMAGE), ("mask_source", pa.string()), ("exemplar_id", pa.string()), ("normal_id", pa.string()),
+        ("transform", pa.list_(pa.float64())),
     ]
 )
 GENERATED_SCHEMA = pa.schema(

@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from cadiff.generator.on_demand import Scene, draw_scenes, intensities_of
+from cadiff.generator.planting import planted
 from cadiff.generator.sample import Reading
 from cadiff.generator.train import Generator, load_generator
 from cadiff.intensity import mask_cells, reweight
@@ -32,6 +33,7 @@ from cadiff.records import (
     VECTOR_SCHEMA,
     AttentionRow,
     GeneratedRow,
+    MaskRow,
     SampleRow,
     ShowcaseRow,
     VectorRow,
@@ -88,25 +90,28 @@ class Studio:
         named twice gets two places; a further mask takes the first place of TRIES that touches no other, else the
         one that touches least."""
         masks: dict[str, Bool[np.ndarray, "h w"]] = {}
+        placed: list[MaskRow] = []
         for kind in kinds:
             taken = np.any(list(masks.values()), axis=0) if masks else None
-            placed = self._place(name, kind, picture, taken)
-            masks[kind] = masks[kind] | placed if kind in masks else placed
+            placed.append(self._place(name, kind, picture, taken))
+            mask = _mask(placed[-1])
+            masks[kind] = masks[kind] | mask if kind in masks else mask
         background = Path(picture.image_path) if self.params.generate.background == "real" else None
-        return Scene(name, f"{self.product}/showcase/{name}", masks, "exemplars", background)
+        whole = read_image(picture.image_path, "RGB", self.params.base.size)
+        start = planted(self.params, whole, placed, {row.sample_id: row for row in self.exemplars})
+        return Scene(name, f"{self.product}/showcase/{name}", masks, "exemplars", background, start=start)
 
     def _place(
         self, name: str, kind: str, picture: SampleRow, taken: Bool[np.ndarray, "h w"] | None
-    ) -> Bool[np.ndarray, "h w"]:
-        best: tuple[int, Bool[np.ndarray, "h w"]] | None = None
+    ) -> MaskRow:
+        best: tuple[int, MaskRow] | None = None
         for attempt in range(1 if taken is None else TRIES):
             seed = derive_seed(self.params.seed, "showcase", self.product, name, kind, attempt)
             own = self.params.model_copy(update={"seed": seed})
             row = masks_of_type(own, self.product, [picture, *self.exemplars], kind, 1, self.find)[0]
-            mask = decode_image(row.mask["bytes"], "L", name) > 127
-            touched = 0 if taken is None else int((mask & taken).sum())
+            touched = 0 if taken is None else int((_mask(row) & taken).sum())
             if best is None or touched < best[0]:
-                best = (touched, mask)
+                best = (touched, row)
             if touched == 0:
                 break
         assert best is not None
@@ -241,6 +246,10 @@ def vectors(generator: Generator, product: str) -> Iterator[VectorRow]:
             hidden = tokens.encode(backbone, [prompt])[0].float().cpu()
         for concept, position in prompt.positions.items():
             yield VectorRow(product, concept, prompt.text, hidden[position].tolist())
+
+
+def _mask(row: MaskRow) -> Bool[np.ndarray, "h w"]:
+    return decode_image(row.mask["bytes"], "L", row.mask_id) > 127
 
 
 def _pixels(row: GeneratedRow) -> UInt8[np.ndarray, "h w 3"]:

@@ -29,7 +29,7 @@ class Backbone:
     """The frozen parts of Stable Diffusion's layout, on one device in one precision.
 
     ``path`` is where they came from, a folder or a hub name; ``digest`` names the weights: 16 hex digits over their
-    files.
+    files. ``grey``: the product was photographed without colour, and so is what comes out.
     """
 
     unet: UNet2DConditionModel
@@ -41,6 +41,7 @@ class Backbone:
     dtype: torch.dtype
     path: str
     digest: str
+    grey: bool = False
 
     @property
     def brings_control(self) -> bool:
@@ -85,7 +86,8 @@ class Backbone:
     def decode(self, latents: Float[Tensor, "b c hl wl"]) -> Float[Tensor, "b 3 h w"]:
         """Scaled latents as images in [-1, 1], float32 on the CPU."""
         scaled = latents.to(self.device).float() / self.vae.config["scaling_factor"]
-        return self.vae.decode(scaled).sample.float().clamp(-1, 1).cpu()
+        images = self.vae.decode(scaled).sample.float().clamp(-1, 1).cpu()
+        return images.mean(1, keepdim=True).expand_as(images).contiguous() if self.grey else images
 
     def tokenize(self, prompts: list[str]) -> Tensor:
         """Token ids (b length), padded to the text encoder's length.

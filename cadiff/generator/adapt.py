@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from jaxtyping import UInt8
 from torch import Tensor, nn
 
 from cadiff.backbone import Backbone, load_backbone
@@ -40,7 +42,8 @@ def adapt_base(params: Params, product: str, samples: list[SampleRow], out: Path
     """Fine-tunes the autoencoder's decoder, then the U-Net, on the product's normals; writes both under ``out``.
 
     The cross-attention layers stay as they are: they hold what words mean, and normals would wash it out. With
-    ``adapt.steps`` and ``adapt.vae_steps`` 0 only a record is written and the base is used as it is.
+    ``adapt.steps`` and ``adapt.vae_steps`` 0 only a record is written and the base is used as it is. The record also says
+    whether the normals are ``grey``, each pixel's channels equal: then what is drawn of the product is so too.
     """
     backbone = load_backbone(params.base)
     normals = [row for row in samples if row.role == "normal"]
@@ -51,11 +54,15 @@ def adapt_base(params: Params, product: str, samples: list[SampleRow], out: Path
     if params.adapt.steps:
         _adapt_unet(backbone, params, product, images, work / "unet.safetensors")
         write_tensors(out / "unet.safetensors", backbone.unet.state_dict())
-    write_json(out / RECORD, {"base": backbone.digest, "normals": len(normals), **params.adapt.model_dump()})
+    write_json(out / RECORD, {"base": backbone.digest, "normals": len(normals), "grey": is_grey(images), **params.adapt.model_dump()})
+
+
+def is_grey(images: UInt8[np.ndarray, "n h w 3"]) -> bool:
+    return bool((images == images[..., :1]).all())
 
 
 def load_adapted(params: Params, adapted: Path) -> Backbone:
-    """The base, with the product's own U-Net and decoder where adaptation made them.
+    """The base, with the product's own U-Net and decoder where adaptation made them, without colour where its normals have none.
 
     Raises:
         CADiffError: if the adaptation was made from another base.
@@ -67,7 +74,7 @@ def load_adapted(params: Params, adapted: Path) -> Backbone:
     for name, module in (("unet", backbone.unet), ("decoder", backbone.vae.decoder)):
         if (adapted / f"{name}.safetensors").exists():
             module.load_state_dict(read_tensors(adapted / f"{name}.safetensors")[0])
-    return backbone
+    return replace(backbone, grey=record["grey"])
 
 
 def _views(images: np.ndarray, params: Params, name: str, product: str, step: int) -> tuple[Tensor, torch.Generator]:

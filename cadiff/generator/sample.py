@@ -29,7 +29,8 @@ class Request:
     """One image to draw: its prompt, one mask and one intensity per anomaly type, its own noise.
 
     ``background`` holds a real image's latents, kept outside the dilated masks; None: all is generated. ``edits``:
-    the background is an existing picture whose defects a type with w <= 0 heals (docs/method.md).
+    the background is an existing picture whose defects a type with w <= 0 heals (docs/method.md). ``start`` holds the
+    latents that the image starts from where ``strength`` is below 1; None: it starts from noise.
     """
 
     prompt: Prompt
@@ -39,6 +40,7 @@ class Request:
     seed: int
     background: Float[Tensor, "c hl wl"] | None = None
     edits: bool = False
+    start: Float[Tensor, "c hl wl"] | None = None
 
     @property
     def heals(self) -> list[bool]:
@@ -147,8 +149,9 @@ def sample(
     size, most = requests[0].masks.shape[-1], max(1, *(len(r.types) for r in requests))
     images = torch.empty(len(requests), 3, size, size)
     since = torch.full((len(requests), most), -1)
-    for known in (True, False):  # an image without a background cannot start from one
-        chosen = [i for i, r in enumerate(requests) if (r.background is not None) == known]
+    alike = [(r.background is not None, r.start is not None) for r in requests]  # what is kept of a picture, and the first step
+    for kind in sorted(set(alike)):
+        chosen = [i for i, own in enumerate(alike) if own == kind]
         for group in in_lanes(len(chosen), lanes(generator.backbone, size)):
             rows = [chosen[i] for i in group]
             told = None if record is None else partial(_of_images, record, rows)
@@ -220,18 +223,18 @@ def _conditions(
 def _start(
     requests: Sequence[Request], noise: Tensor, scheduler: DDIMScheduler | DPMSolverMultistepScheduler, strength: float
 ) -> tuple[int, Tensor]:
-    """The first step and its latents: pure noise, or the backgrounds noised to where ``strength`` of the steps remain.
+    """The first step and its latents: pure noise, or what the requests start from, noised to where ``strength`` of the steps remain.
 
-    All requests have a background, or none has: then they start from noise.
+    All requests have such a start, or none has.
     """
     first = len(scheduler.timesteps) - max(1, round(strength * len(scheduler.timesteps)))
-    known = [r.background for r in requests if r.background is not None]
-    if first == 0 or len(known) < len(requests):
+    starts = [r.start for r in requests if r.start is not None]
+    if first == 0 or not starts:
         return 0, noise * scheduler.init_noise_sigma
     if isinstance(scheduler, DPMSolverMultistepScheduler):
         scheduler.set_begin_index(first)
     t = scheduler.timesteps[first].expand(len(requests))
-    return first, scheduler.add_noise(torch.stack(known).to(noise), noise, t)
+    return first, scheduler.add_noise(torch.stack(starts).to(noise), noise, t)
 
 
 def _padded(masks: Bool[Tensor, "k h w"], most: int) -> Bool[Tensor, "most h w"]:

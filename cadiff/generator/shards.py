@@ -9,16 +9,17 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from cadiff.backbone import Backbone
 from cadiff.cluster import run_parts
 from cadiff.data.images import load_samples, to_tensor, to_uint8
 from cadiff.errors import CADiffError
+from cadiff.generator.planting import planted
 from cadiff.generator.sample import Request, in_lanes, lanes, sample
 from cadiff.generator.train import Generator, load_generator
-from cadiff.params import RESULT_KEYS, Params
+from cadiff.params import RESULT_KEYS, GenerateParams, Params
 from cadiff.progress import Progress
 from cadiff.records import GENERATED_SCHEMA, GeneratedRow, MaskRow, SampleRow, to_table
 from cadiff.seeds import derive_seed, numpy_generator
@@ -67,13 +68,14 @@ def generate_shards(
     Parts that ``work`` already holds are taken from there, so that a stopped run goes on where it was. The others are
     drawn where ``params.cluster`` says and written here.
     """
-    normals = [row for row in samples if row.role == "normal"]
+    shown = [row for row in samples if row.role != "held_out"]
+    normals = [row for row in shown if row.role == "normal"]
     parts = plan_parts(params, product, normals, masks)
     todo = [part for part in parts if not (work / part.name).exists()]
     total = sum(part.size for part in parts)
     bar = Progress(f"generate {product}", total, total - sum(part.size for part in todo))
     source = Source(params, product, adapted, generator, version_of(params, adapted, generator))
-    for index, table in run_parts(params.cluster, draw_part, (source, normals), [(part,) for part in todo]):
+    for index, table in run_parts(params.cluster, draw_part, (source, shown), [(part,) for part in todo]):
         write_table(work / todo[index].name, table)
         bar.advance(todo[index].size)
     _loaded.clear()
@@ -115,11 +117,14 @@ def load_source(source: Source) -> Generator:
     return _loaded[source.version]
 
 
-def draw_part(source: Source, normals: list[SampleRow], part: Part) -> pa.Table:
-    """One part's rows (GENERATED_SCHEMA); they depend on the part alone, not on where or when it is drawn."""
+def draw_part(source: Source, samples: list[SampleRow], part: Part) -> pa.Table:
+    """One part's rows (GENERATED_SCHEMA); they depend on the part alone, not on where or when it is drawn.
+
+    ``samples`` are the product's normals and exemplars.
+    """
     generator, params, batch = load_source(source), source.params, source.params.generate.batch
     rows: list[GeneratedRow] = []
-    by_id = {row.sample_id: row for row in normals}
+    by_id = {row.sample_id: row for row in samples}
     for start in range(0, len(part.masks), batch):
         rows += draw_rows(generator, params, source.product, part.masks[start : start + batch], by_id)
     if part.normals:
@@ -128,10 +133,10 @@ def draw_part(source: Source, normals: list[SampleRow], part: Part) -> pa.Table:
 
 
 def draw_rows(
-    generator: Generator, params: Params, product: str, masks: Sequence[MaskRow], normals: dict[str, SampleRow]
+    generator: Generator, params: Params, product: str, masks: Sequence[MaskRow], samples: dict[str, SampleRow]
 ) -> list[GeneratedRow]:
     """One batch: a row per mask, its intensity, template, noise and normal all drawn from its own seed."""
-    requests = [request_for(generator, params, row, normals) for row in masks]
+    requests = [request_for(generator, params, row, samples) for row in masks]
     images, since = sample(generator, requests, params.generate, params.intensity)
     drawn = zip(masks, requests, to_uint8(images), since.tolist(), strict=True)
     return [
@@ -161,23 +166,42 @@ def generated_row(
     )  # fmt: skip
 
 
-def request_for(generator: Generator, params: Params, row: MaskRow, normals: dict[str, SampleRow]) -> Request:
+def request_for(generator: Generator, params: Params, row: MaskRow, samples: dict[str, SampleRow]) -> Request:
     """What a mask's image is drawn from: all of it from seeds that are named after the mask."""
     rng = numpy_generator(params.seed, "generate", row.mask_id)
     intensity = float(rng.uniform(params.intensity.low, params.intensity.high))
     prompt = generator.tokens.prompt(generator.backbone, [row.anomaly_type], int(rng.integers(1 << 30)))
-    normal_id = row.normal_id or sorted(normals)[int(rng.integers(len(normals)))]
+    normal_id = row.normal_id or _any_normal(samples, rng)
     mask = torch.from_numpy(decode_image(row.mask["bytes"], "L", row.mask_id) > 127)[None]
-    background = _latents_of(generator.backbone, normals, normal_id, params) if params.generate.background == "real" else None
     seed = derive_seed(params.seed, "noise", row.mask_id)
-    return Request(prompt, (row.anomaly_type,), mask, (intensity,), seed, background)
-
-
-def _latents_of(backbone: Backbone, normals: dict[str, SampleRow], normal_id: str, params: Params) -> Tensor:
-    if normal_id not in normals:
+    if params.generate.background == "generated":
+        return Request(prompt, (row.anomaly_type,), mask, (intensity,), seed)
+    if normal_id not in samples:
         raise CADiffError(f"masks: {normal_id} is not among the product's normals. Rerun the masks stage.")
-    images, _ = load_samples([normals[normal_id]], params.base.size)
-    return backbone.encode(to_tensor(images))[0]
+    picture = load_samples([samples[normal_id]], params.base.size)[0][0]
+    start = planted(params, picture, [row], samples)
+    background, begun = backdrop(generator.backbone, params.generate, picture, start)
+    return Request(prompt, (row.anomaly_type,), mask, (intensity,), seed, background, start=begun)
+
+
+def _any_normal(samples: dict[str, SampleRow], rng: np.random.Generator) -> str:
+    normals = sorted(name for name, row in samples.items() if row.role == "normal")
+    return normals[int(rng.integers(len(normals)))]
+
+
+def backdrop(
+    backbone: Backbone, params: GenerateParams, picture: UInt8[np.ndarray, "h w 3"], planted: UInt8[np.ndarray, "h w 3"] | None
+) -> tuple[Float[Tensor, "c hl wl"], Float[Tensor, "c hl wl"] | None]:
+    """The latents of the picture that an image is set in, and of what it starts from (``strength``, ``start``).
+
+    The latter is None, for noise, at a strength of 1 and where exemplars are to be started from and none is ``planted``.
+    """
+    background = backbone.encode(to_tensor(picture[None]))[0]
+    if params.strength == 1:
+        return background, None
+    if params.start == "background":
+        return background, background
+    return background, None if planted is None else backbone.encode(to_tensor(planted[None]))[0]
 
 
 def _round_trips(backbone: Backbone, params: Params, product: str, normals: Sequence[SampleRow]) -> list[GeneratedRow]:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from cadiff.masks.foreground import foreground
-from cadiff.masks.shapes import Spread, apply_transform, draw_transform, fit_spread
+from cadiff.masks.shapes import Spread, Transform, apply_transform, draw_transform, fit_spread
 from cadiff.params import Params
 from cadiff.records import SampleRow
 from cadiff.storage import read_image
@@ -23,12 +23,13 @@ FindProduct = Callable[[str], Bool[np.ndarray, "side side"]]
 
 @dataclass(frozen=True)
 class Placed:
-    """A mask with the exemplar whose shape it has and the normal that it was placed on."""
+    """A mask with the exemplar whose shape it has, what was done to that one, and the normal that it was placed on."""
 
     mask: Bool[np.ndarray, "side side"]
     source: str
     exemplar_id: str
     normal_id: str
+    transform: Transform | None = None
 
 
 def product_finder(side: int) -> FindProduct:
@@ -65,7 +66,7 @@ class ExemplarMasks:
             if self.on_product:
                 moved &= self.find(normal.image_path)
             if self._accepts(moved, mask.sum() * transform.scale**2):
-                return Placed(moved, PLACED, exemplar_id, normal.sample_id)
+                return Placed(moved, PLACED, exemplar_id, normal.sample_id, transform)
         return Placed(mask, UNMOVED, exemplar_id, normal.sample_id)
 
     def _accepts(self, mask: Bool[np.ndarray, "side side"], area: float) -> bool:

@@ -10,6 +10,7 @@ from jaxtyping import Bool
 from cadiff.errors import UsageError
 from cadiff.masks import folder
 from cadiff.masks.exemplars import ExemplarMasks, FindProduct, product_finder
+from cadiff.masks.shapes import Transform
 from cadiff.params import Params
 from cadiff.progress import Progress
 from cadiff.records import MaskRow, SampleRow
@@ -59,7 +60,7 @@ def masks_of_type(
         placed.append(source.draw(numpy_generator(*name)))
         bar.advance()
     return [
-        _row(product, anomaly_type, index, p.mask, p.source, p.exemplar_id, p.normal_id)
+        _row(product, anomaly_type, index, p.mask, p.source, p.exemplar_id, p.normal_id, p.transform)
         for index, p in enumerate(placed)
     ]
 
@@ -77,8 +78,9 @@ def _from_folder(params: Params, product: str, anomaly_type: str, count: int) ->
 
 def _row(
     product: str, anomaly_type: str, index: int, mask: Bool[np.ndarray, "side side"], source: str,
-    exemplar_id: str | None, normal_id: str | None,
+    exemplar_id: str | None, normal_id: str | None, transform: Transform | None = None,
 ) -> MaskRow:  # fmt: skip
     mask_id = f"{product}/{anomaly_type}/{index:05d}"
     png = {"bytes": encode_png(mask.astype(np.uint8) * 255), "path": f"{mask_id}.png"}
-    return MaskRow(mask_id, product, anomaly_type, index, png, source, exemplar_id, normal_id)
+    numbers = transform.numbers() if transform else None
+    return MaskRow(mask_id, product, anomaly_type, index, png, source, exemplar_id, normal_id, numbers)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float, UInt8
 from scipy import ndimage
 from skimage.measure import regionprops
 
@@ -48,6 +48,15 @@ class Transform:
     turn: float
     mirror: bool
     centre: tuple[float, float]
+
+    def numbers(self) -> list[float]:
+        """As a mask's row keeps it (``MaskRow.transform``)."""
+        return [self.scale, self.turn, float(self.mirror), *self.centre]
+
+    @classmethod
+    def of(cls, numbers: Sequence[float]) -> Transform:
+        scale, turn, mirror, row, column = numbers
+        return cls(scale, turn, bool(mirror), (row, column))
 
 
 def fit_spread(masks: Sequence[Bool[np.ndarray, "side side"]], factor: float = 1.0) -> Spread:
@@ -107,10 +116,7 @@ def apply_transform(
 
     It is in as many pieces as before, or in more only where a line shrank too much to stay whole.
     """
-    cos, sin = math.cos(transform.turn), math.sin(transform.turn)
-    flip = np.diag([1.0, -1.0 if transform.mirror else 1.0])
-    inverse = flip @ np.array([[cos, sin], [-sin, cos]]) / transform.scale
-    offset = ndimage.center_of_mass(mask) - inverse @ np.array(transform.centre)
+    inverse, offset = _inverse(mask, transform)
     coverage = ndimage.affine_transform(mask.astype(np.float32), inverse, offset, order=1, mode="nearest")
     pieces = _pieces(mask)
     for threshold in COVERAGES:
@@ -118,6 +124,26 @@ def apply_transform(
         if moved.any() and _pieces(moved) <= pieces:
             break
     return moved
+
+
+def transform_picture(
+    picture: UInt8[np.ndarray, "side side 3"], mask: Bool[np.ndarray, "side side"], transform: Transform
+) -> Float[np.ndarray, "side side 3"]:
+    """The picture that ``mask`` belongs to, moved as ``apply_transform`` moves the mask; mirrored beyond its border."""
+    inverse, offset = _inverse(mask, transform)
+    channels = np.moveaxis(picture.astype(np.float32), -1, 0)
+    return np.stack([ndimage.affine_transform(channel, inverse, offset, order=1, mode="mirror") for channel in channels], -1)
+
+
+def _inverse(
+    mask: Bool[np.ndarray, "side side"], transform: Transform
+) -> tuple[Float[np.ndarray, "2 2"], Float[np.ndarray, " 2"]]:
+    """From the moved mask's rows and columns to the mask's: a matrix, and what is added."""
+    cos, sin = math.cos(transform.turn), math.sin(transform.turn)
+    flip = np.diag([1.0, -1.0 if transform.mirror else 1.0])
+    inverse = flip @ np.array([[cos, sin], [-sin, cos]]) / transform.scale
+    offset = ndimage.center_of_mass(mask) - inverse @ np.array(transform.centre)
+    return inverse, offset
 
 
 def _pieces(mask: Bool[np.ndarray, "side side"]) -> int:

@@ -88,6 +88,14 @@ def test_an_image_starts_from_its_background_only_where_it_has_one(background: s
         load_params(tmp_path / "params.yaml")
 
 
+def test_an_exemplar_is_no_start_for_what_starts_from_noise(tmp_path: Path) -> None:
+    values = values_of(ROOT / "params.yaml")
+    values["generate"] |= {"start": "exemplar", "strength": 1.0}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(UsageError, match="generate: start: exemplar needs a strength below 1, found 1"):
+        load_params(tmp_path / "params.yaml")
+
+
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
 def test_dvc_resolves_every_preset(preset: Path, tmp_path: Path) -> None:
     (tmp_path / ".dvc").mkdir()

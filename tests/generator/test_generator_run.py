@@ -7,19 +7,23 @@ import itertools
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
+from cadiff.data.images import load_samples, to_tensor
 from cadiff.errors import CADiffError
 from cadiff.generator import adapt_base, generate_shards, load_adapted, load_generator, train_generator
 from cadiff.generator.adapt import velocity_or_noise
+from cadiff.generator.planting import planted
 from cadiff.generator.sample import Request, sample
+from cadiff.generator.shards import request_for
 from cadiff.generator.train import Exemplars, draw_view, joint_loss, learning_rates, new_generator
 from cadiff.masks import make_masks
 from cadiff.params import Params
 from cadiff.records import GENERATED_SCHEMA, SampleRow
 from cadiff.seeds import torch_generator
-from cadiff.storage import decode_image, read_metadata, read_table, sha256_folder
+from cadiff.storage import decode_image, read_image, read_metadata, read_table, sha256_folder, write_image
 
 
 @pytest.fixture(scope="module")
@@ -159,17 +163,66 @@ def test_intensity_changes_the_image_and_one_is_neutral(trained: Path, small_par
     assert not torch.equal(drawn(1.0, small_params.intensity), drawn(2.0, small_params.intensity))
 
 
-def test_less_strength_stays_nearer_to_the_background(trained: Path, small_params: Params) -> None:
+def test_less_strength_stays_nearer_to_what_it_starts_from(trained: Path, small_params: Params) -> None:
     generator = load_generator(small_params, "nut", trained / "adapted", trained / "generator")
     background = generator.backbone.encode(torch.rand(1, 3, 64, 64) * 2 - 1)[0]
     prompt = generator.tokens.prompt(generator.backbone, ["rust"], 0)
-    everywhere = Request(prompt, ("rust",), torch.ones(1, 64, 64, dtype=torch.bool), (1.0,), 1, background)
+    everywhere = Request(prompt, ("rust",), torch.ones(1, 64, 64, dtype=torch.bool), (1.0,), 1, background, start=background)
     known, away = generator.backbone.decode(background[None]), []
     for strength in (0.34, 1.0):
         params = small_params.generate.model_copy(update={"strength": strength})
         image, _ = sample(generator, [everywhere], params, small_params.intensity)
         away.append((image - known).abs().mean().item())
     assert 0 < away[0] < away[1]
+
+
+def test_shards_start_from_the_exemplars_of_their_masks_where_asked(
+    trained: Path, small_params: Params, nut_samples: list[SampleRow]
+) -> None:
+    """At a small strength an image is near to its background with its mask's exemplar set into it, and not at all from noise."""
+    generator = load_generator(small_params, "nut", trained / "adapted", trained / "generator")
+    by_id = {row.sample_id: row for row in nut_samples}
+    mask = make_masks(small_params, "nut", nut_samples)[0]
+    assert mask.exemplar_id
+    assert mask.normal_id
+
+    def begun(**changes: object) -> tuple[Params, Request]:
+        params = small_params.model_copy(update={"generate": small_params.generate.model_copy(update=changes)})
+        return params, request_for(generator, params, mask, by_id)
+
+    params, request = begun(start="exemplar", strength=0.34)
+    picture = planted(params, load_samples([by_id[mask.normal_id]], 64)[0][0], [mask], by_id)
+    assert picture is not None
+    assert request.start is not None
+    assert torch.equal(request.start, generator.backbone.encode(to_tensor(picture[None]))[0])
+    assert request.background is not None
+    assert not torch.equal(request.start, request.background)
+    background = begun(strength=0.34)[1]
+    assert background.start is background.background
+    assert begun()[1].start is None
+    drawn = dataclasses.replace(mask, exemplar_id=None)  # one from a folder
+    assert request_for(generator, params, drawn, by_id).start is None
+    with pytest.raises(CADiffError, match="not among the product's exemplars"):
+        request_for(generator, params, dataclasses.replace(mask, exemplar_id="nut/test/chip/999"), by_id)
+
+
+def test_a_product_without_colour_is_drawn_without(
+    trained: Path, small_params: Params, nut_samples: list[SampleRow], tmp_path: Path
+) -> None:
+    """Normals of which each pixel's channels are equal say so in the record, and decoded latents have equal channels."""
+    grey = []
+    for row in nut_samples:
+        path = tmp_path / "grey" / f"{row.sample_id}.png"
+        picture = read_image(row.image_path, "RGB", 64)
+        write_image(path, np.repeat(picture[..., :1], 3, -1))
+        grey.append(dataclasses.replace(row, image_path=str(path)))
+    adapt_base(small_params, "nut", grey, tmp_path / "adapted", tmp_path / "work")
+    latents = torch.randn(2, 4, 8, 8)
+    drawn = {folder: load_adapted(small_params, folder).decode(latents) for folder in (tmp_path / "adapted", trained / "adapted")}
+    without, coloured = drawn.values()
+    assert torch.equal(without, without[:, :1].expand_as(without))
+    assert (coloured - coloured[:, :1]).abs().max() > 0.01
+    torch.testing.assert_close(without[:, 0], coloured.mean(1))
 
 
 def test_an_image_depends_on_its_own_request_alone(trained: Path, small_params: Params) -> None:

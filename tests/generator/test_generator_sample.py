@@ -53,6 +53,7 @@ def test_an_image_has_the_same_bits_whatever_it_is_asked_for_with(
     generator = dataclasses.replace(generator, backbone=dataclasses.replace(generator.backbone, dtype=dtype))
     params, intensity = GenerateParams(steps=2, **settings), IntensityParams(threshold=0.3)
     requests = [request(generator, i, backgrounds and i % 2 == 0) for i in range(6)]
+    requests = [dataclasses.replace(r, start=r.background if k % 4 == 0 else None) for k, r in enumerate(requests)]
     together, since = sample(generator, requests, params, intensity)
     turned, turned_since = sample(generator, requests[::-1], params, intensity)
     assert torch.equal(together, turned.flip(0))
