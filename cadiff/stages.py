@@ -310,7 +310,7 @@ STAGES = {
         generate,
         # all that GeneratedRow.params_digest covers
         ("seed", "dataset", "base", "adapt", "prompt", "control", "train", "masks", "intensity", "generate"),
-        ("generator", "prompt", "control", "intensity.py", "backbone", "data"),
+        ("generator", "masks", "prompt", "control", "intensity.py", "backbone", "data"),
     ),
     "showcase": Stage(
         showcase,
