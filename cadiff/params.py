@@ -113,6 +113,9 @@ class MaskParams(Section):
     spread: float = Field(
         1.0, ge=0, le=1, description="how far masks may move from their exemplars; low where a defect has its place, as a missing pin"
     )
+    alike: float = Field(
+        1.0, gt=0, le=1, description="share of the normals, those most like a mask's exemplar, that it is placed on; low where pose matters"
+    )
     min_area: float = Field(0.0005, gt=0, description="smallest accepted share of the image")
     max_cut: float = Field(0.5, ge=0, le=1, description="largest share of a mask that placement may cut away")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,6 +17,7 @@ from cadiff.records import SampleRow
 from cadiff.storage import read_image
 
 TRIES = 32
+THUMBNAIL = 16  # px
 PLACED = "exemplars"
 UNMOVED = "exemplars, unmoved"
 FindProduct = Callable[[str], Bool[np.ndarray, "side side"]]
@@ -37,8 +39,20 @@ def product_finder(side: int) -> FindProduct:
     return lru_cache(maxsize=1024)(lambda image_path: foreground(read_image(image_path, "RGB", side)))
 
 
+def most_alike(exemplar: SampleRow, normals: Sequence[SampleRow], share: float) -> list[SampleRow]:
+    """The ``share`` of the normals (one at least) that differ least from an exemplar, as pictures so small that where the part
+    lies counts and its grain does not; in their own order."""
+    own, *others = (read_image(row.image_path, "RGB", THUMBNAIL).astype(float) for row in (exemplar, *normals))
+    away = [np.square(other - own).mean() for other in others]
+    nearest = np.argsort(away, kind="stable")[: math.ceil(share * len(normals))]
+    return [normals[i] for i in sorted(nearest)]
+
+
 class ExemplarMasks:
     """One anomaly type's exemplar masks, ready to draw from.
+
+    A mask is placed on one of the normals that look most like its exemplar (``masks.alike`` of them all): a defect that has its
+    place on a part, as a missing pin, keeps it only where the part lies as the exemplar's does.
 
     ``on_product`` says whether masks keep to the foreground: not if most of the exemplars' own masks lie
     outside it, as where something is missing or lies beside the product.
@@ -49,6 +63,8 @@ class ExemplarMasks:
     ) -> None:
         self.exemplars, self.normals, self.find, self.params = exemplars, normals, find, params.masks
         self.masks = [read_image(str(row.mask_path), "L", params.base.size) > 0 for row in exemplars]
+        share = params.masks.alike
+        self.places = [normals if share == 1 else most_alike(row, normals, share) for row in exemplars]
         self.spread: Spread = fit_spread(self.masks, params.masks.spread)
         inside = [
             find(row.image_path)[mask].mean() >= 0.5 for row, mask in zip(exemplars, self.masks, strict=True)
@@ -58,9 +74,9 @@ class ExemplarMasks:
     def draw(self, rng: np.random.Generator) -> Placed:
         """One mask. After ``TRIES`` rejected placements it is the exemplar's own, unmoved, and says so."""
         index = int(rng.integers(len(self.exemplars)))
-        mask, exemplar_id = self.masks[index], self.exemplars[index].sample_id
+        mask, exemplar_id, places = self.masks[index], self.exemplars[index].sample_id, self.places[index]
         for _ in range(TRIES):
-            normal = self.normals[int(rng.integers(len(self.normals)))]
+            normal = places[int(rng.integers(len(places)))]
             transform = draw_transform(mask, self.spread, rng)
             moved = apply_transform(mask, transform)
             if self.on_product:

@@ -52,6 +52,21 @@ def test_masks_keep_to_the_product_of_their_normal(params, samples):
             assert not (pixels(row)[~product]).any()
 
 
+def test_masks_are_placed_on_the_normals_most_like_their_exemplar_where_asked(params, samples):
+    """Of six bars in six places, each exemplar's masks go to the two whose pixels are nearest to its own."""
+    by_id = {row.sample_id: row for row in samples}
+    normals = [row for row in samples if row.role == "normal"]
+    rows = masks_of_type(with_masks(params, alike=0.3), "bar", samples, "spot", 40)
+    used = {}
+    for row in rows:
+        used.setdefault(row.exemplar_id, set()).add(row.normal_id)
+    assert len(used) > 1
+    for exemplar, places in used.items():
+        own = read_image(by_id[exemplar].image_path).astype(float)
+        away = {row.sample_id: np.abs(read_image(row.image_path) - own).mean() for row in normals}
+        assert places == set(sorted(away, key=away.get)[:2])
+
+
 def test_a_type_beside_the_product_is_not_moved_onto_it(params, samples):
     rows = masks_of_type(params, "bar", samples, "missing", 40)
     centres = np.array([np.argwhere(pixels(row)).mean(axis=0) for row in rows])
