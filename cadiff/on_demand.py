@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from cadiff.errors import CADiffError, UsageError
 from cadiff.generator.on_demand import Scene, draw_on_demand
-from cadiff.generator.planting import planted
+from cadiff.generator.planting import cuttings
 from cadiff.masks import masks_of_type
 from cadiff.masks.exemplars import product_finder
 from cadiff.masks.folder import read_mask
@@ -143,8 +143,8 @@ def plan_scenes(run: Run, order: Order, weights: dict[str, float]) -> list[Scene
             masks = {row.anomaly_type: _decode(row.mask["bytes"]) for row in placed}
             source = " + ".join(dict.fromkeys(row.mask_source for row in placed))
         background = Path(picture.image_path) if keeps else None
-        start = planted(params, read_image(picture.image_path, "RGB", params.base.size), placed, by_id)
-        scenes.append(Scene(stem, sample_id, masks, source, background, order.on is not None, weights, start))
+        chosen = cuttings(params, read_image(picture.image_path, "RGB", params.base.size), placed, by_id)
+        scenes.append(Scene(stem, sample_id, masks, source, background, order.on is not None, weights, chosen))
     return scenes
 
 

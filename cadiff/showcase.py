@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from cadiff.generator.on_demand import Scene, draw_scenes, intensities_of
-from cadiff.generator.planting import planted
+from cadiff.generator.planting import cuttings
 from cadiff.generator.sample import Reading
 from cadiff.generator.train import Generator, load_generator
 from cadiff.intensity import mask_cells, reweight
@@ -98,8 +98,8 @@ class Studio:
             masks[kind] = masks[kind] | mask if kind in masks else mask
         background = Path(picture.image_path) if self.params.generate.background == "real" else None
         whole = read_image(picture.image_path, "RGB", self.params.base.size)
-        start = planted(self.params, whole, placed, {row.sample_id: row for row in self.exemplars})
-        return Scene(name, f"{self.product}/showcase/{name}", masks, "exemplars", background, start=start)
+        chosen = cuttings(self.params, whole, placed, {row.sample_id: row for row in self.exemplars})
+        return Scene(name, f"{self.product}/showcase/{name}", masks, "exemplars", background, cuttings=chosen)
 
     def _place(
         self, name: str, kind: str, picture: SampleRow, taken: Bool[np.ndarray, "h w"] | None

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, UInt8
 
 from cadiff.data.images import to_uint8
+from cadiff.generator.planting import Cutting
 from cadiff.generator.sample import Reading, Request, sample
 from cadiff.generator.shards import backdrop, generated_row
 from cadiff.generator.train import Generator, load_generator
@@ -26,7 +27,7 @@ class Scene:
     """One image to draw: a mask at ``base.size`` for each anomaly type, and the picture whose latents are kept
     outside of them (None: the whole image is generated). ``name`` is the stem of its files. ``edits``: the picture
     is one that the call names, from which a type with w <= 0 is healed. ``weights``: the w of types that have their own.
-    ``start`` is the picture with the masks' exemplars set into it, for ``generate.start: exemplar``; None: from noise."""
+    ``cuttings`` are the masks' exemplars, for ``generate.start: exemplar``; none: from noise."""
 
     name: str
     sample_id: str
@@ -35,7 +36,7 @@ class Scene:
     background: Path | None = None
     edits: bool = False
     weights: Mapping[str, float] = field(default_factory=dict)
-    start: UInt8[np.ndarray, "h w 3"] | None = None
+    cuttings: Sequence[Cutting] = ()
 
 
 def draw_on_demand(
@@ -89,14 +90,14 @@ def _request(generator: Generator, params: Params, scene: Scene) -> Request:
     template = int(numpy_generator(params.seed, "template", scene.sample_id).integers(1 << 30))
     prompt = generator.tokens.prompt(generator.backbone, list(types), template)
     masks = torch.from_numpy(np.stack(list(scene.masks.values())))
-    intensities = tuple(intensities_of(params, scene).values())
-    heals = scene.edits and min(intensities) <= 0  # what is to go must not be set into the picture first
+    weights = intensities_of(params, scene)
+    heals = scene.edits and min(weights.values()) <= 0  # what is to go must not be set into the picture first
     background = start = None
     if scene.background is not None:
         picture = read_image(scene.background, "RGB", params.base.size)
-        background, start = backdrop(generator.backbone, params.generate, picture, None if heals else scene.start)
+        background, start = backdrop(generator.backbone, params.generate, picture, () if heals else scene.cuttings, weights)
     seed = derive_seed(params.seed, "noise", scene.sample_id)
-    return Request(prompt, types, masks, intensities, seed, background, scene.edits, start)
+    return Request(prompt, types, masks, tuple(weights.values()), seed, background, scene.edits, start)
 
 
 def _row(

@@ -1,11 +1,12 @@
-"""Pictures to start from: a normal image with a mask's own exemplar set into it (``generate.start: exemplar``)."""
+"""Pictures to start from: a normal image with the exemplars of its masks set into it (``generate.start: exemplar``)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Float, UInt8
 
 from cadiff.data.images import load_samples
 from cadiff.errors import CADiffError
@@ -15,30 +16,40 @@ from cadiff.records import MaskRow, SampleRow
 from cadiff.storage import decode_image
 
 
-def plant(
-    normal: UInt8[np.ndarray, "h w 3"], mask: Bool[np.ndarray, "h w"], exemplar: UInt8[np.ndarray, "h w 3"],
-    own: Bool[np.ndarray, "h w"], transform: Transform | None, relit: bool,
-) -> UInt8[np.ndarray, "h w 3"]:  # fmt: skip
-    """``normal``, and inside ``mask`` the exemplar, moved as its ``own`` mask was moved to become ``mask`` (None: as it lies).
+@dataclass(frozen=True)
+class Cutting:
+    """An exemplar's pixels (grey levels) where a mask has them to be."""
 
-    ``relit``: under one gain that makes exemplar and normal, each outside of its mask, equally bright.
+    anomaly_type: str
+    mask: Bool[np.ndarray, "h w"]
+    pixels: Float[np.ndarray, "h w 3"]
+
+
+def cut(
+    exemplar: UInt8[np.ndarray, "h w 3"], own: Bool[np.ndarray, "h w"], transform: Transform | None, mask: Bool[np.ndarray, "h w"],
+    like: UInt8[np.ndarray, "h w 3"] | None, kind: str = "",
+) -> Cutting:  # fmt: skip
+    """The exemplar, moved as its ``own`` mask was moved to become ``mask`` (None: as it lies).
+
+    ``like``: the picture under whose light it is to be, by one gain that makes both, each outside of its mask, equally bright.
     """
     moved = exemplar.astype(np.float32) if transform is None else transform_picture(exemplar, own, transform)
-    if relit and not mask.all() and not own.all():
-        moved = moved * (normal[~mask].mean() / max(float(exemplar[~own].mean()), 1.0))
-    return np.where(mask[..., None], moved, normal).clip(0, 255).round().astype(np.uint8)
+    if like is not None and not mask.all() and not own.all():
+        moved = moved * (like[~mask].mean() / max(float(exemplar[~own].mean()), 1.0))
+    return Cutting(kind, mask, moved)
 
 
-def planted(
+def cuttings(
     params: Params, picture: UInt8[np.ndarray, "h w 3"], rows: Sequence[MaskRow], samples: Mapping[str, SampleRow]
-) -> UInt8[np.ndarray, "h w 3"] | None:
-    """``picture`` with the exemplar of each mask set into it, in order; None: not asked for, or a mask has no exemplar.
+) -> list[Cutting]:
+    """What is to be set into ``picture``: a cutting for each mask, none if that is not asked for or a mask has no exemplar.
 
     Raises:
         CADiffError: if an exemplar is not among ``samples``.
     """
-    if params.generate.start != "exemplar" or not rows or any(row.exemplar_id is None for row in rows):
-        return None
+    if params.generate.start != "exemplar" or any(row.exemplar_id is None for row in rows):
+        return []
+    found = []
     for row in rows:
         source = samples.get(str(row.exemplar_id))
         if source is None:
@@ -46,5 +57,20 @@ def planted(
         images, masks = load_samples([source], params.base.size)
         transform = Transform.of(row.transform) if row.transform else None
         mask = decode_image(row.mask["bytes"], "L", row.mask_id) > 127
-        picture = plant(picture, mask, images[0], masks[0], transform, params.train.exposure == "normals")
-    return picture
+        like = picture if params.train.exposure == "normals" else None
+        found.append(cut(images[0], masks[0], transform, mask, like, row.anomaly_type))
+    return found
+
+
+def plant(
+    picture: UInt8[np.ndarray, "h w 3"], chosen: Sequence[Cutting], weights: Mapping[str, float]
+) -> UInt8[np.ndarray, "h w 3"]:
+    """``picture`` with each cutting in its mask, w times as far from what was there as it is (w of its type; below 0 as 0).
+
+    So the start follows the intensity as the attention does (Eq. 11): 0 leaves the picture, 1 is the exemplar.
+    """
+    planted = picture.astype(np.float32)
+    for cutting in chosen:
+        w = max(weights[cutting.anomaly_type], 0.0)
+        planted = np.where(cutting.mask[..., None], planted + w * (cutting.pixels - planted), planted)
+    return planted.clip(0, 255).round().astype(np.uint8)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from cadiff.backbone import Backbone
 from cadiff.cluster import run_parts
 from cadiff.data.images import load_samples, to_tensor, to_uint8
 from cadiff.errors import CADiffError
-from cadiff.generator.planting import planted
+from cadiff.generator.planting import Cutting, cuttings, plant
 from cadiff.generator.sample import Request, in_lanes, lanes, sample
 from cadiff.generator.train import Generator, load_generator
 from cadiff.params import RESULT_KEYS, GenerateParams, Params
@@ -179,9 +179,9 @@ def request_for(generator: Generator, params: Params, row: MaskRow, samples: dic
     if normal_id not in samples:
         raise CADiffError(f"masks: {normal_id} is not among the product's normals. Rerun the masks stage.")
     picture = load_samples([samples[normal_id]], params.base.size)[0][0]
-    start = planted(params, picture, [row], samples)
-    background, begun = backdrop(generator.backbone, params.generate, picture, start)
-    return Request(prompt, (row.anomaly_type,), mask, (intensity,), seed, background, start=begun)
+    chosen = cuttings(params, picture, [row], samples)
+    background, start = backdrop(generator.backbone, params.generate, picture, chosen, {row.anomaly_type: intensity})
+    return Request(prompt, (row.anomaly_type,), mask, (intensity,), seed, background, start=start)
 
 
 def _any_normal(samples: dict[str, SampleRow], rng: np.random.Generator) -> str:
@@ -190,18 +190,19 @@ def _any_normal(samples: dict[str, SampleRow], rng: np.random.Generator) -> str:
 
 
 def backdrop(
-    backbone: Backbone, params: GenerateParams, picture: UInt8[np.ndarray, "h w 3"], planted: UInt8[np.ndarray, "h w 3"] | None
+    backbone: Backbone, params: GenerateParams, picture: UInt8[np.ndarray, "h w 3"], chosen: Sequence[Cutting], weights: Mapping[str, float]
 ) -> tuple[Float[Tensor, "c hl wl"], Float[Tensor, "c hl wl"] | None]:
     """The latents of the picture that an image is set in, and of what it starts from (``strength``, ``start``).
 
-    The latter is None, for noise, at a strength of 1 and where exemplars are to be started from and none is ``planted``.
+    The latter is None, for noise, at a strength of 1 and where exemplars are to be started from and none is ``chosen``.
+    ``weights`` are the w of the types.
     """
     background = backbone.encode(to_tensor(picture[None]))[0]
     if params.strength == 1:
         return background, None
     if params.start == "background":
         return background, background
-    return background, None if planted is None else backbone.encode(to_tensor(planted[None]))[0]
+    return background, backbone.encode(to_tensor(plant(picture, chosen, weights)[None]))[0] if chosen else None
 
 
 def _round_trips(backbone: Backbone, params: Params, product: str, normals: Sequence[SampleRow]) -> list[GeneratedRow]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cadiff.generator.planting import plant
+from cadiff.generator.planting import cut, plant
 from cadiff.masks.shapes import Transform, apply_transform, transform_picture
 
 SIDE = 16
@@ -33,16 +33,31 @@ def test_a_picture_moves_as_its_mask_does(own: np.ndarray) -> None:
 
 
 def test_inside_the_mask_is_the_exemplar_outside_the_normal(own: np.ndarray) -> None:
-    exemplar, transform = grey(50), Transform(1.0, 0.0, False, (10.0, 8.0))
+    exemplar, normal, transform = grey(50), grey(150), Transform(1.0, 0.0, False, (10.0, 8.0))
     exemplar[own] = [10, 20, 30]
     mask = apply_transform(own, transform)
-    np.testing.assert_array_equal(plant(grey(150), mask, exemplar, own, transform, False)[mask], np.broadcast_to([10, 20, 30], (15, 3)))
-    np.testing.assert_array_equal(plant(grey(150), mask, exemplar, own, transform, True)[mask], np.broadcast_to([30, 60, 90], (15, 3)))
-    np.testing.assert_array_equal(plant(grey(150), mask, exemplar, own, transform, True)[~mask], 150)
-    np.testing.assert_array_equal(plant(grey(150), own, exemplar, own, None, False)[own], np.broadcast_to([10, 20, 30], (15, 3)))
+
+    def planted(*arguments: object, w: float = 1.0) -> np.ndarray:
+        return plant(normal, [cut(exemplar, own, *arguments, "spot")], {"spot": w})  # type: ignore[arg-type]
+
+    assert (planted(transform, mask, None)[mask] == [10, 20, 30]).all()
+    assert (planted(transform, mask, normal)[mask] == [30, 60, 90]).all(), "under the normal's light, three times as bright"
+    assert (planted(transform, mask, normal)[~mask] == 150).all()
+    assert (planted(None, own, None)[own] == [10, 20, 30]).all(), "as it lies"
+
+
+def test_the_start_follows_the_intensity(own: np.ndarray) -> None:
+    """150 - 100 w inside the mask, 0 at least and the picture itself for w <= 0; two types have each its own w."""
+    exemplar, other = grey(50), np.roll(own, 8, 0)
+    chosen = [cut(exemplar, own, None, own, None, "spot"), cut(exemplar, own, None, other, None, "hole")]
+    for w, expected in ((-1.0, 150), (0.0, 150), (0.5, 100), (1.0, 50), (1.4, 10), (2.0, 0)):
+        planted = plant(grey(150), chosen, {"spot": w, "hole": 0.5})
+        assert (planted[own] == expected).all(), w
+        assert (planted[other] == 100).all()
+        assert (planted[~own & ~other] == 150).all()
 
 
 def test_what_the_light_takes_beyond_white_is_white(own: np.ndarray) -> None:
     exemplar = grey(50)
     exemplar[own] = 100
-    assert (plant(grey(150), own, exemplar, own, None, True)[own] == 255).all()
+    assert (plant(grey(150), [cut(exemplar, own, None, own, grey(150), "spot")], {"spot": 1.0})[own] == 255).all()

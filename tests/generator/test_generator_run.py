@@ -15,7 +15,7 @@ from cadiff.data.images import load_samples, to_tensor
 from cadiff.errors import CADiffError
 from cadiff.generator import adapt_base, generate_shards, load_adapted, load_generator, train_generator
 from cadiff.generator.adapt import velocity_or_noise
-from cadiff.generator.planting import planted
+from cadiff.generator.planting import cuttings, plant
 from cadiff.generator.sample import Request, sample
 from cadiff.generator.shards import request_for
 from cadiff.generator.train import Exemplars, draw_view, joint_loss, learning_rates, new_generator
@@ -191,8 +191,8 @@ def test_shards_start_from_the_exemplars_of_their_masks_where_asked(
         return params, request_for(generator, params, mask, by_id)
 
     params, request = begun(start="exemplar", strength=0.34)
-    picture = planted(params, load_samples([by_id[mask.normal_id]], 64)[0][0], [mask], by_id)
-    assert picture is not None
+    normal = load_samples([by_id[mask.normal_id]], 64)[0][0]
+    picture = plant(normal, cuttings(params, normal, [mask], by_id), {mask.anomaly_type: request.intensities[0]})
     assert request.start is not None
     assert torch.equal(request.start, generator.backbone.encode(to_tensor(picture[None]))[0])
     assert request.background is not None
