@@ -48,7 +48,8 @@ from cadiff.storage import decode_image, write_table
 
 Overrides = dict[str, dict[str, object]]
 Figures = dict[str, float]
-GENERATED: Overrides = {"generate": {"background": "generated", "strength": 1.0}}  # nothing is there to start from
+NO_START = {"background": "generated", "strength": 1.0, "start": "background", "redraw": False}  # nothing is there to start from
+GENERATED: Overrides = {"generate": NO_START}
 SETTINGS: dict[str, dict[str, Overrides]] = {
     "control": {
         "SAIM": GENERATED, "SAIM as printed": {**GENERATED, "control": {"interaction": "literal"}},

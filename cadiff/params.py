@@ -161,6 +161,10 @@ class GenerateParams(Section):
     blend: float | None = Field(
         None, ge=0, description="pixels over which what was drawn fades into a real background; null: cut at latent cells (paper)"
     )
+    redraw: bool = Field(
+        False,
+        description="normals with a place drawn anew, without an anomaly's word, are among the detector's; needs a real background",
+    )
     dilate: int = Field(1, ge=0, description="latent cells by which the mask grows before the background is kept")
     batch: int = Field(16, ge=1)
     part: int = Field(16, ge=1, description="images per resumable part")
@@ -174,6 +178,12 @@ class GenerateParams(Section):
                 f"strength: expected 1 with background: {self.background}, which is no picture to start from, found {self.strength}; "
                 "set strength: 1 or background: real"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _redrawn_normals_have_a_background(self) -> GenerateParams:
+        if self.redraw and self.background != "real":
+            raise ValueError(f"redraw: expected background: real, of which a part is drawn anew, found {self.background}; or redraw: false")
         return self
 
 

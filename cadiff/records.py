@@ -52,6 +52,9 @@ class MaskRow:
     transform: list[float] | None = None
 
 
+REDRAWN = "redrawn"  # mask_source of a normal image in which a place was drawn anew
+
+
 @dataclass(frozen=True)
 class GeneratedRow:
     """A generated image with its provenance. ``anomaly_types`` is empty for a normal image that took the same path.

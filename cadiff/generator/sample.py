@@ -26,7 +26,8 @@ LANES = 4
 
 @dataclass(frozen=True)
 class Request:
-    """One image to draw: its prompt, one mask and one intensity per anomaly type, its own noise.
+    """One image to draw: its prompt, one mask and one intensity per anomaly type, its own noise. A type that the prompt does not
+    name has a mask all the same: what is in it is drawn anew, as a normal part.
 
     ``background`` holds a real image's latents, kept outside the dilated masks; None: all is generated. ``edits``:
     the background is an existing picture whose defects a type with w <= 0 heals (docs/method.md). ``start`` holds the
@@ -213,7 +214,7 @@ def _conditions(
         return torch.tensor([[*row, *[filler] * (most - len(row))] for row in rows], device=device)
 
     masks = torch.stack([_padded(r.masks, most) for r in requests]).to(device)
-    positions = padded([[r.prompt.positions[t] for t in r.types] for r in requests], -1)
+    positions = padded([[r.prompt.positions.get(t, -1) for t in r.types] for r in requests], -1)
     healed = padded([r.heals for r in requests], False)
     weights = padded([r.intensities for r in requests], 1.0)
     control = (masks & ~healed[..., None, None]).any(1, keepdim=True).float()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +19,10 @@ from cadiff.errors import CADiffError
 from cadiff.generator.planting import Cutting, cuttings, plant
 from cadiff.generator.sample import Request, in_lanes, lanes, sample
 from cadiff.generator.train import Generator, load_generator
+from cadiff.masks import masks_of_type
 from cadiff.params import RESULT_KEYS, GenerateParams, Params
 from cadiff.progress import Progress
-from cadiff.records import GENERATED_SCHEMA, GeneratedRow, MaskRow, SampleRow, to_table
+from cadiff.records import GENERATED_SCHEMA, REDRAWN, GeneratedRow, MaskRow, SampleRow, to_table
 from cadiff.seeds import derive_seed, numpy_generator
 from cadiff.storage import decode_image, digest, encode_png, read_table, sha256_bytes, write_table
 
@@ -87,7 +88,8 @@ def generate_shards(
 def plan_parts(params: Params, product: str, normals: list[SampleRow], masks: list[MaskRow]) -> list[Part]:
     """The shards of all anomaly types, by name, then ``good``, in parts of ``generate.part`` images.
 
-    ``good`` is normals after the autoencoder: the detector must not tell generated images by the codec's trace.
+    ``good`` is normals after the autoencoder, and with ``generate.redraw`` after the denoising of a place in them too: the
+    detector must not tell generated images by the codec's or the sampler's trace.
     """
     size = params.generate.part
     parts = []
@@ -129,6 +131,9 @@ def draw_part(source: Source, samples: list[SampleRow], part: Part) -> pa.Table:
         rows += draw_rows(generator, params, source.product, part.masks[start : start + batch], by_id)
     if part.normals:
         rows += _round_trips(generator.backbone, params, source.product, part.normals)
+    if part.normals and params.generate.redraw:
+        exemplars = [row for row in samples if row.role == "exemplar"]
+        rows += _redrawn(generator, params, source.product, part.normals, exemplars)
     return to_table(rows, GENERATED_SCHEMA)
 
 
@@ -203,6 +208,33 @@ def backdrop(
     if params.start == "background":
         return background, background
     return background, backbone.encode(to_tensor(plant(picture, chosen, weights)[None]))[0] if chosen else None
+
+
+def _redrawn(
+    generator: Generator, params: Params, product: str, normals: Sequence[SampleRow], exemplars: Sequence[SampleRow]
+) -> list[GeneratedRow]:
+    """Normals in which a mask of some type was drawn anew, with the prompt of a good product: no anomaly, but all its traces."""
+    images, _ = load_samples(normals, params.base.size)
+    requests = []
+    for row, picture in zip(normals, images, strict=True):
+        seed = derive_seed(params.seed, "redraw", row.sample_id)
+        rng, own = numpy_generator(seed, "prompt"), params.model_copy(update={"seed": seed})
+        kind = generator.tokens.types[int(rng.integers(len(generator.tokens.types)))]
+        placed = masks_of_type(own, product, [row, *exemplars], kind, 1)[0]
+        mask = torch.from_numpy(decode_image(placed.mask["bytes"], "L", placed.mask_id) > 127)[None]
+        background = generator.backbone.encode(to_tensor(picture[None]))[0]
+        start = background if params.generate.strength < 1 else None
+        prompt = generator.tokens.prompt(generator.backbone, [], int(rng.integers(1 << 30)))
+        requests.append(Request(prompt, (kind,), mask, (1.0,), derive_seed(seed, "noise"), background, start=start))
+    pictures = to_uint8(sample(generator, requests, params.generate, params.intensity)[0])
+    return [
+        replace(
+            _good_row(generator.backbone, params, product, row, picture), sample_id=f"{row.sample_id}-redrawn", mask_source=REDRAWN,
+            prompt=request.prompt.text, seed=request.seed, steps=params.generate.steps,
+            guidance_scale=params.generate.guidance_scale, generator_digest=generator.digest,
+        )
+        for row, request, picture in zip(normals, requests, pictures, strict=True)
+    ]  # fmt: skip
 
 
 def _round_trips(backbone: Backbone, params: Params, product: str, normals: Sequence[SampleRow]) -> list[GeneratedRow]:

@@ -22,7 +22,7 @@ from torch import Tensor
 from cadiff.errors import CADiffError
 from cadiff.metrics.imagenet import embeddings, features
 from cadiff.params import Params
-from cadiff.records import GENERATED_SCHEMA, QualityRow, SampleRow
+from cadiff.records import GENERATED_SCHEMA, REDRAWN, QualityRow, SampleRow
 from cadiff.seeds import numpy_generator
 from cadiff.storage import decode_image, read_image, read_table
 
@@ -93,7 +93,8 @@ def read_reference(params: Params, product: str, samples: Sequence[SampleRow], g
     found = patches(images)
     backgrounds = [images]
     if good.is_file():
-        table = read_table(good, GENERATED_SCHEMA).slice(0, 2 * NORMALS).to_pylist()
+        rows = read_table(good, GENERATED_SCHEMA).to_pylist()
+        table = [row for row in rows if row["mask_source"] != REDRAWN][: 2 * NORMALS]
         backgrounds.append(np.stack([decode_image(row["image"]["bytes"], "RGB", row["sample_id"]) for row in table]))
     exemplars: dict[str, list[SampleRow]] = {}
     for row in samples:

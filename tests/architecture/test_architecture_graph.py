@@ -79,7 +79,7 @@ def test_presets_leave_no_setting_to_a_default(preset: Path) -> None:
 @pytest.mark.parametrize(("background", "strength", "fits"), [("real", 0.5, True), ("generated", 1.0, True), ("generated", 0.5, False)])
 def test_an_image_starts_from_its_background_only_where_it_has_one(background: str, strength: float, fits: bool, tmp_path: Path) -> None:
     values = values_of(ROOT / "params.yaml")
-    values["generate"] |= {"background": background, "strength": strength, "start": "background"}
+    values["generate"] |= {"background": background, "strength": strength, "start": "background", "redraw": False}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
     if fits:
         assert load_params(tmp_path / "params.yaml").generate.strength == strength

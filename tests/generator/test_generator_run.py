@@ -206,6 +206,26 @@ def test_shards_start_from_the_exemplars_of_their_masks_where_asked(
         request_for(generator, params, dataclasses.replace(mask, exemplar_id="nut/test/chip/999"), by_id)
 
 
+def test_normals_are_redrawn_in_a_place_where_asked(
+    trained: Path, small_params: Params, nut_samples: list[SampleRow], tmp_path: Path
+) -> None:
+    """Each normal's round trip, and the same with a place drawn anew: no mask, no type, nothing changed around the place."""
+    params = small_params.model_copy(update={"generate": small_params.generate.model_copy(update={"redraw": True, "blend": 0.0})})
+    masks = make_masks(params, "nut", nut_samples)[:1]
+    generate_shards(params, "nut", nut_samples, trained / "adapted", trained / "generator", masks, tmp_path / "out", tmp_path / "work")
+    rows = {row["sample_id"]: row for row in read_table(tmp_path / "out" / "good.parquet", GENERATED_SCHEMA).to_pylist()}
+    normals = [row.sample_id for row in nut_samples if row.role == "normal"]
+    assert sorted(rows) == sorted([*normals, *(f"{name}-redrawn" for name in normals)])
+    for name in normals:
+        plain, redrawn = rows[name], rows[f"{name}-redrawn"]
+        assert redrawn["anomaly_types"] == []
+        assert not decode_image(redrawn["mask"]["bytes"], "L").any()
+        assert redrawn["mask_source"] == "redrawn"
+        assert "rust" not in redrawn["prompt"]
+        changed = (decode_image(plain["image"]["bytes"], "RGB") != decode_image(redrawn["image"]["bytes"], "RGB")).any(-1)
+        assert 0 < changed.mean() < 0.5
+
+
 def test_a_product_without_colour_is_drawn_without(
     trained: Path, small_params: Params, nut_samples: list[SampleRow], tmp_path: Path
 ) -> None:
