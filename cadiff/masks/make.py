@@ -55,10 +55,12 @@ def masks_of_type(
         raise UsageError(f"{product}: expected {lacking}, found none")
     source = ExemplarMasks(exemplars, normals, find or product_finder(params.base.size), params)
     names = [(params.seed, "masks", product, anomaly_type, index) for index in range(count)]
-    bar, placed = Progress(f"masks {product} {anomaly_type}", count), []
+    bar = Progress(f"masks {product} {anomaly_type}", count) if count > 1 else None  # one for a scene is no news
+    placed = []
     for name in names:
         placed.append(source.draw(numpy_generator(*name)))
-        bar.advance()
+        if bar:
+            bar.advance()
     return [
         _row(product, anomaly_type, index, p.mask, p.source, p.exemplar_id, p.normal_id, p.transform)
         for index, p in enumerate(placed)
