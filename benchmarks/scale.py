@@ -50,7 +50,8 @@ class Work:
 
 def passes(params: Params) -> int:
     """How often the U-Net sees an image while it is drawn."""
-    return params.generate.steps * (2 if params.generate.guidance_scale > 1 else 1)
+    taken = max(1, round(params.generate.strength * params.generate.steps))
+    return taken * (2 if params.generate.guidance_scale > 1 else 1)
 
 
 def detector_images(params: Params, size: Size, method: str) -> float:

@@ -5,21 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from jaxtyping import Bool
 from pydantic import ValidationError
 
 from cadiff.errors import CADiffError, UsageError
 from cadiff.generator.on_demand import Scene, draw_on_demand
 from cadiff.generator.planting import cuttings
-from cadiff.masks import masks_of_type
+from cadiff.masks import mask_of, masks_of_type
 from cadiff.masks.exemplars import product_finder
 from cadiff.masks.folder import read_mask
 from cadiff.params import IntensityParams, Params, first_problem
 from cadiff.records import GeneratedRow, SampleRow
 from cadiff.seeds import derive_seed, numpy_generator
 from cadiff.stages import Run
-from cadiff.storage import decode_image, read_image, read_json, sha256_file
+from cadiff.storage import read_image, read_json, sha256_file
 
 FILES = "files"  # mask_source of masks that the call names
 
@@ -139,8 +137,11 @@ def plan_scenes(run: Run, order: Order, weights: dict[str, float]) -> list[Scene
         masks, source, placed = dict(zip(order.types, given, strict=False)), FILES, []
         if not given:
             own = params.model_copy(update={"seed": derive_seed(params.seed, "masks", sample_id)})
+            if params.masks.alike < 1:  # then the first mask says which pictures it fits
+                first = masks_of_type(own, run.product, [*pictures, *exemplars], order.types[0], 1, find)[0]
+                picture = next((row for row in pictures if row.sample_id == first.normal_id), picture)
             placed = [masks_of_type(own, run.product, [picture, *exemplars], kind, 1, find)[0] for kind in order.types]
-            masks = {row.anomaly_type: _decode(row.mask["bytes"]) for row in placed}
+            masks = {row.anomaly_type: mask_of(row) for row in placed}
             source = " + ".join(dict.fromkeys(row.mask_source for row in placed))
         background = Path(picture.image_path) if keeps else None
         chosen = cuttings(params, read_image(picture.image_path, "RGB", params.base.size), placed, by_id)
@@ -153,7 +154,3 @@ def given_picture(path: Path, run: Run) -> SampleRow:
     height, width = read_image(path).shape[:2]
     dataset = run.params.dataset.name
     return SampleRow(str(path), dataset, run.product, None, "normal", str(path), None, width, height, sha256_file(path))
-
-
-def _decode(png: bytes) -> Bool[np.ndarray, "h w"]:
-    return decode_image(png, "L") > 127

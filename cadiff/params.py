@@ -163,7 +163,8 @@ class GenerateParams(Section):
     )
     redraw: bool = Field(
         False,
-        description="normals with a place drawn anew, without an anomaly's word, are among the detector's; needs a real background",
+        description="normals with a place drawn anew, without an anomaly's word, are the detector's too; for a control that learned "
+        "masks without a word (train.normal_share)",
     )
     dilate: int = Field(1, ge=0, description="latent cells by which the mask grows before the background is kept")
     batch: int = Field(16, ge=1)

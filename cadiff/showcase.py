@@ -22,7 +22,7 @@ from cadiff.generator.planting import cuttings
 from cadiff.generator.sample import Reading
 from cadiff.generator.train import Generator, load_generator
 from cadiff.intensity import mask_cells, reweight
-from cadiff.masks import masks_of_type
+from cadiff.masks import mask_of, masks_of_type
 from cadiff.masks.exemplars import FindProduct, product_finder
 from cadiff.params import Params
 from cadiff.progress import Progress
@@ -81,7 +81,13 @@ class Studio:
             rows += draw_scenes(self.generator, params, self.product, scenes[start : start + size], record)
         return rows
 
-    def normal_for(self, name: str) -> SampleRow:
+    def normal_for(self, name: str, kind: str) -> SampleRow:
+        """A normal image by the seed; with ``masks.alike`` below 1, one on which a mask of this type may lie."""
+        seed = derive_seed(self.params.seed, "showcase", self.product, name)
+        if self.params.masks.alike < 1:
+            own = self.params.model_copy(update={"seed": seed})
+            placed = masks_of_type(own, self.product, [*self.normals, *self.exemplars], kind, 1, self.find)[0]
+            return next((row for row in self.normals if row.sample_id == placed.normal_id), self.normals[0])
         rng = numpy_generator(self.params.seed, "showcase", self.product, name)
         return self.normals[int(rng.integers(len(self.normals)))]
 
@@ -94,7 +100,7 @@ class Studio:
         for kind in kinds:
             taken = np.any(list(masks.values()), axis=0) if masks else None
             placed.append(self._place(name, kind, picture, taken))
-            mask = _mask(placed[-1])
+            mask = mask_of(placed[-1])
             masks[kind] = masks[kind] | mask if kind in masks else mask
         background = Path(picture.image_path) if self.params.generate.background == "real" else None
         whole = read_image(picture.image_path, "RGB", self.params.base.size)
@@ -109,7 +115,7 @@ class Studio:
             seed = derive_seed(self.params.seed, "showcase", self.product, name, kind, attempt)
             own = self.params.model_copy(update={"seed": seed})
             row = masks_of_type(own, self.product, [picture, *self.exemplars], kind, 1, self.find)[0]
-            touched = 0 if taken is None else int((_mask(row) & taken).sum())
+            touched = 0 if taken is None else int((mask_of(row) & taken).sum())
             if best is None or touched < best[0]:
                 best = (touched, row)
             if touched == 0:
@@ -148,7 +154,7 @@ def make_showcase(
 
 def ladder(studio: Studio) -> list[ShowcaseRow]:
     """Fig. 3: one scene of each type over w; changes are from w = 0."""
-    scenes = [studio.scene(f"ladder-{kind}", [kind], studio.normal_for(f"ladder-{kind}")) for kind in studio.types]
+    scenes = [studio.scene(f"ladder-{kind}", [kind], studio.normal_for(f"ladder-{kind}", kind)) for kind in studio.types]
     drawn = {w: studio.draw(scenes, studio.with_intensity(w)) for w in LADDER}
     rows = []
     for k, kind in enumerate(studio.types):
@@ -165,7 +171,7 @@ def compositions(studio: Studio) -> list[ShowcaseRow]:
     pairs: list[tuple[str, ...]] = [*list(combinations(kinds, 2))[:PAIRS], *((kind, kind) for kind in kinds)]
     names = [" and ".join(pair) if len(set(pair)) > 1 else f"{pair[0]} twice" for pair in pairs]
     scenes = [
-        studio.scene(f"composition-{'-'.join(pair)}", pair, studio.normal_for(f"composition-{'-'.join(pair)}"))
+        studio.scene(f"composition-{'-'.join(pair)}", pair, studio.normal_for(f"composition-{'-'.join(pair)}", pair[0]))
         for pair in pairs
     ]
     rows = studio.draw(scenes, studio.params)
@@ -194,7 +200,7 @@ def edits(studio: Studio) -> list[ShowcaseRow]:
 
 def attention(studio: Studio) -> tuple[list[ShowcaseRow], list[AttentionRow]]:
     """Fig. 4: one scene of each type amplified with and without masked and delayed focus, and the type's attention
-    at every step; changes are from the same scene at w = 1."""
+    at every step; changes are from the same scene at w = 1. No exemplar is started from, so that attention alone acts."""
     variants: dict[str, tuple[float, dict[str, object]]] = {
         "w = 1": (1.0, {}),
         "both": (AMPLIFIED, {"masked_focus": True, "delayed_focus": True}),
@@ -202,7 +208,8 @@ def attention(studio: Studio) -> tuple[list[ShowcaseRow], list[AttentionRow]]:
         "without delayed focus": (AMPLIFIED, {"masked_focus": True, "delayed_focus": False}),
     }
     kinds = studio.types[:ATTENDED]
-    scenes = [studio.scene(f"attention-{kind}", [kind], studio.normal_for(f"attention-{kind}")) for kind in kinds]
+    scenes = [studio.scene(f"attention-{kind}", [kind], studio.normal_for(f"attention-{kind}", kind)) for kind in kinds]
+    scenes = [replace(scene, cuttings=()) for scene in scenes]  # what is set into a start follows w by itself
     pictures: list[ShowcaseRow] = []
     maps: list[AttentionRow] = []
     plain: list[UInt8[np.ndarray, "h w 3"]] = []
@@ -246,10 +253,6 @@ def vectors(generator: Generator, product: str) -> Iterator[VectorRow]:
             hidden = tokens.encode(backbone, [prompt])[0].float().cpu()
         for concept, position in prompt.positions.items():
             yield VectorRow(product, concept, prompt.text, hidden[position].tolist())
-
-
-def _mask(row: MaskRow) -> Bool[np.ndarray, "h w"]:
-    return decode_image(row.mask["bytes"], "L", row.mask_id) > 127
 
 
 def _pixels(row: GeneratedRow) -> UInt8[np.ndarray, "h w 3"]:

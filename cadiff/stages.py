@@ -314,7 +314,7 @@ STAGES = {
     ),
     "showcase": Stage(
         showcase,
-        ("seed", "base", "prompt", "masks", "intensity", "generate"),
+        ("seed", "base", "prompt", "train.exposure", "masks", "intensity", "generate"),
         ("showcase.py", "generator", "masks", "prompt", "control", "intensity.py", "backbone", "data"),
     ),
     "synthesize": Stage(

@@ -69,6 +69,8 @@ def load_adapted(params: Params, adapted: Path) -> Backbone:
     """
     backbone = load_backbone(params.base)
     record = read_json(adapted / RECORD)
+    if "grey" not in record:
+        raise CADiffError(f"{adapted / RECORD}: expected whether the product has colour (grey), which is not there. Rerun the adapt stage.")
     if record["base"] != backbone.digest:
         raise CADiffError(f"{adapted / RECORD}: expected base {backbone.digest}, found {record['base']}. Rerun the adapt stage.")
     for name, module in (("unet", backbone.unet), ("decoder", backbone.vae.decoder)):

@@ -91,13 +91,13 @@ def _request(generator: Generator, params: Params, scene: Scene) -> Request:
     prompt = generator.tokens.prompt(generator.backbone, list(types), template)
     masks = torch.from_numpy(np.stack(list(scene.masks.values())))
     weights = intensities_of(params, scene)
-    heals = scene.edits and min(weights.values()) <= 0  # what is to go must not be set into the picture first
+    heals = scene.edits and min(weights.values()) <= 0  # what is to go must not be there at the start
     background = start = None
     if scene.background is not None:
         picture = read_image(scene.background, "RGB", params.base.size)
-        background, start = backdrop(generator.backbone, params.generate, picture, () if heals else scene.cuttings, weights)
+        background, start = backdrop(generator.backbone, params.generate, picture, scene.cuttings, weights)
     seed = derive_seed(params.seed, "noise", scene.sample_id)
-    return Request(prompt, types, masks, tuple(weights.values()), seed, background, scene.edits, start)
+    return Request(prompt, types, masks, tuple(weights.values()), seed, background, scene.edits, None if heals else start)
 
 
 def _row(

@@ -10,10 +10,10 @@ from jaxtyping import Bool, Float, UInt8
 
 from cadiff.data.images import load_samples
 from cadiff.errors import CADiffError
+from cadiff.masks import mask_of
 from cadiff.masks.shapes import Transform, transform_picture
 from cadiff.params import Params
 from cadiff.records import MaskRow, SampleRow
-from cadiff.storage import decode_image
 
 
 @dataclass(frozen=True)
@@ -27,15 +27,15 @@ class Cutting:
 
 def cut(
     exemplar: UInt8[np.ndarray, "h w 3"], own: Bool[np.ndarray, "h w"], transform: Transform | None, mask: Bool[np.ndarray, "h w"],
-    like: UInt8[np.ndarray, "h w 3"] | None, kind: str = "",
+    like: UInt8[np.ndarray, "h w 3"] | None, kind: str,
 ) -> Cutting:  # fmt: skip
     """The exemplar, moved as its ``own`` mask was moved to become ``mask`` (None: as it lies).
 
-    ``like``: the picture under whose light it is to be, by one gain that makes both, each outside of its mask, equally bright.
+    ``like``: the normal image under whose light it is to be, by the gain of ``expose``.
     """
     moved = exemplar.astype(np.float32) if transform is None else transform_picture(exemplar, own, transform)
-    if like is not None and not mask.all() and not own.all():
-        moved = moved * (like[~mask].mean() / max(float(exemplar[~own].mean()), 1.0))
+    if like is not None and not own.all():
+        moved = moved * (like.mean() / max(float(exemplar[~own].mean()), 1.0))
     return Cutting(kind, mask, moved)
 
 
@@ -56,7 +56,7 @@ def cuttings(
             raise CADiffError(f"masks: {row.exemplar_id} is not among the product's exemplars. Rerun the masks stage.")
         images, masks = load_samples([source], params.base.size)
         transform = Transform.of(row.transform) if row.transform else None
-        mask = decode_image(row.mask["bytes"], "L", row.mask_id) > 127
+        mask = mask_of(row)
         like = picture if params.train.exposure == "normals" else None
         found.append(cut(images[0], masks[0], transform, mask, like, row.anomaly_type))
     return found

@@ -230,7 +230,7 @@ def _start(
     """
     first = len(scheduler.timesteps) - max(1, round(strength * len(scheduler.timesteps)))
     starts = [r.start for r in requests if r.start is not None]
-    if first == 0 or not starts:
+    if strength == 1 or not starts:
         return 0, noise * scheduler.init_noise_sigma
     if isinstance(scheduler, DPMSolverMultistepScheduler):
         scheduler.set_begin_index(first)

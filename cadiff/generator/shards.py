@@ -19,12 +19,13 @@ from cadiff.errors import CADiffError
 from cadiff.generator.planting import Cutting, cuttings, plant
 from cadiff.generator.sample import Request, in_lanes, lanes, sample
 from cadiff.generator.train import Generator, load_generator
-from cadiff.masks import masks_of_type
+from cadiff.masks import mask_of, masks_of_type
+from cadiff.masks.exemplars import product_finder
 from cadiff.params import RESULT_KEYS, GenerateParams, Params
 from cadiff.progress import Progress
 from cadiff.records import GENERATED_SCHEMA, REDRAWN, GeneratedRow, MaskRow, SampleRow, to_table
 from cadiff.seeds import derive_seed, numpy_generator
-from cadiff.storage import decode_image, digest, encode_png, read_table, sha256_bytes, write_table
+from cadiff.storage import digest, encode_png, read_table, sha256_bytes, write_table
 
 DIGESTED = ("seed", "dataset", "base", "adapt", "prompt", "control", "train", "masks", "intensity", "generate")
 GOOD = "good"
@@ -69,7 +70,7 @@ def generate_shards(
     Parts that ``work`` already holds are taken from there, so that a stopped run goes on where it was. The others are
     drawn where ``params.cluster`` says and written here.
     """
-    shown = [row for row in samples if row.role != "held_out"]
+    shown = [row for row in samples if row.role in ("normal", "exemplar")]
     normals = [row for row in shown if row.role == "normal"]
     parts = plan_parts(params, product, normals, masks)
     todo = [part for part in parts if not (work / part.name).exists()]
@@ -131,9 +132,8 @@ def draw_part(source: Source, samples: list[SampleRow], part: Part) -> pa.Table:
         rows += draw_rows(generator, params, source.product, part.masks[start : start + batch], by_id)
     if part.normals:
         rows += _round_trips(generator.backbone, params, source.product, part.normals)
-    if part.normals and params.generate.redraw:
-        exemplars = [row for row in samples if row.role == "exemplar"]
-        rows += _redrawn(generator, params, source.product, part.normals, exemplars)
+    for start in range(0, len(part.normals) if params.generate.redraw else 0, batch):
+        rows += _redrawn(generator, params, source.product, part.normals[start : start + batch], samples)
     return to_table(rows, GENERATED_SCHEMA)
 
 
@@ -177,7 +177,7 @@ def request_for(generator: Generator, params: Params, row: MaskRow, samples: dic
     intensity = float(rng.uniform(params.intensity.low, params.intensity.high))
     prompt = generator.tokens.prompt(generator.backbone, [row.anomaly_type], int(rng.integers(1 << 30)))
     normal_id = row.normal_id or _any_normal(samples, rng)
-    mask = torch.from_numpy(decode_image(row.mask["bytes"], "L", row.mask_id) > 127)[None]
+    mask = torch.from_numpy(mask_of(row))[None]
     seed = derive_seed(params.seed, "noise", row.mask_id)
     if params.generate.background == "generated":
         return Request(prompt, (row.anomaly_type,), mask, (intensity,), seed)
@@ -211,29 +211,33 @@ def backdrop(
 
 
 def _redrawn(
-    generator: Generator, params: Params, product: str, normals: Sequence[SampleRow], exemplars: Sequence[SampleRow]
+    generator: Generator, params: Params, product: str, normals: Sequence[SampleRow], samples: Sequence[SampleRow]
 ) -> list[GeneratedRow]:
-    """Normals in which a mask of some type was drawn anew, with the prompt of a good product: no anomaly, but all its traces."""
+    """Normals in which an exemplar's mask, moved, was drawn anew with the prompt of a good product: no anomaly, but all its traces."""
     images, _ = load_samples(normals, params.base.size)
+    exemplars, find = [row for row in samples if row.role == "exemplar"], product_finder(params.base.size)
+    from_noise = params.generate.strength == 1 or (params.generate.start == "exemplar" and params.masks.source == "folder")  # as anomalies
     requests = []
     for row, picture in zip(normals, images, strict=True):
         seed = derive_seed(params.seed, "redraw", row.sample_id)
-        rng, own = numpy_generator(seed, "prompt"), params.model_copy(update={"seed": seed})
+        rng, masks = numpy_generator(seed, "prompt"), params.masks.model_copy(update={"source": "exemplars"})
+        own = params.model_copy(update={"seed": seed, "masks": masks})
         kind = generator.tokens.types[int(rng.integers(len(generator.tokens.types)))]
-        placed = masks_of_type(own, product, [row, *exemplars], kind, 1)[0]
-        mask = torch.from_numpy(decode_image(placed.mask["bytes"], "L", placed.mask_id) > 127)[None]
+        placed = masks_of_type(own, product, [row, *exemplars], kind, 1, find)[0]
+        mask = torch.from_numpy(mask_of(placed))[None]
         background = generator.backbone.encode(to_tensor(picture[None]))[0]
-        start = background if params.generate.strength < 1 else None
+        start = None if from_noise else background
         prompt = generator.tokens.prompt(generator.backbone, [], int(rng.integers(1 << 30)))
         requests.append(Request(prompt, (kind,), mask, (1.0,), derive_seed(seed, "noise"), background, start=start))
     pictures = to_uint8(sample(generator, requests, params.generate, params.intensity)[0])
+    named = [replace(row, sample_id=f"{row.sample_id}-redrawn") for row in normals]
     return [
         replace(
-            _good_row(generator.backbone, params, product, row, picture), sample_id=f"{row.sample_id}-redrawn", mask_source=REDRAWN,
-            prompt=request.prompt.text, seed=request.seed, steps=params.generate.steps,
-            guidance_scale=params.generate.guidance_scale, generator_digest=generator.digest,
+            _good_row(generator.backbone, params, product, row, picture), mask_source=REDRAWN, prompt=request.prompt.text,
+            seed=request.seed, steps=params.generate.steps, guidance_scale=params.generate.guidance_scale,
+            generator_digest=generator.digest,
         )
-        for row, request, picture in zip(normals, requests, pictures, strict=True)
+        for row, request, picture in zip(named, requests, pictures, strict=True)
     ]  # fmt: skip
 
 

@@ -39,13 +39,15 @@ def product_finder(side: int) -> FindProduct:
     return lru_cache(maxsize=1024)(lambda image_path: foreground(read_image(image_path, "RGB", side)))
 
 
-def most_alike(exemplar: SampleRow, normals: Sequence[SampleRow], share: float) -> list[SampleRow]:
-    """The ``share`` of the normals (one at least) that differ least from an exemplar, as pictures so small that where the part
-    lies counts and its grain does not; in their own order."""
-    own, *others = (read_image(row.image_path, "RGB", THUMBNAIL).astype(float) for row in (exemplar, *normals))
-    away = [np.square(other - own).mean() for other in others]
-    nearest = np.argsort(away, kind="stable")[: math.ceil(share * len(normals))]
-    return [normals[i] for i in sorted(nearest)]
+def most_alike(exemplars: Sequence[SampleRow], normals: Sequence[SampleRow], share: float) -> list[Sequence[SampleRow]]:
+    """For each exemplar the ``share`` of the normals (one at least) that differ least from it, as pictures so small that where
+    the part lies counts and its grain does not; in their own order."""
+    if math.ceil(share * len(normals)) == len(normals):
+        return [normals] * len(exemplars)
+    small = [[read_image(row.image_path, "RGB", THUMBNAIL).astype(float) for row in rows] for rows in (exemplars, normals)]
+    away = [[np.square(other - own).mean() for other in small[1]] for own in small[0]]
+    nearest = [np.argsort(row, kind="stable")[: math.ceil(share * len(normals))] for row in away]
+    return [[normals[i] for i in sorted(chosen)] for chosen in nearest]
 
 
 class ExemplarMasks:
@@ -63,8 +65,7 @@ class ExemplarMasks:
     ) -> None:
         self.exemplars, self.normals, self.find, self.params = exemplars, normals, find, params.masks
         self.masks = [read_image(str(row.mask_path), "L", params.base.size) > 0 for row in exemplars]
-        share = params.masks.alike
-        self.places = [normals if share == 1 else most_alike(row, normals, share) for row in exemplars]
+        self.places = most_alike(exemplars, normals, params.masks.alike)
         self.spread: Spread = fit_spread(self.masks, params.masks.spread)
         inside = [
             find(row.image_path)[mask].mean() >= 0.5 for row, mask in zip(exemplars, self.masks, strict=True)

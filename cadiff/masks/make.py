@@ -15,7 +15,7 @@ from cadiff.params import Params
 from cadiff.progress import Progress
 from cadiff.records import MaskRow, SampleRow
 from cadiff.seeds import numpy_generator
-from cadiff.storage import encode_png
+from cadiff.storage import decode_image, encode_png
 
 
 def make_masks(params: Params, product: str, samples: Sequence[SampleRow]) -> list[MaskRow]:
@@ -65,6 +65,10 @@ def masks_of_type(
         _row(product, anomaly_type, index, p.mask, p.source, p.exemplar_id, p.normal_id, p.transform)
         for index, p in enumerate(placed)
     ]
+
+
+def mask_of(row: MaskRow) -> Bool[np.ndarray, "side side"]:
+    return decode_image(row.mask["bytes"], "L", row.mask_id) > 127
 
 
 def _from_folder(params: Params, product: str, anomaly_type: str, count: int) -> list[MaskRow]:

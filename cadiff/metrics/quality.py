@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 import torch.nn.functional as F
@@ -93,8 +94,8 @@ def read_reference(params: Params, product: str, samples: Sequence[SampleRow], g
     found = patches(images)
     backgrounds = [images]
     if good.is_file():
-        rows = read_table(good, GENERATED_SCHEMA).to_pylist()
-        table = [row for row in rows if row["mask_source"] != REDRAWN][: 2 * NORMALS]
+        own = read_table(good, GENERATED_SCHEMA)
+        table = own.filter(pc.not_equal(own["mask_source"], REDRAWN)).slice(0, 2 * NORMALS).to_pylist()
         backgrounds.append(np.stack([decode_image(row["image"]["bytes"], "RGB", row["sample_id"]) for row in table]))
     exemplars: dict[str, list[SampleRow]] = {}
     for row in samples:

@@ -169,7 +169,9 @@ def attention_finding(row: ShowcaseRow, steps: Sequence[AttentionRow]) -> str:
     acting = [step.step for step in steps if step.acting]
     if row.intensities[0] == 1:
         return "As drawn without amplification, for comparison."
-    began = f"Re-weighting began at step {acting[0]} of {len(steps)}." if acting else "Re-weighting never began: the focus stayed low."
+    began = "Re-weighting never began: the focus stayed low."
+    if acting:
+        began = f"Re-weighting began at step {acting[0] - steps[0].step} of {len(steps)}."
     if row.change_inside is None or row.change_outside is None:
         return began
     return f"{began} Change from w = 1: {_percent(row.change_inside)} inside the mask, {_percent(row.change_outside, 2)} outside."

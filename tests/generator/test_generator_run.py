@@ -23,7 +23,7 @@ from cadiff.masks import make_masks
 from cadiff.params import Params
 from cadiff.records import GENERATED_SCHEMA, SampleRow
 from cadiff.seeds import torch_generator
-from cadiff.storage import decode_image, read_image, read_metadata, read_table, sha256_folder, write_image
+from cadiff.storage import decode_image, read_image, read_json, read_metadata, read_table, sha256_folder, write_image, write_json
 
 
 @pytest.fixture(scope="module")
@@ -270,6 +270,13 @@ def test_several_types_share_an_image(trained: Path, small_params: Params) -> No
     assert images.shape == (2, 3, 64, 64)
     assert since.shape == (2, 2)
     assert since[1, 1] == -1
+
+
+def test_an_adaptation_that_does_not_say_whether_there_is_colour_is_refused(trained: Path, small_params: Params, tmp_path: Path) -> None:
+    record = read_json(trained / "adapted" / "adaptation.json")
+    write_json(tmp_path / "adaptation.json", {name: value for name, value in record.items() if name != "grey"})
+    with pytest.raises(CADiffError, match=r"\(grey\), which is not there. Rerun the adapt stage"):
+        load_adapted(small_params, tmp_path)
 
 
 def test_another_base_is_refused(trained: Path, small_params: Params, nut_samples: list[SampleRow], tmp_path: Path) -> None:
