@@ -76,12 +76,14 @@ def cluster(folder: Path, threads: int = 1) -> Iterator[tuple[str, subprocess.Po
     log = (folder / "dask.log").open("w")
     options = {"cwd": folder, "stdout": log, "stderr": log, "env": {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}}
     scheduler = subprocess.Popen([*dask, "scheduler", "--host", "127.0.0.1", "--port", "0", *common], **options)
-    worker = subprocess.Popen([*dask, "worker", "--no-nanny", "--nthreads", str(threads), "--memory-limit", "0", *common], **options)
+    started = [scheduler]
     try:
-        wait_until(file.exists)
+        wait_until(lambda: file.exists() and file.stat().st_size)  # it is there before it is written
+        worker = [*dask, "worker", "--no-nanny", "--nthreads", str(threads), "--memory-limit", "0", *common]
+        started.append(subprocess.Popen(worker, **options))
         yield json.loads(file.read_text())["address"], scheduler
     finally:
-        for process in (worker, scheduler):
+        for process in reversed(started):
             process.kill()
             process.wait()
 
