@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import pandas as pd
 import pytest
+
+from cadiff.records import SampleRow
+from cadiff.storage import encode_png, write_image
 
 
 def test_the_same_grain_is_known_under_another_light_and_another_grain_is_not(script: Callable[[str], ModuleType]) -> None:
@@ -25,3 +30,19 @@ def test_grains_product_is_numpys_correlation(script: Callable[[str], ModuleType
     first, second = rng.integers(0, 255, (2, 32, 32)).astype(np.uint8)
     assert grain(first) @ grain(second) == pytest.approx(np.corrcoef(grain(first), grain(second))[0, 1])
     assert not grain(np.full((32, 32), 7, np.uint8)).any()
+
+
+def test_each_side_is_scored_with_the_good_images_and_without_the_other(script: Callable[[str], ModuleType], tmp_path: Path) -> None:
+    """A map that is its mask on the exemplars' piece (AP 1), an empty one on another: all ties, 16 of 128 pixels."""
+    mask = np.zeros((8, 8), np.uint8)
+    mask[:4, :4] = 255
+    write_image(tmp_path / "mask.png", mask)
+    empty = np.zeros_like(mask)
+    maps = {"same": mask, "other": empty, "good": empty}
+    rows = {
+        name: SampleRow(name, "toy", "nut", None, "held_out", "", None if name == "good" else str(tmp_path / "mask.png"), 8, 8, "")
+        for name in maps
+    }
+    scored = pd.DataFrame([{"sample_id": name, "anomaly_map": {"bytes": encode_png(pixels)}} for name, pixels in maps.items()])
+    found = script("alike").split_ap(scored, rows, {"same": True, "other": False}, 8)
+    assert found == {True: pytest.approx(1.0), False: pytest.approx(16 / 128)}
