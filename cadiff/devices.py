@@ -32,3 +32,8 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     else:
         native = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
     return torch.bfloat16 if native else torch.float32
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    """Computes in ``dtype``; weights stay in float32, so that what is trained is trained in float32."""
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)

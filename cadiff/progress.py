@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import SupportsFloat
 
 SILENCE = 8.0  # seconds after which `speaking` says that the work goes on
 _lock = threading.Lock()
@@ -47,18 +48,18 @@ class Progress:
         self.shown = -1e9
         self._show({})
 
-    def advance(self, count: int = 1, figures: Mapping[str, float] | None = None) -> None:
+    def advance(self, count: int = 1, figures: Mapping[str, SupportsFloat] | None = None) -> None:
         self.done += count
         now = time.monotonic()
         if now - self.shown >= self.every or self.done >= self.total:
             self._show(figures or {})
 
-    def _show(self, figures: Mapping[str, float]) -> None:
+    def _show(self, figures: Mapping[str, SupportsFloat]) -> None:
         self.shown = time.monotonic()
         elapsed = self.shown - self.started
         rate = (self.done - self.start_done) / elapsed if elapsed > 0.05 else 0.0
         left = f", {duration((self.total - self.done) / rate)} left" if rate and self.done < self.total else ""
-        numbers = "".join(f" {name} {value:.4g}" for name, value in figures.items())
+        numbers = "".join(f" {name} {float(value):.4g}" for name, value in figures.items())
         text = f"{self.title} {self.done}/{self.total}"
         text += f" ({rate:.2f}/s{left}){numbers}" if rate else numbers
         filled = int(24 * self.done / max(self.total, 1))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
-from cadiff.devices import pick_device, pick_dtype
+from cadiff.devices import autocast, pick_device, pick_dtype
 from cadiff.errors import CADiffError, UsageError
 from cadiff.params import BaseParams
 from cadiff.storage import digest, read_json, sha256_file
@@ -50,7 +50,7 @@ class Backbone:
 
     def autocast(self) -> torch.autocast:
         """Computes in ``base.dtype``; weights stay in float32, so that what is trained is trained in float32."""
-        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+        return autocast(self.device, self.dtype)
 
     @property
     def reduction(self) -> int:

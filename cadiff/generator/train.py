@@ -160,8 +160,8 @@ def new_tokens(params: Params, product: str, types: list[str], backbone: Backbon
 
 
 def new_generator(params: Params, product: str, types: list[str], backbone: Backbone) -> Generator:
-    seed_everything(params, "generator", product)
     tokens = new_tokens(params, product, types, backbone)
+    seed_everything(params, "generator", product)  # after the tokens: their table draws from the stream of its own device
     return Generator(backbone, tokens.to(backbone.device), SpatialControl.started(backbone, params.control), "")
 
 

@@ -7,6 +7,7 @@ autoencoder stays, its U-Net, text encoder and control go on. ``--autoencoder-of
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -18,14 +19,20 @@ from diffusers import AutoencoderDC
 from cadiff.backbone import EMBEDDED, load_backbone
 from cadiff.backbone.load import weights_digest
 from cadiff.data.images import to_tensor
+from cadiff.devices import pick_device
 from cadiff.errors import UsageError, exit_code
 from cadiff.params import BaseParams
 from cadiff.pretraining.autoencoder import spread_latents, train_autoencoder, train_decoder
-from cadiff.pretraining.diffusion import Parts, train_diffusion
+from cadiff.pretraining.diffusion import LEARNING_RATE, Parts, train_diffusion
 from cadiff.pretraining.export import export_base, unit_scale
 from cadiff.pretraining.stream import DEMO_SHARE, Stream, draw_stream
 from cadiff.seeds import derive_seed
 from cadiff.storage import digest, read_json
+
+RECORDED = (
+    "autoencoder_steps", "autoencoder_batch", "decoder_steps", "diffusion_steps", "batch", "learning_rate", "pictures", "seed", "size"
+)  # fmt: skip
+AUTOENCODER_PICTURES = 24000  # the first ones: it learns from patches, of which these have enough
 
 
 def main() -> None:
@@ -35,19 +42,22 @@ def main() -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Draws, trains and exports, from wherever ``options.work`` has got to."""
-    pictures = options.work / f"stream-{options.size}"
-    draw_stream(pictures, options.seed, options.pictures, options.size)
+    pictures, device = options.work / f"stream-{options.size}", pick_device(options.device)
+    draw_stream(pictures, options.seed, options.pictures, options.size, options.workers)
     stream = Stream.opened(pictures, options.pictures)
     began = time.monotonic()
     work = checkpoints_of(options)
-    vae, parts, history = _begun(options, stream, work)
-    train_decoder(vae, stream, work, options.decoder_steps, options.batch, options.seed)
-    average = train_diffusion(parts, stream, vae, work, options.diffusion_steps, options.batch, options.seed)
-    named = ("autoencoder_steps", "decoder_steps", "diffusion_steps", "pictures", "batch", "seed", "size")
-    training = {name: getattr(options, name) for name in named}
+    vae, parts, history = _begun(options, stream, work, device)
+    some, workers = stream.first(AUTOENCODER_PICTURES), options.workers
+    train_decoder(vae, some, work, options.decoder_steps, options.autoencoder_batch, options.seed, workers)
+    average = train_diffusion(
+        parts, stream, vae, work, options.diffusion_steps, options.batch, options.seed, workers=workers, learning_rate=options.learning_rate
+    )
+    training = {name: getattr(options, name) for name in RECORDED}
     if options.start or options.autoencoder_of:
         training["autoencoder_steps"] = 0
-    training |= {"minutes_of_last_call": round((time.monotonic() - began) / 60), "threads": torch.get_num_threads()}
+    training |= {"minutes_of_last_call": round((time.monotonic() - began) / 60), "device": device.type}
+    training |= {"threads": torch.get_num_threads()} if device.type == "cpu" else {}
     modules = {"unet": average.unet, "vae": vae, "text_encoder": average.text, "controlnet": average.control.controlnet,
                "saim": average.control.saim}  # fmt: skip
     card = {
@@ -78,9 +88,17 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         help="of teaching the decoder to clear a sampler's grain; default: 500, with --start 0 (its decoder was taught)",
     )  # fmt: skip
     parser.add_argument("--diffusion-steps", type=int, default=4600)
-    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--batch", type=int, default=16, help="of the diffusion's steps; an accelerator bears 256")
+    parser.add_argument("--autoencoder-batch", type=int, default=16)
+    parser.add_argument(
+        "--learning-rate", type=float, default=LEARNING_RATE, help="of the diffusion, at most; less for a base trained further"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--device", default="auto", help="auto, or a device as torch names it")
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, help="processes that draw pictures, and beside an accelerator batches"
+    )
     options = parser.parse_args(arguments)
     if options.decoder_steps is None:
         options.decoder_steps = 0 if options.start else 500
@@ -93,30 +111,33 @@ def checkpoints_of(options: argparse.Namespace) -> Path:
     The decoder's and the diffusion's steps are left out: a training may be given more. The autoencoder's decide what the
     latents are, so where it is trained here, more of them begin another training.
     """
-    kept = {name: getattr(options, name) for name in ("pictures", "batch", "seed", "size")}
+    kept = {name: getattr(options, name) for name in ("pictures", "batch", "autoencoder_batch", "learning_rate", "seed", "size")}
     if not (options.start or options.autoencoder_of):
         kept["autoencoder_steps"] = options.autoencoder_steps
     bases = {name: getattr(options, name) for name in ("start", "autoencoder_of")}
     return Path(options.work) / digest(kept | {name: base and weights_digest(str(base)) for name, base in bases.items()})
 
 
-def _begun(options: argparse.Namespace, stream: Stream, work: Path) -> tuple[AutoencoderDC, Parts, list[object]]:
+def _begun(
+    options: argparse.Namespace, stream: Stream, work: Path, device: torch.device
+) -> tuple[AutoencoderDC, Parts, list[object]]:
     """The autoencoder, what is to be trained with it, and the runs that led to them."""
     history: list[object] = []
     taken = options.start or options.autoencoder_of
     if taken is None:
-        vae = train_autoencoder(stream, work, options.autoencoder_steps, options.batch, options.seed)
+        some = stream.first(AUTOENCODER_PICTURES)
+        vae = train_autoencoder(some, work, options.autoencoder_steps, options.autoencoder_batch, options.seed, device, options.workers)
     else:
-        base = load_backbone(BaseParams(path=str(taken), size=options.size, device="cpu", dtype="float32"))
+        base = load_backbone(BaseParams(path=str(taken), size=options.size, device=str(device), dtype="float32"))
         if not isinstance(base.vae, AutoencoderDC):
             raise UsageError(f"{taken}: expected a base made by this command, found {type(base.vae).__name__}")
         recorded, vae = read_json(taken / "card.json")["training"], base.vae
         history = recorded if isinstance(recorded, list) else [recorded]
     if options.start is not None:
         return vae, Parts.of(base), history
-    some = to_tensor(stream.image[:300])
-    spread_latents(vae, some)
-    unit_scale(vae, some)
+    few = to_tensor(stream.image[:300]).to(device)
+    spread_latents(vae, few)
+    unit_scale(vae, few)
     torch.manual_seed(derive_seed(options.seed, "diffusion"))
     return vae, Parts.new(vae), history
 

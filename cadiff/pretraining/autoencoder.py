@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,9 @@ from torch import Tensor
 
 from cadiff.backbone.reconstruction import reconstruction_loss
 from cadiff.checkpoint import cosine, load_training, save_training, update_average
+from cadiff.devices import autocast, pick_dtype
+from cadiff.pretraining.loading import batches
+from cadiff.pretraining.photographs import crop_of, photographs
 from cadiff.pretraining.reached import check_reached
 from cadiff.pretraining.stream import Stream
 from cadiff.progress import Progress
@@ -23,7 +27,9 @@ from cadiff.seeds import derive_seed, numpy_generator
 LATENT_CHANNELS = 24
 WIDTHS = (8, 32, 128)  # a factor of 4 from level to level, so that the shortcuts are exact pixel (un)shuffles
 SPREAD = 0.75  # of the latents, between 1 (as pixels: coarse is loud, fine is quiet) and 0 (all alike)
-SAMPLER_NOISE = 0.35  # what a small base's sampler leaves in latents of unit variance, at most; the decoder learns to clear it
+SAMPLER_NOISE = 0.2  # what a small base's sampler leaves in latents of unit variance, at most; the decoder learns to clear it
+LEARNING_RATE = 5e-4
+CPU = torch.device("cpu")
 LATENT_NOISE = 0.05  # the decoder must bear what a sampler leaves; latents are kept near unit variance
 
 
@@ -123,24 +129,6 @@ def patches_of(images: np.ndarray, count: int = 60000, seed: int = 0) -> Float[T
     return torch.from_numpy(cells[chosen]).float() / 127.5 - 1
 
 
-def photographs() -> list[np.ndarray]:
-    """Photographs and textures that scikit-image and scikit-learn carry in their wheels, uint8 (h w 3)."""
-    from skimage import color, data
-    from sklearn.datasets import load_sample_images
-
-    grey = [data.brick(), data.grass(), data.gravel(), data.camera(), data.coins(), data.moon(), data.page(), data.text()]
-    pictures = [data.astronaut(), data.coffee(), data.chelsea(), data.hubble_deep_field(), *load_sample_images().images]
-    return pictures + [np.round(color.gray2rgb(g)).astype(np.uint8) for g in grey]
-
-
-def crop_of(picture: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
-    """A random square of a photograph, brought to ``size`` by averaging."""
-    side = int(rng.integers(size, min(picture.shape[:2]) + 1))
-    top, left = rng.integers(0, picture.shape[0] - side + 1), rng.integers(0, picture.shape[1] - side + 1)
-    piece = torch.from_numpy(picture[top : top + side, left : left + side].copy()).permute(2, 0, 1)[None].float()
-    return F.interpolate(piece, size=(size, size), mode="area")[0].permute(1, 2, 0).round().byte().numpy()
-
-
 def vary_colours(image: Float[Tensor, "b 3 h w"], rng: np.random.Generator) -> Float[Tensor, "b 3 h w"]:
     """Grey for a third, and brightness, contrast and colour balance varied; values stay in [-1, 1]."""
     b = len(image)
@@ -153,8 +141,8 @@ def vary_colours(image: Float[Tensor, "b 3 h w"], rng: np.random.Generator) -> F
     return (image * drawn(0.5, 1.1) + drawn(-0.25, 0.25)).clamp(-1, 1)
 
 
-def _batch(stream: Stream, photos: list[np.ndarray], seed: int, step: int, batch: int) -> tuple[Tensor, Tensor]:
-    rng = numpy_generator(seed, "autoencoder", step)
+def _batch(stream: Stream, seed: int, batch: int, step: int) -> tuple[Tensor, Tensor]:
+    rng, photos = numpy_generator(seed, "autoencoder", step), photographs()
     chosen = rng.integers(0, len(stream.image), batch)
     image, mask = stream.image[chosen].copy(), stream.mask[chosen].copy()
     for slot in range(batch // 5):
@@ -165,23 +153,25 @@ def _batch(stream: Stream, photos: list[np.ndarray], seed: int, step: int, batch
     return vary_colours(pixels, rng), torch.from_numpy(mask.copy())[:, None]
 
 
-def train_autoencoder(stream: Stream, work: Path, steps: int, batch: int = 16, seed: int = 0) -> AutoencoderDC:
+def train_autoencoder(
+    stream: Stream, work: Path, steps: int, batch: int = 16, seed: int = 0, device: torch.device = CPU, workers: int = 0
+) -> AutoencoderDC:
     """Trains the autoencoder, going on from ``work/autoencoder.safetensors`` if there; returns the averaged weights."""
     torch.manual_seed(derive_seed(seed, "autoencoder"))
-    model = build_autoencoder(patches_of(stream.image[:2000])).to(memory_format=torch.channels_last)
+    model = build_autoencoder(patches_of(stream.image[:2000])).to(device, memory_format=torch.channels_last)
     average = copy.deepcopy(model).requires_grad_(False)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=1.5e-4, weight_decay=1e-4)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=1e-4)
     checkpoint, modules = work / "autoencoder.safetensors", {"model": model, "average": average}
-    start = load_training(checkpoint, modules, optimiser)
-    photos, saved = photographs(), time.monotonic()
-    bar = Progress("autoencoder", steps, start)
-    for step in range(start, steps):
-        optimiser.param_groups[0]["lr"] = 1.5e-4 * cosine(step, steps)
-        image, mask = _batch(stream, photos, seed, step, batch)
-        generator = torch.Generator().manual_seed(derive_seed(seed, "autoencoder-noise", step))
-        with torch.autocast("cpu", torch.bfloat16):
-            latent = model.encode(image.contiguous(memory_format=torch.channels_last)).latent.float()
-            noisy = latent + LATENT_NOISE * torch.randn(latent.shape, generator=generator)
+    start, saved = load_training(checkpoint, modules, optimiser), time.monotonic()
+    bar, dtype = Progress("autoencoder", steps, start), pick_dtype("auto", device)
+    drawn = batches(partial(_batch, stream, seed, batch), start, steps, device, workers)
+    for step, (pixels, mask) in enumerate(drawn, start=start):
+        optimiser.param_groups[0]["lr"] = LEARNING_RATE * cosine(step, steps)
+        image, mask = pixels.to(device, memory_format=torch.channels_last), mask.to(device)
+        generator = torch.Generator(device).manual_seed(derive_seed(seed, "autoencoder-noise", step))
+        with autocast(device, dtype):
+            latent = model.encode(image).latent.float()
+            noisy = latent + LATENT_NOISE * torch.randn(latent.shape, generator=generator, device=device)
             output = model.decode(noisy).sample.float()
         loss = reconstruction_loss(output, image, mask)
         scale = (latent.square().mean() - 1).square() + latent.mean((0, 2, 3)).square().mean()
@@ -190,15 +180,17 @@ def train_autoencoder(stream: Stream, work: Path, steps: int, batch: int = 16, s
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         update_average(average, model, min(0.998, (step + 1) / (step + 10)))
-        psnr = -10 * np.log10((output - image).detach().square().mean().item() / 4 + 1e-12)
-        bar.advance(1, {"loss": loss.item(), "psnr": psnr, "scale": scale.item()})
+        psnr = -10 * torch.log10((output - image).detach().square().mean() / 4 + 1e-12)
+        bar.advance(1, {"loss": loss.detach(), "psnr": psnr, "scale": scale.detach()})
         if time.monotonic() - saved > 60 or step + 1 == steps:
             save_training(checkpoint, step + 1, modules, optimiser)
             saved = time.monotonic()
     return average
 
 
-def train_decoder(vae: AutoencoderDC, stream: Stream, work: Path, steps: int, batch: int = 16, seed: int = 0) -> None:
+def train_decoder(
+    vae: AutoencoderDC, stream: Stream, work: Path, steps: int, batch: int = 16, seed: int = 0, workers: int = 0
+) -> None:
     """Teaches the decoder, in place, to clear the grain that a sampler leaves; goes on from ``work/decoder.safetensors``.
 
     A linear code hands every error of a latent on to the pixels. Latents get noise of a strength drawn per picture, from
@@ -212,17 +204,18 @@ def train_decoder(vae: AutoencoderDC, stream: Stream, work: Path, steps: int, ba
     optimiser = torch.optim.AdamW(decoder.parameters(), lr=3e-4, weight_decay=1e-4)
     checkpoint, average = work / "decoder.safetensors", copy.deepcopy(decoder)
     modules = {"decoder": decoder, "average": average}
-    start, photos, saved = load_training(checkpoint, modules, optimiser), photographs(), time.monotonic()
+    start, saved = load_training(checkpoint, modules, optimiser), time.monotonic()
     check_reached(checkpoint, start, steps, "--decoder-steps")
-    bar = Progress("decoder", steps, start)
-    for step in range(start, steps):
+    bar, device = Progress("decoder", steps, start), vae.device
+    dtype, draw = pick_dtype("auto", device), partial(_batch, stream, derive_seed(seed, "decoder"), batch)
+    for step, (pixels, mask) in enumerate(batches(draw, start, steps, device, workers), start=start):
         optimiser.param_groups[0]["lr"] = 3e-4 * cosine(step, steps, warmup=30)
-        image, mask = _batch(stream, photos, derive_seed(seed, "decoder"), step, batch)
-        generator = torch.Generator().manual_seed(derive_seed(seed, "decoder-noise", step))
-        strength = SAMPLER_NOISE * torch.rand(batch, 1, 1, 1, generator=generator)
-        with torch.autocast("cpu", torch.bfloat16):
+        image, mask = pixels.to(device), mask.to(device)
+        generator = torch.Generator(device).manual_seed(derive_seed(seed, "decoder-noise", step))
+        strength = SAMPLER_NOISE * torch.rand(batch, 1, 1, 1, generator=generator, device=device)
+        with autocast(device, dtype):
             latent = vae.encode(image).latent.float()
-            noisy = latent + strength / scale * torch.randn(latent.shape, generator=generator)
+            noisy = latent + strength / scale * torch.randn(latent.shape, generator=generator, device=device)
             output = vae.decode(noisy).sample.float()
         loss = reconstruction_loss(output, image, mask)
         optimiser.zero_grad()
@@ -230,7 +223,7 @@ def train_decoder(vae: AutoencoderDC, stream: Stream, work: Path, steps: int, ba
         torch.nn.utils.clip_grad_norm_(decoder.parameters(), 1.0)
         optimiser.step()
         update_average(average, decoder, min(0.99, (step + 1) / (step + 10)))
-        bar.advance(1, {"loss": loss.item()})
+        bar.advance(1, {"loss": loss.detach()})
         if time.monotonic() - saved > 60 or step + 1 == steps:
             save_training(checkpoint, step + 1, modules, optimiser)
             saved = time.monotonic()

@@ -10,7 +10,8 @@ from __future__ import annotations
 import copy
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,8 +31,10 @@ from cadiff.data.drawing.defects import DEFECTS
 from cadiff.data.drawing.materials import COLOURS, MATERIALS
 from cadiff.data.drawing.products import DEMO
 from cadiff.data.drawing.shapes import SHAPES
+from cadiff.devices import autocast, pick_dtype
 from cadiff.errors import UsageError
 from cadiff.params import ControlParams
+from cadiff.pretraining.loading import batches
 from cadiff.pretraining.reached import check_reached
 from cadiff.pretraining.stream import EXTRA_WORDS, Stream
 from cadiff.progress import Progress
@@ -131,9 +134,9 @@ def caption(
 
 
 def _last_word(ids: Tensor, phrases: list[str], tokenizer: CLIPTokenizer) -> Tensor:
-    places = []
+    places, known = [], {phrase: tokenizer(phrase, add_special_tokens=False).input_ids for phrase in set(phrases) if phrase}
     for row, phrase in zip(ids.tolist(), phrases, strict=True):
-        wanted = tokenizer(phrase, add_special_tokens=False).input_ids if phrase else []
+        wanted = known.get(phrase, [])
         at = [i for i in range(len(row)) if wanted and row[i : i + len(wanted)] == wanted]
         places.append(at[0] + len(wanted) - 1 if at else -1)
     return torch.tensor(places)
@@ -144,7 +147,7 @@ def encode_stream(vae: AutoencoderDC, stream: Stream, batch: int = 50) -> Float[
     """All pictures' latents in half precision, scaled to unit variance."""
     bar, latents = Progress("encode pictures", len(stream.image)), []
     for start in range(0, len(stream.image), batch):
-        images = torch.from_numpy(stream.image[start : start + batch]).permute(0, 3, 1, 2).float() / 127.5 - 1
+        images = torch.from_numpy(stream.image[start : start + batch]).to(vae.device).permute(0, 3, 1, 2).float() / 127.5 - 1
         latents.append((vae.encode(images).latent * vae.config["scaling_factor"]).half())
         bar.advance(len(images))
     return torch.cat(latents)
@@ -164,11 +167,16 @@ class Parts:
     def modules(self) -> dict[str, nn.Module]:
         return {"unet": self.unet, "text": self.text, "control": self.control}
 
+    def to(self, device: torch.device) -> Parts:
+        for module in self.modules.values():
+            module.to(device)
+        return self
+
     @classmethod
     def new(cls, vae: AutoencoderDC) -> Parts:
         tokenizer = build_tokenizer()
         unet, text = build_unet(int(vae.config["latent_channels"])), build_text_encoder(tokenizer)
-        return cls(unet, text, SpatialControl.copy_of(unet, REDUCTION, ControlParams()), tokenizer, False)
+        return cls(unet, text, SpatialControl.copy_of(unet, REDUCTION, ControlParams()), tokenizer, False).to(vae.device)
 
     @classmethod
     def of(cls, base: Backbone) -> Parts:
@@ -185,7 +193,7 @@ class Parts:
 
 def train_diffusion(
     parts: Parts, stream: Stream, vae: AutoencoderDC, work: Path, steps: int, batch: int = 16, seed: int = 0,
-    control_from: int = CONTROL_FROM,
+    control_from: int = CONTROL_FROM, workers: int = 0, learning_rate: float = LEARNING_RATE,
 ) -> Parts:  # fmt: skip
     """Trains ``parts`` together, going on from ``work/diffusion.safetensors``; returns their averaged weights.
 
@@ -197,27 +205,29 @@ def train_diffusion(
     if steps <= control_from and not parts.control_trained:
         raise UsageError(f"--diffusion-steps: expected more than {control_from}, the step that the control is trained from, found {steps}")
     schedule, average = build_schedule(), copy.deepcopy(parts)
-    parts.unet.set_attn_processor(AttnProcessor())  # at these sizes plain matrix products are a fifth faster than the fused kernel
-    parts.control.controlnet.set_attn_processor(AttnProcessor())
+    if vae.device.type == "cpu":  # there, at these sizes, plain matrix products are a fifth faster than the fused kernel
+        parts.unet.set_attn_processor(AttnProcessor())
+        parts.control.controlnet.set_attn_processor(AttnProcessor())
     parameters = [p for module in parts.modules.values() for p in module.parameters()]
-    optimiser = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=0.01, fused=True)
+    optimiser = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.01, fused=True)
     checkpoint = work / "diffusion.safetensors"
     kept = {**parts.modules, **{f"{name}_average": module for name, module in average.modules.items()}}
     start = load_training(checkpoint, kept, optimiser)
     check_reached(checkpoint, start, steps, "--diffusion-steps")
     if start == steps:
         return average
-    latents = encode_stream(vae, stream)
+    latents, device = encode_stream(vae, stream), vae.device
     bar, saved = Progress("diffusion", steps, start), time.monotonic()
+    began = 0 if parts.control_trained else control_from
+    drawn = batches(partial(draw_batch, stream, parts.tokenizer, batch, seed, began), start, steps, device, workers)
     with CrossAttentionTap(parts.unet) as tap:
-        for step in range(start, steps):
+        for step, said in enumerate(drawn, start=start):
             if step == control_from and not parts.control_trained:
                 for each in (parts, average):
                     each.control.copy_encoder(each.unet)
-            optimiser.param_groups[0]["lr"] = LEARNING_RATE * cosine(step, steps, warmup=300)
+            optimiser.param_groups[0]["lr"] = learning_rate * cosine(step, steps, warmup=300)
             tap.clear()
-            masked = step % 2 == 1 and (parts.control_trained or step >= control_from)
-            loss, figures = _loss(parts, tap, schedule, stream, latents, batch, masked, numpy_generator(seed, "diffusion", step))
+            loss, figures = _loss(parts, tap, schedule, latents, said.to(device))
             optimiser.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -231,23 +241,48 @@ def train_diffusion(
     return average
 
 
+@dataclass(frozen=True)
+class Batch:
+    """What a step learns from: pictures by number, their captions and masks, and the seed of its noise.
+
+    ``shown`` are the control's masks (b 1 s s), None where the step is drawn without one.
+    """
+
+    chosen: Tensor
+    captioned: Captioned
+    masks: Tensor
+    shown: Tensor | None
+    seed: int
+
+    def to(self, device: torch.device) -> Batch:
+        captioned = Captioned(*(getattr(self.captioned, f.name).to(device) for f in fields(Captioned)))
+        shown = None if self.shown is None else self.shown.to(device)
+        return Batch(self.chosen.to(device), captioned, self.masks.to(device), shown, self.seed)
+
+
+def draw_batch(stream: Stream, tokenizer: CLIPTokenizer, batch: int, seed: int, control_from: int, step: int) -> Batch:
+    """The batch of a step; from ``control_from`` on, every odd step's is drawn under masks."""
+    rng, masked = numpy_generator(seed, "diffusion", step), step % 2 == 1 and step >= control_from
+    chosen = rng.integers(0, len(stream.image), batch)
+    captioned = caption(stream, chosen, rng, tokenizer, GENERAL_SHARE, masked)
+    noise_seed = int(rng.integers(1 << 62))
+    shown = torch.from_numpy(_masks_shown(stream, chosen, rng))[:, None] if masked else None
+    return Batch(torch.from_numpy(chosen), captioned, torch.from_numpy(stream.mask[chosen])[:, None], shown, noise_seed)
+
+
 def _loss(
-    parts: Parts, tap: CrossAttentionTap, schedule: DDPMScheduler, stream: Stream, latents: Tensor, batch: int,
-    masked: bool, rng: np.random.Generator,
-) -> tuple[Tensor, dict[str, float]]:  # fmt: skip
-    """The velocity's squared error, through the control if ``masked``, and the words' localisation (Eq. 5, balanced)."""
-    chosen = rng.integers(0, len(latents), batch)
-    captioned = caption(stream, chosen, rng, parts.tokenizer, GENERAL_SHARE, masked)
-    masks = torch.from_numpy(stream.mask[chosen])[:, None]
-    generator = torch.Generator().manual_seed(int(rng.integers(1 << 62)))
-    latent = latents[torch.from_numpy(chosen)].float()
-    noise = torch.randn(latent.shape, generator=generator)
-    t = torch.randint(0, 1000, (batch,), generator=generator)
-    noisy, weighed = schedule.add_noise(latent, noise, t), masks
-    with torch.autocast("cpu", torch.bfloat16):
+    parts: Parts, tap: CrossAttentionTap, schedule: DDPMScheduler, latents: Tensor, batch: Batch
+) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
+    """The velocity's squared error, through the control if the batch shows masks, and the words' localisation (Eq. 5, balanced)."""
+    device, captioned = latents.device, batch.captioned
+    generator = torch.Generator(device).manual_seed(batch.seed)
+    latent = latents[batch.chosen].float()
+    noise = torch.randn(latent.shape, generator=generator, device=device)
+    t = torch.randint(0, 1000, (len(latent),), generator=generator, device=device)
+    noisy, weighed = schedule.add_noise(latent, noise, t), batch.masks if batch.shown is None else batch.shown
+    with autocast(device, pick_dtype("auto", device)):
         hidden = parts.text(captioned.ids)[0]
-        if masked:
-            weighed = torch.from_numpy(_masks_shown(stream, chosen, rng))[:, None]
+        if batch.shown is not None:
             predicted = parts.control.denoise(parts.unet, noisy, t, hidden, weighed.float())
         else:
             predicted = parts.unet(noisy, t, hidden).sample
@@ -255,8 +290,8 @@ def _loss(
     cells = F.interpolate(weighed.float(), size=error.shape[-2:], mode="area")
     denoising = (error * (1 + DEFECT_WEIGHT * cells)).mean()
     positions = torch.stack([captioned.product_at, captioned.defect_at], 1)
-    localizing = localizing_loss(tap.maps, positions, torch.cat([~masks, masks], 1), balanced=True) / len(tap.maps)
-    figures = {"masked" if masked else "free": denoising.item(), "localizing": localizing.item()}
+    localizing = localizing_loss(tap.maps, positions, torch.cat([~batch.masks, batch.masks], 1), balanced=True) / len(tap.maps)
+    figures = {"free" if batch.shown is None else "masked": denoising.detach(), "localizing": localizing.detach()}
     return denoising + LOCALIZING_WEIGHT * localizing, figures
 
 

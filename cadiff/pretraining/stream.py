@@ -12,6 +12,7 @@ import numpy as np
 
 from cadiff.data.drawing.defects import DEFECTS
 from cadiff.data.drawing.products import DEMO, Product, draw, random_product
+from cadiff.pretraining.photographs import crop_of, photographs
 from cadiff.progress import Progress
 from cadiff.seeds import numpy_generator
 from cadiff.storage import write_bytes
@@ -19,6 +20,8 @@ from cadiff.storage import write_bytes
 PART = 500
 DEMO_SHARE = 0.45  # of the stream: the demo's four products, drawn from other seeds than the demo data set
 GOOD_SHARE = 0.4
+PHOTO_SHARE = 0.06  # crops of photographs, called "product": no drawing has their grain, and adaptation starts nearer
+MONOCHROME_SHARE = 0.2  # of products that nobody makes, as industrial cameras see them: grey, and in other light
 
 # The words that a learnable token starts from, and what templates need; every one is a word of the tokenizer.
 EXTRA_WORDS = ("anomaly", "defect", "product", "damaged", "good", "clear", "close", "up", "picture", "image", "part")
@@ -37,12 +40,27 @@ class Picture:
 def picture(seed: int, index: int, size: int) -> Picture:
     """Picture ``index`` of the stream."""
     rng = numpy_generator(seed, "stream", index)
+    if rng.random() < PHOTO_SHARE:
+        photos = photographs()
+        crop = crop_of(photos[int(rng.integers(len(photos)))], rng, size)
+        return Picture(vary_light(crop, rng, bool(rng.random() < 0.5)), np.zeros((size, size), bool), "product", "")
     demo = rng.random() < DEMO_SHARE
     product: Product = DEMO[str(rng.choice(list(DEMO)))] if demo else random_product(rng)
     kinds = list(product.kinds) if demo and rng.random() < 0.85 else list(DEFECTS)
     kind = None if rng.random() < GOOD_SHARE else str(rng.choice(kinds))
     image, mask = draw(product, rng, size, kind)
-    return Picture(image, mask, product.words, "" if kind is None else kind.replace("_", " "))
+    words = product.words
+    if not demo and rng.random() < MONOCHROME_SHARE:
+        image, words = vary_light(image, rng, True), " ".join(["grey", *words.split()[1:]])  # the first word is the colour
+    return Picture(image, mask, words, "" if kind is None else kind.replace("_", " "))
+
+
+def vary_light(image: np.ndarray, rng: np.random.Generator, monochrome: bool) -> np.ndarray:
+    """Contrast and brightness varied, and perhaps without colour; uint8 (s s 3)."""
+    pixels = image.astype(np.float32)
+    if monochrome:
+        pixels = np.repeat(pixels.mean(2, keepdims=True), 3, axis=2)
+    return (pixels * rng.uniform(0.5, 1.1) + rng.uniform(-30, 50)).clip(0, 255).round().astype(np.uint8)
 
 
 def _draw_part(seed: int, part: int, size: int) -> bytes:
@@ -85,3 +103,6 @@ class Stream:
             np.concatenate([p["product"] for p in parts])[:count],
             np.concatenate([p["defect"] for p in parts])[:count],
         )
+
+    def first(self, count: int) -> Stream:
+        return Stream(self.image[:count], self.mask[:count], self.product[:count], self.defect[:count])

@@ -1,0 +1,87 @@
+"""What holds on an NVIDIA GPU: the CPU's results to rounding, and an image that hardly depends on its batch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from cadiff.backbone import load_backbone
+from cadiff.data.images import to_tensor
+from cadiff.generator import Generator
+from cadiff.generator.adapt import adapt_base
+from cadiff.generator.sample import Request, sample
+from cadiff.generator.train import load_generator, new_generator, train_generator
+from cadiff.params import BaseParams, GenerateParams, IntensityParams, Params
+from cadiff.records import SampleRow
+from cadiff.storage import read_image
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU on this machine")
+
+LEVEL = 1 / 127.5  # one grey level, in [-1, 1]
+
+
+@pytest.fixture(autouse=True)
+def exact_float32() -> None:
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+
+
+def generator_on(device: str, base: Path, dtype: str = "float32") -> Generator:
+    """Random weights throughout, the same on both devices; the control's zero layers too, so that it acts."""
+    params = Params(products={"nut": {}}, base={"path": str(base), "size": 64, "device": device, "dtype": dtype})
+    made = new_generator(params, "nut", ["chip", "rust"], load_backbone(params.base))
+    stream = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in (*made.control.parameters(), made.tokens.vectors):
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=stream).to(parameter.device))
+    return made
+
+
+def requests_of(generator: Generator, picture: Path) -> list[Request]:
+    known = generator.backbone.encode(to_tensor(read_image(picture)[None]))[0]
+    masks = torch.zeros(5, 1, 64, 64, dtype=torch.bool)
+    for k in range(5):
+        masks[k, 0, 8 * k : 8 * k + 20, 16:40] = True
+    prompt = generator.tokens.prompt(generator.backbone, ["rust"], 0)
+    return [Request(prompt, ("rust",), mask, (0.5 + 0.3 * k,), k, known, start=known) for k, mask in enumerate(masks)]
+
+
+SETTINGS = GenerateParams(steps=4, scheduler="dpm", guidance_scale=2.0, strength=0.5, blend=1.0)
+
+
+def test_the_gpu_draws_what_the_cpu_draws(tiny_base: Path, drawn_root: Path) -> None:
+    picture, drawn = next((drawn_root / "nut" / "train" / "good").iterdir()), {}
+    for device in ("cpu", "cuda"):
+        generator = generator_on(device, tiny_base)
+        drawn[device], _ = sample(generator, requests_of(generator, picture), SETTINGS, IntensityParams(threshold=0.3))
+    difference = (drawn["cpu"] - drawn["cuda"]).abs().max().item() / LEVEL
+    print(f"largest difference between CPU and GPU in float32: {difference:.4f} grey levels")
+    assert difference < 1
+
+
+@pytest.mark.parametrize(("dtype", "levels"), [("float32", 1.0), ("bfloat16", 16.0)])
+def test_an_image_hardly_depends_on_what_it_is_asked_for_with(tiny_base: Path, drawn_root: Path, dtype: str, levels: float) -> None:
+    """On a GPU the batch's size decides which kernels run, and so the last bits; the same batch gives the same bits."""
+    picture = next((drawn_root / "nut" / "train" / "good").iterdir())
+    generator = generator_on("cuda", tiny_base, dtype)
+    requests, intensity = requests_of(generator, picture), IntensityParams(threshold=0.3)
+    together, again = (sample(generator, requests, SETTINGS, intensity)[0] for _ in range(2))
+    assert torch.equal(together, again)
+    alone = torch.cat([sample(generator, [request], SETTINGS, intensity)[0] for request in requests])
+    difference = (together - alone).abs().max().item() / LEVEL
+    print(f"largest difference between batches of 1 and 5 in {dtype}: {difference:.4f} grey levels")
+    assert difference < levels
+    assert (together[0] - together[4]).abs().max() > 0, "what differs in the requests is to be seen"
+
+
+def test_the_gpu_trains_as_the_cpu_does(small_params: Params, nut_samples: list[SampleRow], tmp_path: Path) -> None:
+    learnt = {}
+    for device in ("cpu", "cuda"):
+        base = BaseParams(**{**small_params.base.model_dump(), "device": device, "dtype": "float32"})
+        params, out = small_params.model_copy(update={"base": base}), tmp_path / device
+        adapt_base(params, "nut", nut_samples, out / "adapted", out / "work-a")
+        train_generator(params, "nut", nut_samples, out / "adapted", out / "generator", out / "work-t")
+        learnt[device] = load_generator(params, "nut", out / "adapted", out / "generator")
+    here, there = (learnt[device].tokens.vectors.detach().float().cpu() for device in ("cpu", "cuda"))
+    assert torch.allclose(here, there, atol=2e-3), f"after three steps tokens differ by {(here - there).abs().max():.2g}"
