@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from cadiff.errors import CADiffError, UsageError
 from cadiff.generator.on_demand import Scene, draw_on_demand
 from cadiff.generator.planting import cuttings
-from cadiff.masks import mask_of, masks_of_type
+from cadiff.masks import mask_of, placed_mask
 from cadiff.masks.exemplars import product_finder
 from cadiff.masks.folder import read_mask
 from cadiff.params import IntensityParams, Params, first_problem
@@ -138,9 +138,9 @@ def plan_scenes(run: Run, order: Order, weights: dict[str, float]) -> list[Scene
         if not given:
             own = params.model_copy(update={"seed": derive_seed(params.seed, "masks", sample_id)})
             if params.masks.alike < 1:  # then the first mask says which pictures it fits
-                first = masks_of_type(own, run.product, [*pictures, *exemplars], order.types[0], 1, find)[0]
+                first = placed_mask(own, run.product, pictures, exemplars, order.types[0], find)
                 picture = next((row for row in pictures if row.sample_id == first.normal_id), picture)
-            placed = [masks_of_type(own, run.product, [picture, *exemplars], kind, 1, find)[0] for kind in order.types]
+            placed = [placed_mask(own, run.product, [picture], exemplars, kind, find) for kind in order.types]
             masks = {row.anomaly_type: mask_of(row) for row in placed}
             source = " + ".join(dict.fromkeys(row.mask_source for row in placed))
         background = Path(picture.image_path) if keeps else None

@@ -116,6 +116,10 @@ class MaskParams(Section):
     alike: float = Field(
         1.0, gt=0, le=1, description="share of the normals, those most like a mask's exemplar, that it is placed on; low where pose matters"
     )
+    in_place: float = Field(
+        0.0, ge=0, le=1,
+        description="share of the masks that stay where their exemplar has them, in its own picture; high where no two pieces look alike",
+    )  # fmt: skip
     min_area: float = Field(0.0005, gt=0, description="smallest accepted share of the image")
     max_cut: float = Field(0.5, ge=0, le=1, description="largest share of a mask that placement may cut away")
 

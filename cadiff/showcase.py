@@ -22,7 +22,7 @@ from cadiff.generator.planting import cuttings
 from cadiff.generator.sample import Reading
 from cadiff.generator.train import Generator, load_generator
 from cadiff.intensity import mask_cells, reweight
-from cadiff.masks import mask_of, masks_of_type
+from cadiff.masks import mask_of, placed_mask
 from cadiff.masks.exemplars import FindProduct, product_finder
 from cadiff.params import Params
 from cadiff.progress import Progress
@@ -86,7 +86,7 @@ class Studio:
         seed = derive_seed(self.params.seed, "showcase", self.product, name)
         if self.params.masks.alike < 1:
             own = self.params.model_copy(update={"seed": seed})
-            placed = masks_of_type(own, self.product, [*self.normals, *self.exemplars], kind, 1, self.find)[0]
+            placed = placed_mask(own, self.product, self.normals, self.exemplars, kind, self.find)
             return next((row for row in self.normals if row.sample_id == placed.normal_id), self.normals[0])
         rng = numpy_generator(self.params.seed, "showcase", self.product, name)
         return self.normals[int(rng.integers(len(self.normals)))]
@@ -114,7 +114,7 @@ class Studio:
         for attempt in range(1 if taken is None else TRIES):
             seed = derive_seed(self.params.seed, "showcase", self.product, name, kind, attempt)
             own = self.params.model_copy(update={"seed": seed})
-            row = masks_of_type(own, self.product, [picture, *self.exemplars], kind, 1, self.find)[0]
+            row = placed_mask(own, self.product, [picture], self.exemplars, kind, self.find)
             touched = 0 if taken is None else int((mask_of(row) & taken).sum())
             if best is None or touched < best[0]:
                 best = (touched, row)

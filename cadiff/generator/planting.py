@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
+from scipy import ndimage
 
 from cadiff.data.images import load_samples
 from cadiff.errors import CADiffError
 from cadiff.masks import mask_of
+from cadiff.masks.exemplars import IN_PLACE
 from cadiff.masks.shapes import Transform, transform_picture
 from cadiff.params import Params
 from cadiff.records import MaskRow, SampleRow
@@ -45,21 +47,52 @@ def cuttings(
     """What is to be set into ``picture``: a cutting for each mask, none if that is not asked for or a mask has no exemplar.
 
     Raises:
-        CADiffError: if an exemplar is not among ``samples``.
+        CADiffError: as ``cutting_of``.
     """
     if params.generate.start != "exemplar" or any(row.exemplar_id is None for row in rows):
         return []
-    found = []
-    for row in rows:
-        source = samples.get(str(row.exemplar_id))
-        if source is None:
-            raise CADiffError(f"masks: {row.exemplar_id} is not among the product's exemplars. Rerun the masks stage.")
-        images, masks = load_samples([source], params.base.size)
-        transform = Transform.of(row.transform) if row.transform else None
-        mask = mask_of(row)
-        like = picture if params.train.exposure == "normals" else None
-        found.append(cut(images[0], masks[0], transform, mask, like, row.anomaly_type))
-    return found
+    return [cutting_of(params, picture, row, samples) for row in rows]
+
+
+def cutting_of(params: Params, picture: UInt8[np.ndarray, "h w 3"], row: MaskRow, samples: Mapping[str, SampleRow]) -> Cutting:
+    """The exemplar of a mask, where the mask has it, in the light of ``picture`` where ``train.exposure`` asks for it.
+
+    Raises:
+        CADiffError: if it is not among ``samples``.
+    """
+    source = samples.get(str(row.exemplar_id))
+    if source is None:
+        raise CADiffError(f"masks: {row.exemplar_id} is not among the product's exemplars. Rerun the masks stage.")
+    images, masks = load_samples([source], params.base.size)
+    transform = Transform.of(row.transform) if row.transform else None
+    like = picture if params.train.exposure == "normals" else None
+    return cut(images[0], masks[0], transform, mask_of(row), like, row.anomaly_type)
+
+
+def scene(
+    params: Params, normal: UInt8[np.ndarray, "h w 3"], row: MaskRow, samples: Mapping[str, SampleRow]
+) -> tuple[UInt8[np.ndarray, "h w 3"], list[Cutting]]:
+    """The picture that a mask's image is set in, and the cuttings to start from.
+
+    For a mask that stays in place it is the exemplar's own picture, in the light of ``normal`` where ``train.exposure`` asks for
+    it, with its anomaly smoothed away; else it is ``normal``.
+    """
+    if row.mask_source != IN_PLACE:
+        return normal, cuttings(params, normal, [row], samples)
+    own = cutting_of(params, normal, row, samples)
+    whole = own.pixels.clip(0, 255).round().astype(np.uint8)
+    return smooth(whole, own.mask), [own] if params.generate.start == "exemplar" else []
+
+
+def smooth(picture: UInt8[np.ndarray, "h w 3"], mask: Bool[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
+    """The picture with what is under the mask guessed from around it: the nearest pixel, the softer the further away it is."""
+    if not mask.any() or mask.all():
+        return picture
+    away, nearest = ndimage.distance_transform_edt(mask, return_indices=True)
+    filled = picture[tuple(nearest)].astype(np.float32)
+    soft = ndimage.gaussian_filter(filled, (float(away.max()) / 2, float(away.max()) / 2, 0))
+    share = (away / away.max())[..., None]
+    return np.where(mask[..., None], filled + share * (soft - filled), picture).clip(0, 255).round().astype(np.uint8)
 
 
 def plant(

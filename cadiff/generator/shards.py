@@ -16,10 +16,10 @@ from cadiff.backbone import Backbone
 from cadiff.cluster import run_parts
 from cadiff.data.images import load_samples, to_tensor, to_uint8
 from cadiff.errors import CADiffError
-from cadiff.generator.planting import Cutting, cuttings, plant
+from cadiff.generator.planting import Cutting, plant, scene
 from cadiff.generator.sample import Request, in_lanes, lanes, sample
 from cadiff.generator.train import Generator, load_generator
-from cadiff.masks import mask_of, masks_of_type
+from cadiff.masks import mask_of, placed_mask
 from cadiff.masks.exemplars import product_finder
 from cadiff.params import RESULT_KEYS, GenerateParams, Params
 from cadiff.progress import Progress
@@ -183,8 +183,8 @@ def request_for(generator: Generator, params: Params, row: MaskRow, samples: dic
         return Request(prompt, (row.anomaly_type,), mask, (intensity,), seed)
     if normal_id not in samples:
         raise CADiffError(f"masks: {normal_id} is not among the product's normals. Rerun the masks stage.")
-    picture = load_samples([samples[normal_id]], params.base.size)[0][0]
-    chosen = cuttings(params, picture, [row], samples)
+    normal = load_samples([samples[normal_id]], params.base.size)[0][0]
+    picture, chosen = scene(params, normal, row, samples)
     background, start = backdrop(generator.backbone, params.generate, picture, chosen, {row.anomaly_type: intensity})
     return Request(prompt, (row.anomaly_type,), mask, (intensity,), seed, background, start=start)
 
@@ -223,7 +223,7 @@ def _redrawn(
         rng, masks = numpy_generator(seed, "prompt"), params.masks.model_copy(update={"source": "exemplars"})
         own = params.model_copy(update={"seed": seed, "masks": masks})
         kind = generator.tokens.types[int(rng.integers(len(generator.tokens.types)))]
-        placed = masks_of_type(own, product, [row, *exemplars], kind, 1, find)[0]
+        placed = placed_mask(own, product, [row], exemplars, kind, find)
         mask = torch.from_numpy(mask_of(placed))[None]
         background = generator.backbone.encode(to_tensor(picture[None]))[0]
         start = None if from_noise else background

@@ -20,12 +20,16 @@ TRIES = 32
 THUMBNAIL = 16  # px
 PLACED = "exemplars"
 UNMOVED = "exemplars, unmoved"
+IN_PLACE = "exemplars, in place"
 FindProduct = Callable[[str], Bool[np.ndarray, "side side"]]
 
 
 @dataclass(frozen=True)
 class Placed:
-    """A mask with the exemplar whose shape it has, what was done to that one, and the normal that it was placed on."""
+    """A mask with the exemplar whose shape it has, what was done to that one, and the normal that it was placed on.
+
+    ``source`` IN_PLACE: it lies as in its exemplar's picture, and the normal is no more than the light to see it in.
+    """
 
     mask: Bool[np.ndarray, "side side"]
     source: str
@@ -76,6 +80,8 @@ class ExemplarMasks:
         """One mask. After ``TRIES`` rejected placements it is the exemplar's own, unmoved, and says so."""
         index = int(rng.integers(len(self.exemplars)))
         mask, exemplar_id, places = self.masks[index], self.exemplars[index].sample_id, self.places[index]
+        if self.params.in_place and rng.random() < self.params.in_place:
+            return Placed(mask, IN_PLACE, exemplar_id, places[int(rng.integers(len(places)))].sample_id)
         for _ in range(TRIES):
             normal = places[int(rng.integers(len(places)))]
             transform = draw_transform(mask, self.spread, rng)

@@ -67,6 +67,14 @@ def masks_of_type(
     ]
 
 
+def placed_mask(
+    params: Params, product: str, normals: Sequence[SampleRow], exemplars: Sequence[SampleRow], anomaly_type: str, find: FindProduct
+) -> MaskRow:
+    """One mask on one of ``normals``, whatever share of the masks stays in place: that picture is to be seen."""
+    moved = params.model_copy(update={"masks": params.masks.model_copy(update={"in_place": 0.0})})
+    return masks_of_type(moved, product, [*normals, *exemplars], anomaly_type, 1, find)[0]
+
+
 def mask_of(row: MaskRow) -> Bool[np.ndarray, "side side"]:
     return decode_image(row.mask["bytes"], "L", row.mask_id) > 127
 

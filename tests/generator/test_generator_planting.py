@@ -5,8 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cadiff.generator.planting import cut, plant
+from cadiff.data.images import load_samples
+from cadiff.generator.planting import cut, plant, scene, smooth
+from cadiff.masks import make_masks, mask_of, placed_mask
+from cadiff.masks.exemplars import IN_PLACE, product_finder
 from cadiff.masks.shapes import Transform, apply_transform, transform_picture
+from cadiff.params import Params
+from cadiff.records import SampleRow
 
 SIDE = 16
 
@@ -61,3 +66,49 @@ def test_what_the_light_takes_beyond_white_is_white(own: np.ndarray) -> None:
     exemplar = grey(50)
     exemplar[own] = 100
     assert (plant(grey(150), [cut(exemplar, own, None, own, grey(150), "spot")], {"spot": 1.0})[own] == 255).all()
+
+
+def test_under_the_mask_is_what_lies_around_it(own: np.ndarray) -> None:
+    """Of an even picture nothing is left of the anomaly; of two halves each keeps its own side, softly in between."""
+    spotted = grey(120)
+    spotted[own] = [250, 0, 0]
+    assert (smooth(spotted, own) == 120).all()
+    halves = np.where(np.arange(SIDE)[None, :, None] < SIDE // 2, grey(40), grey(200))
+    band = np.zeros((SIDE, SIDE), bool)
+    band[:, 4:12] = True
+    row = smooth(halves, band)[8, :, 0].astype(int)
+    assert (np.diff(row) >= 0).all()
+    assert row[3] == 40, "outside it is untouched"
+    assert row[12] == 200
+    assert 60 < row[7] <= row[8] < 180, "soft where the mask is deepest"
+    everywhere = np.ones_like(own)
+    assert (smooth(halves, everywhere) == halves).all(), "nothing to guess from"
+
+
+def test_a_mask_in_place_lies_in_its_exemplars_own_picture(small_params: Params, nut_samples: list[SampleRow]) -> None:
+    masks = small_params.masks.model_copy(update={"in_place": 1.0})
+    generate = small_params.generate.model_copy(update={"start": "exemplar", "strength": 0.5})
+    params = small_params.model_copy(update={"masks": masks, "generate": generate})
+    by_id, normal = {row.sample_id: row for row in nut_samples}, np.full((64, 64, 3), 99, np.uint8)
+    rows = make_masks(params, "nut", nut_samples)
+    assert {row.mask_source for row in rows} == {IN_PLACE}
+    for row in rows:
+        exemplar = by_id[str(row.exemplar_id)]
+        images, own = load_samples([exemplar], 64)
+        assert (mask_of(row) == own[0]).all()
+        assert exemplar.anomaly_type == row.anomaly_type
+        assert by_id[str(row.normal_id)].role == "normal"
+        picture, chosen = scene(params, normal, row, by_id)
+        assert (picture[~own[0]] == images[0][~own[0]]).all(), "its surroundings are its own"
+        assert (plant(picture, chosen, {row.anomaly_type: 1.0}) == images[0]).all(), "w = 1 is the exemplar"
+        assert np.abs(picture[own[0]].astype(int) - images[0][own[0]]).mean() > 2, "w = 0 is without its anomaly"
+    normals, exemplars = ([row for row in nut_samples if row.role == role] for role in ("normal", "exemplar"))
+    placed = placed_mask(params, "nut", normals, exemplars, "rust", product_finder(64))
+    assert placed.mask_source != IN_PLACE, "where a given picture is to be seen, the mask lies on it"
+
+
+def test_half_of_the_masks_in_place_is_about_half(small_params: Params, nut_samples: list[SampleRow]) -> None:
+    masks = small_params.masks.model_copy(update={"in_place": 0.5})
+    generate = small_params.generate.model_copy(update={"per_type": 60})
+    rows = make_masks(small_params.model_copy(update={"masks": masks, "generate": generate}), "nut", nut_samples)
+    assert 60 < sum(row.mask_source == IN_PLACE for row in rows) < 120
