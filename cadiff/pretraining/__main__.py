@@ -23,14 +23,15 @@ from cadiff.devices import pick_device
 from cadiff.errors import UsageError, exit_code
 from cadiff.params import BaseParams
 from cadiff.pretraining.autoencoder import spread_latents, train_autoencoder, train_decoder
-from cadiff.pretraining.diffusion import LEARNING_RATE, Parts, train_diffusion
+from cadiff.pretraining.diffusion import CONTROL_FROM, LEARNING_RATE, Parts, train_diffusion
 from cadiff.pretraining.export import export_base, unit_scale
 from cadiff.pretraining.stream import DEMO_SHARE, Stream, draw_stream
 from cadiff.seeds import derive_seed
 from cadiff.storage import digest, read_json
 
 RECORDED = (
-    "autoencoder_steps", "autoencoder_batch", "decoder_steps", "diffusion_steps", "batch", "learning_rate", "pictures", "seed", "size"
+    "autoencoder_steps", "autoencoder_batch", "decoder_steps", "diffusion_steps", "control_from", "batch", "learning_rate", "pictures",
+    "seed", "size",
 )  # fmt: skip
 AUTOENCODER_PICTURES = 24000  # the first ones: it learns from patches, of which these have enough
 
@@ -51,7 +52,7 @@ def run(options: argparse.Namespace) -> None:
     some, workers = stream.first(AUTOENCODER_PICTURES), options.workers
     train_decoder(vae, some, work, options.decoder_steps, options.autoencoder_batch, options.seed, workers)
     average = train_diffusion(
-        parts, stream, vae, work, options.diffusion_steps, options.batch, options.seed, workers=workers, learning_rate=options.learning_rate
+        parts, stream, vae, work, options.diffusion_steps, options.batch, options.seed, options.control_from, workers, options.learning_rate
     )
     training = {name: getattr(options, name) for name in RECORDED}
     if options.start or options.autoencoder_of:
@@ -88,6 +89,10 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         help="of teaching the decoder to clear a sampler's grain; default: 500, with --start 0 (its decoder was taught)",
     )  # fmt: skip
     parser.add_argument("--diffusion-steps", type=int, default=4600)
+    parser.add_argument(
+        "--control-from", type=int, default=CONTROL_FROM,
+        help="the diffusion's step that a new control is copied and trained from; with large batches, of which there are fewer, sooner",
+    )  # fmt: skip
     parser.add_argument("--batch", type=int, default=16, help="of the diffusion's steps; an accelerator bears 256")
     parser.add_argument("--autoencoder-batch", type=int, default=16)
     parser.add_argument(
@@ -111,7 +116,8 @@ def checkpoints_of(options: argparse.Namespace) -> Path:
     The decoder's and the diffusion's steps are left out: a training may be given more. The autoencoder's decide what the
     latents are, so where it is trained here, more of them begin another training.
     """
-    kept = {name: getattr(options, name) for name in ("pictures", "batch", "autoencoder_batch", "learning_rate", "seed", "size")}
+    named = ("pictures", "control_from", "batch", "autoencoder_batch", "learning_rate", "seed", "size")
+    kept = {name: getattr(options, name) for name in named}
     if not (options.start or options.autoencoder_of):
         kept["autoencoder_steps"] = options.autoencoder_steps
     bases = {name: getattr(options, name) for name in ("start", "autoencoder_of")}

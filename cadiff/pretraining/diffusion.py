@@ -48,7 +48,7 @@ LOCALIZING_WEIGHT = 0.3
 EMPTY_SHARE = 0.1  # prompts left out, so that guidance has something to subtract
 GENERAL_SHARE = 0.15  # captions that say "product" or "anomaly": the words that learnable tokens start from
 DEFECT_WEIGHT = 4.0  # a defect covers a few per cent of a picture, and is what the base is for
-CONTROL_FROM = 1960  # by this step the encoder is worth copying; no share of the steps, which a training may be given more of
+CONTROL_FROM = 1960  # by this step, of batch 16, the encoder is worth copying; no share of the steps: a training may be given more
 LEARNING_RATE = 1e-3
 
 
@@ -203,7 +203,7 @@ def train_diffusion(
         UsageError: if the checkpoint is beyond ``steps``, or so few steps leave such a control untrained.
     """
     if steps <= control_from and not parts.control_trained:
-        raise UsageError(f"--diffusion-steps: expected more than {control_from}, the step that the control is trained from, found {steps}")
+        raise UsageError(f"--diffusion-steps: expected more than --control-from {control_from}, found {steps}")
     schedule, average = build_schedule(), copy.deepcopy(parts)
     if vae.device.type == "cpu":  # there, at these sizes, plain matrix products are a fifth faster than the fused kernel
         parts.unet.set_attn_processor(AttnProcessor())
