@@ -75,24 +75,31 @@ def scene(
     """The picture that a mask's image is set in, and the cuttings to start from.
 
     For a mask that stays in place it is the exemplar's own picture, in the light of ``normal`` where ``train.exposure`` asks for
-    it, with its anomaly smoothed away; else it is ``normal``.
+    it, without its anomaly (``without``); else it is ``normal``.
     """
     if row.mask_source != IN_PLACE:
         return normal, cuttings(params, normal, [row], samples)
     own = cutting_of(params, normal, row, samples)
     whole = own.pixels.clip(0, 255).round().astype(np.uint8)
-    return smooth(whole, own.mask), [own] if params.generate.start == "exemplar" else []
+    return without(whole, own.mask), [own] if params.generate.start == "exemplar" else []
 
 
-def smooth(picture: UInt8[np.ndarray, "h w 3"], mask: Bool[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
-    """The picture with what is under the mask guessed from around it: the nearest pixel, the softer the further away it is."""
+def without(picture: UInt8[np.ndarray, "h w 3"], mask: Bool[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
+    """The picture as it may have been without what is under the mask: what lies around it, mirrored at the mask's edge.
+
+    Mirrored, it keeps its grain and meets its surroundings without a step. Where the mirror shows more of the mask or lies beyond the
+    picture, it is the nearest pixel outside.
+    """
     if not mask.any() or mask.all():
         return picture
-    away, nearest = ndimage.distance_transform_edt(mask, return_indices=True)
-    filled = picture[tuple(nearest)].astype(np.float32)
-    soft = ndimage.gaussian_filter(filled, (float(away.max()) / 2, float(away.max()) / 2, 0))
-    share = (away / away.max())[..., None]
-    return np.where(mask[..., None], filled + share * (soft - filled), picture).clip(0, 255).round().astype(np.uint8)
+    nearest = ndimage.distance_transform_edt(mask, return_distances=False, return_indices=True)
+    mirrored = 2 * nearest - np.indices(mask.shape)
+    edge = np.array(mask.shape)[:, None, None] - 1
+    inside = ((mirrored >= 0) & (mirrored <= edge)).all(0)
+    row, column = mirrored.clip(0, edge)
+    seen = inside & ~mask[row, column]
+    row, column = np.where(seen, row, nearest[0]), np.where(seen, column, nearest[1])
+    return np.where(mask[..., None], picture[row, column], picture)
 
 
 def plant(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cadiff.data.images import load_samples
-from cadiff.generator.planting import cut, plant, scene, smooth
+from cadiff.generator.planting import cut, plant, scene, without
 from cadiff.masks import make_masks, mask_of, placed_mask
 from cadiff.masks.exemplars import IN_PLACE, product_finder
 from cadiff.masks.shapes import Transform, apply_transform, transform_picture
@@ -69,20 +69,21 @@ def test_what_the_light_takes_beyond_white_is_white(own: np.ndarray) -> None:
 
 
 def test_under_the_mask_is_what_lies_around_it(own: np.ndarray) -> None:
-    """Of an even picture nothing is left of the anomaly; of two halves each keeps its own side, softly in between."""
+    """Of an even picture nothing is left of the anomaly; a ramp is mirrored at the mask's edge, its nearest pixel where that ends."""
     spotted = grey(120)
     spotted[own] = [250, 0, 0]
-    assert (smooth(spotted, own) == 120).all()
-    halves = np.where(np.arange(SIDE)[None, :, None] < SIDE // 2, grey(40), grey(200))
+    assert (without(spotted, own) == 120).all()
+    ramp = np.broadcast_to(10 * np.arange(SIDE, dtype=np.uint8)[None, :, None], (SIDE, SIDE, 3)).copy()
     band = np.zeros((SIDE, SIDE), bool)
-    band[:, 4:12] = True
-    row = smooth(halves, band)[8, :, 0].astype(int)
-    assert (np.diff(row) >= 0).all()
-    assert row[3] == 40, "outside it is untouched"
-    assert row[12] == 200
-    assert 60 < row[7] <= row[8] < 180, "soft where the mask is deepest"
+    band[:, 10:] = True
+    row = without(ramp, band)[8, :, 0].tolist()
+    assert row[:10] == list(range(0, 100, 10)), "outside it is untouched"
+    assert row[10:] == [80, 70, 60, 50, 40, 30]
+    most = np.zeros((SIDE, SIDE), bool)
+    most[:, 2:] = True
+    assert without(ramp, most)[8, :, 0].tolist() == [0, 10, 0, *[10] * 13], "beyond the picture there is nothing to mirror"
     everywhere = np.ones_like(own)
-    assert (smooth(halves, everywhere) == halves).all(), "nothing to guess from"
+    assert (without(ramp, everywhere) == ramp).all(), "nothing to guess from"
 
 
 def test_a_mask_in_place_lies_in_its_exemplars_own_picture(small_params: Params, nut_samples: list[SampleRow]) -> None:
