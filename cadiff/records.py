@@ -37,9 +37,10 @@ class SampleRow:
 
 @dataclass(frozen=True)
 class MaskRow:
-    """A mask for synthesis: PNG bytes 0/255 at the base's size. ``normal_id`` is the real normal image whose
-    foreground it was placed on, or in whose light a mask that stayed in place is to be seen (None: placed without one). ``transform`` is what was done to the mask of ``exemplar_id``:
-    scale, turn in radians, mirror (0 or 1), then the row and the column that its centroid went to, in pixels (None: nothing)."""
+    """A mask for synthesis: PNG bytes 0/255 at the base's size. ``normal_id`` is the real normal image whose foreground it was
+    placed on, or in whose light a mask that stayed in place is to be seen (None: placed without one). ``transform`` is what was
+    done to the mask of ``exemplar_id``: scale, turn in radians, mirror (0 or 1), then the row and the column that its centroid
+    went to, in pixels (None: nothing)."""
 
     mask_id: str
     product: str
