@@ -44,10 +44,8 @@ def load_training(path: Path, modules: Mapping[str, nn.Module], optimiser: torch
 @torch.no_grad()
 def update_average(average: nn.Module, module: nn.Module, decay: float) -> None:
     """Exponential moving average of the weights: a <- decay a + (1 - decay) w."""
-    kept, latest = list(average.parameters()), list(module.parameters())
-    if len(kept) != len(latest):
-        raise ValueError(f"expected {len(kept)} parameters as the average has, found {len(latest)}")
-    get_ema_multi_avg_fn(decay)(kept, [w.to(a.dtype) for a, w in zip(kept, latest, strict=True)], None)
+    kept = list(average.parameters())
+    get_ema_multi_avg_fn(decay)(kept, [w.to(a.dtype) for a, w in zip(kept, module.parameters(), strict=True)], None)
 
 
 def cosine(step: int, steps: int, warmup: int = 100, floor: float = 0.02) -> float:

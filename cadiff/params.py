@@ -127,6 +127,8 @@ class MaskParams(Section):
     def _folder_is_named(self) -> MaskParams:
         if self.source == "folder" and not self.folder:
             raise ValueError("source: folder needs `folder`, the directory with <anomaly_type>/*.png")
+        if self.source == "folder" and self.in_place:
+            raise ValueError(f"in_place: expected 0 with source: folder, whose masks have no exemplar, found {self.in_place}")
         return self
 
 
@@ -148,7 +150,8 @@ class IntensityParams(Section):
 
 
 class GenerateParams(Section):
-    """Sampling. ``background: real`` keeps a real normal image's latents outside the dilated mask."""
+    """Sampling. ``background: real`` keeps a real image's latents outside the dilated mask: a normal's, or with
+    ``masks.in_place`` the exemplar's own."""
 
     per_type: int = Field(40, ge=1, description="images per anomaly type (paper: 1000)")
     scheduler: Literal["ddim", "dpm"] = "ddim"
@@ -387,8 +390,9 @@ class Params(Section):
         raise ValueError(f"methods: {method!r} is not known; expected one of {', '.join(BUILT_IN)}, or one under external")
 
     @model_validator(mode="after")
-    def _filter_fits_the_protocol(self) -> Params:
+    def _sections_go_together(self) -> Params:
         check_filter(self.filter, self.detector)
+        check_in_place(self.masks, self.generate)
         return self
 
     @model_validator(mode="after")
@@ -417,6 +421,10 @@ class Params(Section):
             check_filter(
                 FilterParams(**{**self.filter.model_dump(), **overrides.get("filter", {})}),
                 DetectorParams(**{**self.detector.model_dump(), **overrides.get("detector", {})}),
+            )
+            check_in_place(
+                MaskParams(**{**self.masks.model_dump(), **overrides.get("masks", {})}),
+                GenerateParams(**{**self.generate.model_dump(), **overrides.get("generate", {})}),
             )
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
@@ -479,6 +487,14 @@ def checked(section: type[SectionType], name: str, values: Any) -> SectionType:
         return section.model_validate(values)
     except ValidationError as error:
         raise ValueError(f"{name}.{first_problem(error)}") from None
+
+
+def check_in_place(masks: MaskParams, generate: GenerateParams) -> None:
+    """A ValueError where masks stay in a picture that is then not kept."""
+    if masks.in_place and generate.background != "real":
+        raise ValueError(
+            f"masks.in_place: expected 0 with generate.background: {generate.background}, which keeps no picture, found {masks.in_place}"
+        )
 
 
 def check_filter(settings: FilterParams, detector: DetectorParams) -> None:

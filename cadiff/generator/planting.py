@@ -1,4 +1,4 @@
-"""Pictures to start from: a normal image with the exemplars of its masks set into it (``generate.start: exemplar``)."""
+"""What a mask's image is set in and starts from: a normal with the exemplar set into it, or the exemplar's own picture."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def cutting_of(params: Params, picture: UInt8[np.ndarray, "h w 3"], row: MaskRow
     return cut(images[0], masks[0], transform, mask_of(row), like, row.anomaly_type)
 
 
-def scene(
+def setting_of(
     params: Params, normal: UInt8[np.ndarray, "h w 3"], row: MaskRow, samples: Mapping[str, SampleRow]
 ) -> tuple[UInt8[np.ndarray, "h w 3"], list[Cutting]]:
     """The picture that a mask's image is set in, and the cuttings to start from.

@@ -16,10 +16,10 @@ from cadiff.backbone import Backbone
 from cadiff.cluster import run_parts
 from cadiff.data.images import load_samples, to_tensor, to_uint8
 from cadiff.errors import CADiffError
-from cadiff.generator.planting import Cutting, plant, scene
+from cadiff.generator.planting import Cutting, plant, setting_of
 from cadiff.generator.sample import Request, in_lanes, lanes, sample
 from cadiff.generator.train import Generator, load_generator
-from cadiff.masks import mask_of, placed_mask
+from cadiff.masks import mask_of, masks_of_type, placed_mask
 from cadiff.masks.exemplars import product_finder
 from cadiff.params import RESULT_KEYS, GenerateParams, Params
 from cadiff.progress import Progress
@@ -184,7 +184,7 @@ def request_for(generator: Generator, params: Params, row: MaskRow, samples: dic
     if normal_id not in samples:
         raise CADiffError(f"masks: {normal_id} is not among the product's normals. Rerun the masks stage.")
     normal = load_samples([samples[normal_id]], params.base.size)[0][0]
-    picture, chosen = scene(params, normal, row, samples)
+    picture, chosen = setting_of(params, normal, row, samples)
     background, start = backdrop(generator.backbone, params.generate, picture, chosen, {row.anomaly_type: intensity})
     return Request(prompt, (row.anomaly_type,), mask, (intensity,), seed, background, start=start)
 
@@ -213,17 +213,26 @@ def backdrop(
 def _redrawn(
     generator: Generator, params: Params, product: str, normals: Sequence[SampleRow], samples: Sequence[SampleRow]
 ) -> list[GeneratedRow]:
-    """Normals in which an exemplar's mask, moved, was drawn anew with the prompt of a good product: no anomaly, but all its traces."""
+    """Normals in which an exemplar's mask, moved, was drawn anew with the prompt of a good product: no anomaly, but all its traces.
+
+    In the share of masks that stay in place it is the exemplar's own picture without its anomaly that takes the normal's place,
+    or the detector would only ever see those pieces with one.
+    """
     images, _ = load_samples(normals, params.base.size)
     exemplars, find = [row for row in samples if row.role == "exemplar"], product_finder(params.base.size)
     from_noise = params.generate.strength == 1 or (params.generate.start == "exemplar" and params.masks.source == "folder")  # as anomalies
-    requests = []
+    requests, by_id = [], {row.sample_id: row for row in exemplars}
     for row, picture in zip(normals, images, strict=True):
         seed = derive_seed(params.seed, "redraw", row.sample_id)
         rng, masks = numpy_generator(seed, "prompt"), params.masks.model_copy(update={"source": "exemplars"})
         own = params.model_copy(update={"seed": seed, "masks": masks})
         kind = generator.tokens.types[int(rng.integers(len(generator.tokens.types)))]
-        placed = placed_mask(own, product, [row], exemplars, kind, find)
+        if params.masks.in_place and rng.random() < params.masks.in_place:
+            still = own.model_copy(update={"masks": masks.model_copy(update={"in_place": 1.0})})
+            placed = masks_of_type(still, product, [row, *exemplars], kind, 1, find)[0]
+            picture, _ = setting_of(params, picture, placed, by_id)
+        else:
+            placed = placed_mask(own, product, [row], exemplars, kind, find)
         mask = torch.from_numpy(mask_of(placed))[None]
         background = generator.backbone.encode(to_tensor(picture[None]))[0]
         start = None if from_noise else background

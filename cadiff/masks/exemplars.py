@@ -57,8 +57,9 @@ def most_alike(exemplars: Sequence[SampleRow], normals: Sequence[SampleRow], sha
 class ExemplarMasks:
     """One anomaly type's exemplar masks, ready to draw from.
 
-    A mask is placed on one of the normals that look most like its exemplar (``masks.alike`` of them all): a defect that has its
-    place on a part, as a missing pin, keeps it only where the part lies as the exemplar's does.
+    A mask that does not stay in its exemplar's picture (``masks.in_place``) is placed on one of the normals that look most like
+    its exemplar (``masks.alike`` of them all): a defect that has its place on a part, as a missing pin, keeps it only where the
+    part lies as the exemplar's does.
 
     ``on_product`` says whether masks keep to the foreground: not if most of the exemplars' own masks lie
     outside it, as where something is missing or lies beside the product.

@@ -25,7 +25,7 @@ from cadiff.params import BaseParams
 from cadiff.pretraining.autoencoder import spread_latents, train_autoencoder, train_decoder
 from cadiff.pretraining.diffusion import CONTROL_FROM, LEARNING_RATE, Parts, train_diffusion
 from cadiff.pretraining.export import export_base, unit_scale
-from cadiff.pretraining.stream import DEMO_SHARE, Stream, draw_stream
+from cadiff.pretraining.stream import DEMO_SHARE, FORM, PHOTO_SHARE, Stream, draw_stream
 from cadiff.seeds import derive_seed
 from cadiff.storage import digest, read_json
 
@@ -43,7 +43,7 @@ def main() -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Draws, trains and exports, from wherever ``options.work`` has got to."""
-    pictures, device = options.work / f"stream-{options.size}", pick_device(options.device)
+    pictures, device = options.work / stream_name(options), pick_device(options.device)
     draw_stream(pictures, options.seed, options.pictures, options.size, options.workers)
     stream = Stream.opened(pictures, options.pictures)
     began = time.monotonic()
@@ -64,8 +64,9 @@ def run(options: argparse.Namespace) -> None:
     card = {
         "name": "cadiff-embedded", "version": len(history) + 1, "license": "Apache-2.0", "training": [*history, training],
         "parameters": {name: sum(p.numel() for p in module.parameters()) for name, module in modules.items()},
-        "data": f"drawn pictures (cadiff.data.drawing; the demo's four products are {DEMO_SHARE:.0%} of them, from other seeds), "
-        "and for the autoencoder also the photographs and textures that scikit-image and scikit-learn carry",
+        "data": "drawn pictures (cadiff.data.drawing; the demo's four products are "
+        f"{(1 - PHOTO_SHARE) * DEMO_SHARE:.0%} of all, from other seeds), and crops of the photographs and "
+        f"textures that scikit-image and scikit-learn carry ({PHOTO_SHARE:.0%})",
         "limits": f"{options.size} px; small: surfaces and defects like the drawn ones come out, others need `adapt`",
         "torch": torch.__version__,
     }  # fmt: skip
@@ -102,12 +103,19 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--device", default="auto", help="auto, or a device as torch names it")
     parser.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, help="processes that draw pictures, and beside an accelerator batches"
+        "--workers", type=int, default=min(os.cpu_count() or 1, 16), help="processes that draw pictures, and beside an accelerator batches"
     )
     options = parser.parse_args(arguments)
+    if options.workers < 1:
+        parser.error(f"--workers: expected 1 or more, found {options.workers}")
     if options.decoder_steps is None:
         options.decoder_steps = 0 if options.start else 500
     return options
+
+
+def stream_name(options: argparse.Namespace) -> str:
+    """The folder of the pictures; others, also of an earlier form of the stream, have another one."""
+    return "stream-" + digest({"form": FORM, "seed": options.seed, "size": options.size})
 
 
 def checkpoints_of(options: argparse.Namespace) -> Path:
@@ -117,7 +125,7 @@ def checkpoints_of(options: argparse.Namespace) -> Path:
     latents are, so where it is trained here, more of them begin another training.
     """
     named = ("pictures", "control_from", "batch", "autoencoder_batch", "learning_rate", "seed", "size")
-    kept = {name: getattr(options, name) for name in named}
+    kept = {name: getattr(options, name) for name in named} | {"form": FORM}
     if not (options.start or options.autoencoder_of):
         kept["autoencoder_steps"] = options.autoencoder_steps
     bases = {name: getattr(options, name) for name in ("start", "autoencoder_of")}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -23,10 +23,11 @@ class _Steps(Dataset, Generic[Batch]):
 
 
 def batches(draw: Callable[[int], Batch], start: int, steps: int, device: torch.device, workers: int) -> Iterator[Batch]:
-    """``draw(step)`` for the steps from ``start`` to ``steps`` - 1, in order; beside an accelerator by worker processes, ahead.
+    """``draw(step)`` for the steps from ``start`` to ``steps`` - 1, in order; beside an NVIDIA GPU by worker processes, ahead.
 
     What is drawn may depend on the step alone, so that neither the workers nor a stop in between change it.
     """
-    workers, wanted = 0 if device.type == "cpu" else workers, range(start, steps)
-    ahead = 4 if workers else None
-    return iter(DataLoader(_Steps(draw, steps), batch_size=None, sampler=wanted, num_workers=workers, prefetch_factor=ahead))
+    own: dict[str, Any] = {}
+    if device.type == "cuda":  # forked, so that all share the stream's memory
+        own = {"num_workers": workers, "prefetch_factor": 4 if workers else None, "multiprocessing_context": "fork" if workers else None}
+    return iter(DataLoader(_Steps(draw, steps), batch_size=None, sampler=range(start, steps), **own))

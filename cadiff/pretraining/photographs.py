@@ -21,8 +21,9 @@ def photographs() -> tuple[np.ndarray, ...]:
 
 
 def crop_of(picture: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
-    """A random square of a photograph, brought to ``size`` by averaging."""
-    side = int(rng.integers(size, min(picture.shape[:2]) + 1))
+    """A random square of a photograph, brought to ``size`` by averaging (repeated, where the photograph is smaller)."""
+    shortest = min(picture.shape[:2])
+    side = int(rng.integers(min(size, shortest), shortest + 1))
     top, left = rng.integers(0, picture.shape[0] - side + 1), rng.integers(0, picture.shape[1] - side + 1)
     piece = torch.from_numpy(picture[top : top + side, left : left + side].copy()).permute(2, 0, 1)[None].float()
     return F.interpolate(piece, size=(size, size), mode="area")[0].permute(1, 2, 0).round().byte().numpy()

@@ -18,13 +18,16 @@ from cadiff.seeds import numpy_generator
 from cadiff.storage import write_bytes
 
 PART = 500
-DEMO_SHARE = 0.45  # of the stream: the demo's four products, drawn from other seeds than the demo data set
+DEMO_SHARE = 0.45  # of the drawn pictures: the demo's four products, drawn from other seeds than the demo data set
 GOOD_SHARE = 0.4
 PHOTO_SHARE = 0.06  # crops of photographs, called "product": no drawing has their grain, and adaptation starts nearer
 MONOCHROME_SHARE = 0.2  # of products that nobody makes, as industrial cameras see them: grey, and in other light
 
 # The words that a learnable token starts from, and what templates need; every one is a word of the tokenizer.
 EXTRA_WORDS = ("anomaly", "defect", "product", "damaged", "good", "clear", "close", "up", "picture", "image", "part")
+
+
+FORM = 2  # what `picture` draws from a seed and an index; another form is another stream
 
 
 @dataclass(frozen=True)

@@ -88,6 +88,26 @@ def test_an_image_starts_from_its_background_only_where_it_has_one(background: s
         load_params(tmp_path / "params.yaml")
 
 
+@pytest.mark.parametrize(
+    ("masks", "generate", "problem"),
+    [
+        ({}, {"background": "generated", "strength": 1.0, "start": "background", "redraw": False}, "background: generated, which keeps no"),
+        ({"source": "folder", "folder": "masks"}, {}, "in_place: expected 0 with source: folder"),
+    ],
+)
+def test_a_mask_stays_in_place_only_where_there_is_a_picture_to_stay_in(
+    masks: dict, generate: dict, problem: str, tmp_path: Path
+) -> None:
+    """In all products and in one product's own section."""
+    values, path = values_of(ROOT / "params.yaml"), tmp_path / "params.yaml"
+    values["generate"] |= generate
+    for own, common in (({}, {"in_place": 0.5, **masks}), ({"masks": {"in_place": 0.5, **masks}}, {})):
+        changed = {**values, "masks": {**values["masks"], **common}, "products": {"nut": own}}
+        path.write_text(yaml.safe_dump(changed))
+        with pytest.raises(UsageError, match=problem):
+            load_params(path)
+
+
 def test_an_exemplar_is_no_start_for_what_starts_from_noise(tmp_path: Path) -> None:
     values = values_of(ROOT / "params.yaml")
     values["generate"] |= {"start": "exemplar", "strength": 1.0}

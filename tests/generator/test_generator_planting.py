@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cadiff.data.images import load_samples
-from cadiff.generator.planting import cut, plant, scene, without
+from cadiff.generator.planting import cut, plant, setting_of, without
 from cadiff.masks import make_masks, mask_of, placed_mask
 from cadiff.masks.exemplars import IN_PLACE, product_finder
 from cadiff.masks.shapes import Transform, apply_transform, transform_picture
@@ -99,7 +99,7 @@ def test_a_mask_in_place_lies_in_its_exemplars_own_picture(small_params: Params,
         assert (mask_of(row) == own[0]).all()
         assert exemplar.anomaly_type == row.anomaly_type
         assert by_id[str(row.normal_id)].role == "normal"
-        picture, chosen = scene(params, normal, row, by_id)
+        picture, chosen = setting_of(params, normal, row, by_id)
         assert (picture[~own[0]] == images[0][~own[0]]).all(), "its surroundings are its own"
         assert (plant(picture, chosen, {row.anomaly_type: 1.0}) == images[0]).all(), "w = 1 is the exemplar"
         assert np.abs(picture[own[0]].astype(int) - images[0][own[0]]).mean() > 2, "w = 0 is without its anomaly"

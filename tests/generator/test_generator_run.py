@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from cadiff.data.images import load_samples, to_tensor
+from cadiff.data.images import load_samples, to_tensor, to_uint8
 from cadiff.errors import CADiffError
 from cadiff.generator import adapt_base, generate_shards, load_adapted, load_generator, train_generator
 from cadiff.generator.adapt import velocity_or_noise
-from cadiff.generator.planting import cuttings, plant
+from cadiff.generator.planting import cuttings, plant, without
 from cadiff.generator.sample import Request, sample
 from cadiff.generator.shards import request_for
 from cadiff.generator.train import Exemplars, draw_view, joint_loss, learning_rates, new_generator
@@ -224,6 +224,37 @@ def test_normals_are_redrawn_in_a_place_where_asked(
         assert "rust" not in redrawn["prompt"]
         changed = (decode_image(plain["image"]["bytes"], "RGB") != decode_image(redrawn["image"]["bytes"], "RGB")).any(-1)
         assert 0 < changed.mean() < 0.5
+
+
+def test_masks_in_place_are_drawn_in_their_exemplars_pictures_and_so_are_as_many_redrawn_normals(
+    trained: Path, small_params: Params, nut_samples: list[SampleRow], tmp_path: Path
+) -> None:
+    """Outside of their masks both are an exemplar's picture without its anomaly, as the autoencoder gives it back."""
+    changes = {"redraw": True, "blend": 0.0, "start": "exemplar", "strength": 0.5}
+    generate, masked = (small_params.generate.model_copy(update=changes), small_params.masks.model_copy(update={"in_place": 1.0}))
+    params = small_params.model_copy(update={"generate": generate, "masks": masked})
+    masks = make_masks(params, "nut", nut_samples)[:2]
+    generate_shards(params, "nut", nut_samples, trained / "adapted", trained / "generator", masks, tmp_path / "out", tmp_path / "work")
+    backbone = load_adapted(params, trained / "adapted")
+    exemplars = [row for row in nut_samples if row.role == "exemplar"]
+    images, own = load_samples(exemplars, 64)
+    healed = np.stack([without(image, mask) for image, mask in zip(images, own, strict=True)])
+    passed = to_uint8(backbone.decode(backbone.encode(to_tensor(healed)))).astype(int)
+
+    def setting(row: dict) -> str:
+        """Whose surroundings the row's image has."""
+        picture = decode_image(row["image"]["bytes"], "RGB")
+        away = [np.abs(picture - passed[k])[~own[k]].mean() for k in range(len(exemplars))]
+        assert min(away) < 1, "no exemplar's"
+        return exemplars[int(np.argmin(away))].sample_id
+
+    drawn = read_table(tmp_path / "out" / f"{masks[0].anomaly_type}.parquet", GENERATED_SCHEMA).to_pylist()
+    assert [row["mask_source"] for row in drawn] == ["exemplars, in place"] * 2
+    assert [setting(row) for row in drawn] == [mask.exemplar_id for mask in masks]
+    good = read_table(tmp_path / "out" / "good.parquet", GENERATED_SCHEMA).to_pylist()
+    redrawn = [row for row in good if row["mask_source"] == "redrawn"]
+    assert len(redrawn) == sum(row.role == "normal" for row in nut_samples)
+    assert all(setting(row) for row in redrawn)
 
 
 def test_a_product_without_colour_is_drawn_without(
