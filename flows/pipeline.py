@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextvars import copy_context
 from dataclasses import dataclass
@@ -159,9 +159,10 @@ def is_blocked(node: Node, outcomes: dict[str, Outcome]) -> bool:
     return any(name in outcomes and outcomes[name].state != "done" for name in node.needs)
 
 
-def next_ready(waiting: dict[str, Node], outcomes: Collection[str], accelerator_free: bool) -> Node | None:
-    """The first stage whose needs are met and for which an accelerator, if it wants one, is free."""
-    ready = (node for node in waiting.values() if node.needs <= set(outcomes))
+def next_ready(waiting: dict[str, Node], outcomes: Mapping[str, Outcome], accelerator_free: bool) -> Node | None:
+    """The first stage whose needs are met, so all done, and for which an accelerator, if it wants one, is free."""
+    done = {name for name, outcome in outcomes.items() if outcome.state == "done"}
+    ready = (node for node in waiting.values() if node.needs <= done)
     return next((node for node in ready if accelerator_free or not node.accelerator), None)
 
 

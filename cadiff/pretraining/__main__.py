@@ -149,9 +149,10 @@ def _begun(
         history = recorded if isinstance(recorded, list) else [recorded]
     if options.start is not None:
         return vae, Parts.of(base), history
-    few = to_tensor(stream.image[:300]).to(device)
-    spread_latents(vae, few)
+    few = to_tensor(stream.image[:300])
+    spread_latents(vae.to("cpu"), few)  # in double precision, which not every device has
     unit_scale(vae, few)
+    vae.to(device)
     torch.manual_seed(derive_seed(options.seed, "diffusion"))
     return vae, Parts.new(vae), history
 

@@ -28,6 +28,6 @@ def batches(draw: Callable[[int], Batch], start: int, steps: int, device: torch.
     What is drawn may depend on the step alone, so that neither the workers nor a stop in between change it.
     """
     own: dict[str, Any] = {}
-    if device.type == "cuda":  # forked, so that all share the stream's memory
+    if device.type == "cuda":  # forked, so that all share the stream's memory: for a process that does nothing else
         own = {"num_workers": workers, "prefetch_factor": 4 if workers else None, "multiprocessing_context": "fork" if workers else None}
     return iter(DataLoader(_Steps(draw, steps), batch_size=None, sampler=range(start, steps), **own))

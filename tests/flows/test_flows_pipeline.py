@@ -100,6 +100,22 @@ def test_unknown_products_and_stages_are_usage_errors(project: Path) -> None:
         plan_stages(project, force="nothing")
 
 
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_what_needs_a_stage_that_was_not_run_is_not_run(jobs: int) -> None:
+    """However far down, and when all else that it needs is done before the failure is known."""
+
+    def call(node: Node, slot: int | None) -> None:
+        if node.address == "make@b":
+            time.sleep(0.2)
+            raise CADiffError("no cloth left")
+
+    needs = {"make@a": (), "make@b": (), "detect@b": ("make@b",), "report": ("make@a", "detect@b"), "page": ("report",)}
+    plan = [Node(address, frozenset(needed), False, False) for address, needed in needs.items()]
+    outcomes = {outcome.stage: outcome.state for outcome in execute(plan, call, jobs, lambda news: None)}
+    blocked = dict.fromkeys(("detect@b", "report", "page"), "not run")
+    assert outcomes == {"make@a": "done", "make@b": "failed", **blocked}
+
+
 def test_independent_stages_run_side_by_side(project: Path) -> None:
     plan = [node for node in plan_stages(project) if node.address.startswith("make")]
     started = time.monotonic()
