@@ -67,6 +67,8 @@ def export(
     from cadiff.export import export_product
 
     values = load_params(params)
+    if out.resolve().is_relative_to(Path(values.dataset.root).resolve()):
+        raise UsageError(f"{out}: lies in the data set (dataset.root), which generated images must not be mixed with; name another folder")
     for product in products or values.products:
         values.for_product(product)  # names it if it is unknown
         count = export_product(Path("data/made/generated") / method / product, out / product)

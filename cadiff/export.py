@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cadiff.errors import UsageError
 from cadiff.records import GENERATED_SCHEMA, GeneratedRow, from_table
 from cadiff.storage import missing, read_table, write_bytes
 
@@ -18,10 +19,13 @@ def export_product(shards: Path, out: Path) -> int:
 
     Raises:
         CADiffError: if there are no shards, or one does not read.
+        UsageError: if ``out`` holds something already: an earlier export's images beside these would look like these.
     """
     paths = sorted(shards.glob("*.parquet"))
     if not paths:
         raise missing(shards / "*.parquet")
+    if out.is_dir() and any(out.iterdir()):
+        raise UsageError(f"{out}: expected a new or empty folder, found files; remove it, or name another")
     count = 0
     for path in paths:
         for index, row in enumerate(from_table(read_table(path, GENERATED_SCHEMA), GeneratedRow)):

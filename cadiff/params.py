@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from cadiff import names
 from cadiff.errors import UsageError
 from cadiff.records import ProtocolName
 from cadiff.storage import digest
@@ -21,11 +22,19 @@ class Section(BaseModel):
 
 
 class DatasetParams(Section):
-    """Where the real images are. For ``demo`` they are drawn into ``root`` by the first stage."""
+    """Where the real images are; they are only read. For ``demo`` the first stage draws them, into ``data/made/demo``."""
 
     name: str = "demo"
     layout: Layout = "demo"
     root: str = "data/made/demo"
+
+    @field_validator("root")
+    @classmethod
+    def _root_is_spelt_out(cls, value: str) -> str:
+        if value.startswith("~"):
+            raise ValueError(f"~ is not your home here; expected a whole path such as {Path(value).expanduser()}, found {value!r}")
+        return value
+
     max_normals: int | None = Field(None, ge=1, description="use at most this many train normals, by sorted name")
 
 
@@ -389,8 +398,24 @@ class Params(Section):
             return "maps"
         raise ValueError(f"methods: {method!r} is not known; expected one of {', '.join(BUILT_IN)}, or one under external")
 
+    @field_validator("products", mode="before")
+    @classmethod
+    def _products_are_named(cls, values: Any) -> Any:
+        for name, own in values.items() if isinstance(values, dict) else ():
+            if not isinstance(name, str):
+                raise ValueError(f"expected names, found {name!r}, which YAML reads as {type(name).__name__}; put it in quotes")
+            names.check_product(name)
+            if own is None:
+                raise ValueError(f"{name}: expected its own settings, found nothing; write `{name}: {{}}` if it has none")
+        return values
+
     @model_validator(mode="after")
     def _sections_go_together(self) -> Params:
+        if self.draw.products and self.dataset.layout != "demo":
+            raise ValueError(
+                f"draw.products: expected [] with dataset.layout: {self.dataset.layout}, whose images are on disk, "
+                f"found {self.draw.products}"
+            )
         check_filter(self.filter, self.detector)
         check_in_place(self.masks, self.generate)
         return self
@@ -526,6 +551,18 @@ def first_problem(error: ValidationError) -> str:
     return f"{where}: {problem['msg']}, found {problem['input']!r}"
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML in which a key that is given twice is an error, and not the last one's."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key.value!r} is there twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def load_params(path: str | Path = "params.yaml") -> Params:
     """The parameters in a YAML file.
 
@@ -534,13 +571,19 @@ def load_params(path: str | Path = "params.yaml") -> Params:
     """
     path = Path(path)
     try:
-        values = yaml.safe_load(path.read_text())
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file; copy one of presets/*.yaml to params.yaml") from None
+    except OSError as error:
+        raise UsageError(f"{path}: expected a YAML file, but it does not open ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path}: expected UTF-8 text; save the file as UTF-8") from None
     except yaml.YAMLError as error:
         raise UsageError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
     if not isinstance(values, dict):
         raise UsageError(f"{path}: expected a mapping of sections, found {type(values).__name__}")
+    if odd := [key for key in values if not isinstance(key, str)]:
+        raise UsageError(f"{path}: {odd[0]}: unknown key; remove it or correct its spelling")
     if isinstance(values.get("methods"), list):
         raise UsageError(
             f"{path}: methods: expected the lists {', '.join(MethodGroups.model_fields)} (each may be empty, "

@@ -48,6 +48,7 @@ from cadiff.storage import (
 )
 
 MADE = Path("data/made")
+DEMO = MADE / "demo"  # dvc.yaml names it: nothing is ever drawn over a data set
 REPORTS = Path("reports")
 TIMES = Path(".cadiff/times")
 WORK = Path(".cadiff/work")
@@ -178,6 +179,8 @@ def content_digest(path: Path) -> str:
 def draw(run: Run) -> None:
     from cadiff.data.demo import draw_product
 
+    if run.raw.parent != DEMO:
+        raise UsageError(f"dataset.root: the demo is drawn into {DEMO}, found {run.params.dataset.root}; set it, or draw.products: []")
     draw_product(run.params.draw, run.product, run.params.seed, run.raw)
 
 
@@ -246,11 +249,12 @@ def import_images(run: Run) -> None:
 
 def detect(run: Run) -> None:
     """Trains and scores one detector and one classifier per seed, on the images that the filter keeps."""
-    from cadiff.detection import detect_seeds, filter_shards
+    from cadiff.detection import detect_seeds, filter_shards, rows_to_score
     from cadiff.metrics.generated import score_generated
     from cadiff.metrics.networks import find_networks
 
     find_networks(run.params)  # a file that is missing is named before hours of training
+    rows_to_score(run.samples, run.product)  # and so is an image
     sources = {source.parent.name: source for source in run.sources}
     work = run.work(*sources.values())
     kept, metrics = filter_shards(run.params, run.method, run.product, run.samples, sources, work / "kept")

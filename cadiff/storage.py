@@ -15,13 +15,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFilter, UnidentifiedImageError
 from safetensors import SafetensorError, safe_open
 
 from cadiff.errors import CADiffError
 
 if TYPE_CHECKING:  # torch takes a second to import, and reading parameters needs none
     import torch
+
+
+ORIENTATION = 0x0112  # the EXIF tag
 
 
 @contextlib.contextmanager
@@ -101,21 +104,42 @@ def read_table(path: str | Path, schema: pa.Schema | None = None) -> pa.Table:
 
 
 def decode_image(data: bytes, mode: str, name: str = "image") -> np.ndarray:
-    """PNG bytes (or any format that Pillow reads) as uint8: ``h w 3`` for RGB, ``h w`` for L."""
+    """PNG bytes (or any format that Pillow reads) as uint8: ``h w 3`` for RGB, ``h w`` for L.
+
+    Raises:
+        CADiffError: if it is no image, is larger than Pillow's limit, or would lose something without a word: see
+            ``_refuse_what_would_be_lost``.
+    """
     try:
         with Image.open(io.BytesIO(data)) as image:
+            _refuse_what_would_be_lost(image, mode, name)
             return np.asarray(image.convert(mode))
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+    except UnidentifiedImageError:
+        raise CADiffError(f"{name}: expected an image, but these {len(data)} bytes are none that Pillow knows.") from None
+    except Image.DecompressionBombError as error:
+        raise CADiffError(f"{name}: too large ({error}). Cut it into tiles or shrink it.") from None
+    except (OSError, SyntaxError) as error:
         raise CADiffError(f"{name}: expected an image, but it does not decode ({error}).") from None
+
+
+def _refuse_what_would_be_lost(image: Image.Image, mode: str, name: str) -> None:
+    """Pillow clips more than 8 bits, drops what is transparent, and leaves a picture lying as it was stored: none of that
+    is seen before a detector has learned from it."""
+    if mode == "RGB" and (image.mode in ("I", "F") or image.mode.startswith("I;")):
+        raise CADiffError(f"{name}: expected 8 bits a channel, found more (mode {image.mode}). Scale it to 0..255 and save it anew.")
+    if image.getexif().get(ORIENTATION, 1) not in (0, 1):
+        raise CADiffError(f"{name}: stored turned (EXIF orientation {image.getexif()[ORIENTATION]}). Save it upright, as its mask is.")
+    if image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
+        raise CADiffError(f"{name}: expected an opaque image, found transparent pixels. Save it without an alpha channel.")
 
 
 def read_image(path: str | Path, mode: str = "RGB", size: int | None = None) -> np.ndarray:
     """An image file as uint8 (``h w 3`` for RGB, ``h w`` for L), at ``size`` x ``size`` if given.
 
     Masks (mode L) come back as 0/255. Values above 127 are anomaly; in a mask that has none, any value above 0
-    is (VisA numbers its regions 1, 2, ...). A pixel of a shrunk mask counts where at least a quarter of it was
-    anomaly, so that thin defects survive; where no pixel has that much, those with the most count. A mask may
-    be a folder of images, one a defect: their union (MVTec LOCO AD).
+    is (VisA numbers its regions 1, 2, ...). Both in one mask, each in an area of its own, would be a guess: an error.
+    A pixel of a shrunk mask counts where at least a quarter of it was anomaly, so that thin defects survive; where no
+    pixel has that much, those with the most count. A mask may be a folder of images, one a defect: their union (MVTec LOCO AD).
     """
     path = Path(path)
     if mode == "L" and path.is_dir():
@@ -126,6 +150,9 @@ def read_image(path: str | Path, mode: str = "RGB", size: int | None = None) -> 
         pixels = decode_image(path.read_bytes(), mode, str(path))
     if mode == "L":
         threshold = 127 if pixels.max() > 127 else 0
+        if threshold and (label := _dark_area(pixels)):
+            found = f"both {pixels.max()} and areas of {label}"
+            raise CADiffError(f"{path}: expected 0 and 255, or labels up to 127, found {found}. Save it with two values.")
         pixels = np.where(pixels > threshold, 255, 0).astype(np.uint8)
     if size is None or pixels.shape[:2] == (size, size):
         return pixels
@@ -136,6 +163,12 @@ def read_image(path: str | Path, mode: str = "RGB", size: int | None = None) -> 
         counts = (coverage >= min(quarter, coverage.max())) & (coverage > 0)
         return np.where(counts, 255, 0).astype(np.uint8)
     return np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.LANCZOS))
+
+
+def _dark_area(mask: np.ndarray) -> int:
+    """A value from 1 to 127 that fills 3 by 3 pixels somewhere: a label, where the rim of a smoothed mask has none. 0: none."""
+    least, most = (np.asarray(Image.fromarray(mask).filter(kind(3))) for kind in (ImageFilter.MinFilter, ImageFilter.MaxFilter))
+    return int(np.where((least == most) & (mask < 128), mask, 0).max())
 
 
 def _union(masks: list[np.ndarray], folder: Path) -> np.ndarray:

@@ -16,12 +16,14 @@ from cadiff.records import Role, SampleRow
 
 @dataclass(frozen=True)
 class ProductSummary:
-    """Counts of one product's whole images: per role, per anomaly type and role, and per (width, height)."""
+    """Counts of one product's whole images: per role, per anomaly type and role, and per (width, height); ``repeated``:
+    of those that are scored, how many are bytes for bytes one that is learned from."""
 
     product: str
     roles: Counter[Role]
     types: dict[str, Counter[Role]]
     sizes: Counter[tuple[int, int]]
+    repeated: int
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,18 @@ def inspect_root(root: str | Path, layout: Layout | None = None) -> Inspection:
             rows, found = [], [str(error)]
         summaries.append(_summarise(product, rows))
         problems += found
+    if layout in ("mvtec", "loco"):
+        problems += _unseen(Path(root), {summary.product for summary in summaries})
     return Inspection(str(root), layout, summaries, problems)
+
+
+def _unseen(root: Path, products: set[str]) -> list[str]:
+    """Folders that would be products if the folders in them were spelt so."""
+    return [
+        f"{path}: not read; expected train and test in small letters, found {', '.join(p.name for p in folders(path))}"
+        for path in folders(root)
+        if path.name not in products and {p.name.lower() for p in folders(path)} & {"train", "test"}
+    ]
 
 
 def guess_layout(root: Path) -> Layout:
@@ -93,13 +106,20 @@ def _summarise(product: str, rows: list[SampleRow]) -> ProductSummary:
         if row.anomaly_type is not None:
             types.setdefault(row.anomaly_type, Counter())[row.role] += 1
     roles = Counter(row.role for row in rows)
-    return ProductSummary(product, roles, types, Counter((row.width, row.height) for row in rows))
+    learned = {row.image_sha256 for row in rows if row.role in ("normal", "exemplar")}
+    repeated = sum(row.image_sha256 in learned for row in rows if row.role in ("held_out", "test_good"))
+    return ProductSummary(product, roles, types, Counter((row.width, row.height) for row in rows), repeated)
 
 
 def _product_lines(summary: ProductSummary) -> list[str]:
     sizes = ", ".join(f"{w}x{h} ({n})" for (w, h), n in sorted(summary.sizes.items()))
-    good = f"{summary.roles['normal']} train normals, {summary.roles['test_good']} test normals"
+    unscored = "" if summary.roles["test_good"] else "  (no test/good: image AUROC and the like cannot be measured)"
+    good = f"{summary.roles['normal']} train normals, {summary.roles['test_good']} test normals{unscored}"
     lines = [f"{summary.product}: {good}", f"  sizes: {sizes or 'none'}"]
+    if summary.repeated:
+        lines.append(f"  {summary.repeated} images to be scored are copies of train normals or exemplars: their scores prove nothing")
+    if not summary.types:
+        lines.append("  no anomaly of any type: nothing can be learned to generate")
     for name, roles in sorted(summary.types.items()):
         lone = "" if roles["held_out"] else "  (nothing is held out: its results cannot be measured)"
         lines.append(f"  {name}: {roles['exemplar']} exemplars, {roles['held_out']} held out{lone}")

@@ -14,6 +14,7 @@ Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
 LOSSY_SUFFIXES = frozenset({".jpg", ".jpeg"})
+LITTER = frozenset({"thumbs.db", "desktop.ini"})  # what file managers leave
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,16 @@ def image_files(path: Path) -> list[Path]:
     return sorted(p for p in visible if p.suffix.lower() in IMAGE_SUFFIXES)
 
 
+def unread(path: Path, read: Iterable[Path]) -> list[str]:
+    """A problem for each visible file and folder in ``path`` that is not among ``read``: nothing is skipped without a word."""
+    if not path.is_dir():
+        return []
+    known = set(read)
+    there = sorted(p for p in path.iterdir() if not p.name.startswith(".") and p.name.lower() not in LITTER)
+    expected = f"expected images alone here ({', '.join(sorted(IMAGE_SUFFIXES))})"
+    return [f"{p}: not read; {expected}: convert it, or move it away" for p in there if p not in known]
+
+
 def list_product(
     base: Path, training: Sequence[str], masks_in: Callable[[Path], list[Path]], pair: Callable[[Path, Path, Listing], None]
 ) -> Listing:
@@ -74,14 +85,20 @@ def list_product(
     nothing is a problem.
     """
     listing = Listing()
+    for split in (*training, "test", "ground_truth"):
+        listing.problems += [f"{path}: not read; move it into a folder of {split}/" for path in image_files(base / split)]
     for split in training:
         prefix = "" if split == "train" else f"{split}/"
         for folder in folders(base / split):
             if folder.name == "good":
                 listing.entries += [Entry("train", None, prefix + p.stem, p, None) for p in image_files(folder)]
+                listing.problems += unread(folder, image_files(folder))
             else:
                 listing.problems.append(f"{folder}: expected only {split}/good; move anomalies to test/<type>")
     for folder in folders(base / "test"):
+        listing.problems += unread(folder, image_files(folder))
+        if folder.name != "good" and not image_files(folder) and not masks_in(base / "ground_truth" / folder.name):
+            listing.problems.append(f"{folder}: no image of this type; remove the folder, or put some there")
         if folder.name == "good":
             listing.entries += [Entry("test", None, p.stem, p, None) for p in image_files(folder)]
         else:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cadiff.data.listing import Entry, Listing, Reader, folders, image_files, list_product, mask_alone
+from cadiff.data.listing import Entry, Listing, Reader, folders, image_files, list_product, mask_alone, unread
 
 
 def products(root: Path) -> list[str]:
@@ -22,6 +22,8 @@ def list_files(root: Path, product: str) -> Listing:
 
 def _pair(images: Path, masks: Path, listing: Listing) -> None:
     unpaired = {p.stem: p for p in image_files(masks)}
+    listing.problems += unread(masks, image_files(masks))
+    listing.problems += [f"{p}: a second mask named {p.stem}; remove one" for p in image_files(masks) if unpaired[p.stem] != p]
     for image in image_files(images):
         name = next((n for n in (f"{image.stem}_mask", image.stem) if n in unpaired), None)
         if name is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+from cadiff import names
 from cadiff.data import folder, loco, mvtec, visa
 from cadiff.data.listing import LOSSY_SUFFIXES, Entry, Listing, Reader, image_files
 from cadiff.data.split import assign_roles
@@ -64,7 +65,7 @@ def scan_product(dataset: DatasetParams, product: str) -> tuple[list[SampleRow],
     if product not in there:
         raise UsageError(f"{dataset.root}: no product {product!r} here; products are {', '.join(there)}")
     listing = READERS[dataset.layout].list_files(Path(dataset.root), product)
-    problems = listing.problems + _listing_problems(listing, Path(dataset.root) / product)
+    problems = listing.problems + _listing_problems(listing, Path(dataset.root) / product) + _name_problems(listing, dataset, product)
     rows: list[SampleRow] = []
     normals = 0
     bar = Progress(f"read {product}", len(listing.entries))
@@ -100,6 +101,23 @@ def _listing_problems(listing: Listing, base: Path) -> list[str]:
     return problems
 
 
+def _name_problems(listing: Listing, dataset: DatasetParams, product: str) -> list[str]:
+    """Names that no stage could be called with, or that the learned tokens could not tell apart."""
+    base, problems = Path(dataset.root) / product, []
+    try:
+        names.check_product(product)
+    except ValueError as error:
+        problems.append(f"{base}: {error}")
+    tokens = {names.placeholder(product, names.CONTEXT): names.CONTEXT}
+    for name in sorted({entry.anomaly_type for entry in listing.entries if entry.anomaly_type}):
+        other = tokens.setdefault(names.placeholder(product, name), name)
+        if other != name:
+            problems.append(f"{base}: the anomaly types {other!r} and {name!r} differ in case or signs alone; rename one")
+        elif name == names.CONTEXT:
+            problems.append(f"{base}: an anomaly type cannot be named {name!r}, as the product's own token is; rename it")
+    return problems
+
+
 def _repeats(entries: list[Entry]) -> list[tuple[Entry, int]]:
     """Each entry with how often its key has come up so far."""
     seen: Counter[str] = Counter()
@@ -132,4 +150,6 @@ def verify_entry(entry: Entry) -> tuple[int, int, str]:
             raise UsageError(f"{entry.mask}: expected {width}x{height} as {entry.image}, found {found}")
         if not mask.any():
             raise UsageError(f"{entry.mask}: empty mask; mark the anomaly or remove mask and image")
+        if mask.all():
+            raise UsageError(f"{entry.mask}: every pixel is marked; expected the anomaly's alone (is the mask inverted?)")
     return width, height, sha256_bytes(data)

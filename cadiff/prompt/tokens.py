@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,19 +11,14 @@ from torch import Tensor, nn
 
 from cadiff.backbone import Backbone
 from cadiff.errors import CADiffError, UsageError
+from cadiff.names import CONTEXT, placeholder
 from cadiff.storage import read_tensors, write_tensors
 
-CONTEXT = "context"
 TEMPLATES = (
     "a photo of a {product} with {defect}", "a close up photo of a {product} with {defect}",
     "a picture of {defect} on a {product}", "{defect} on the {product}", "a {product} with {defect}",
 )  # fmt: skip
 NORMAL_TEMPLATES = ("a photo of a {product}", "a close up photo of a {product}", "a picture of a {product}", "a {product}")
-
-
-def placeholder(product: str, concept: str) -> str:
-    """The token's text: ``<nut-rust>``; letters, digits and dashes only, so that every tokenizer takes it whole."""
-    return f"<{re.sub(r'[^a-z0-9]+', '-', f'{product} {concept}'.lower()).strip('-')}>"
 
 
 @dataclass(frozen=True)
@@ -50,7 +44,7 @@ class LearnedTokens(nn.Module):
         self.product, self.types, self.single = product, list(types), single
         self.concepts = [*([] if single else [CONTEXT]), *self.types]
         self.texts = {concept: placeholder(product, concept) for concept in self.concepts}
-        if len(set(self.texts.values())) < len(self.texts):
+        if len(set(self.texts.values())) < len(self.concepts):
             raise UsageError(f"products.{product}: two anomaly types give the same token: {sorted(self.texts.values())}")
         self.ids = self._extend(backbone)
         words = [initial_context or initial_word if concept == CONTEXT else initial_word for concept in self.concepts]

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 PRESETS = sorted((ROOT / "presets").glob("*.yaml"))
 # What all stages share: contracts, files and messages.
-NAMES = ("errors", "seeds", "storage", "records", "params", "progress", "checkpoint", "cluster", "devices", "_torchvision")
+NAMES = ("errors", "names", "seeds", "storage", "records", "params", "progress", "checkpoint", "cluster", "devices", "_torchvision")
 FOUNDATION = {"cadiff", *(f"cadiff.{name}" for name in NAMES)}
 
 
@@ -48,6 +48,15 @@ def test_a_stage_declares_all_code_that_it_imports(name: str) -> None:
     upstream = {up for module in modules for up in graph.find_upstream_modules(module)}
     rest = {up for up in upstream if not any(f"{up}.".startswith(f"{part}.") for part in declared)}
     assert rest <= FOUNDATION
+
+
+def test_no_stage_writes_where_someones_images_may_be() -> None:
+    """DVC removes what lies at an out before the stage runs, so no parameter may say where an out is."""
+    outs = [out for stage in GRAPH.values() for out in [*stage["outs"], *stage.get("metrics", [])]]
+    assert len(outs) > len(GRAPH)
+    for out in outs:
+        assert out.startswith(("data/made/", "reports/"))
+        assert "${" not in out.replace("${item.product}", "").replace("${item.method}", "")
 
 
 def test_params_are_the_demo() -> None:

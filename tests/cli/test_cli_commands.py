@@ -48,6 +48,16 @@ def test_export_writes_mvtec_layout_with_the_shards_own_pixels(demo: Path) -> No
     assert (read_image("out/nut/ground_truth/crack/0000_mask.png", "L") == np.eye(16) * 255).all()
 
 
+def test_export_mixes_with_nothing(demo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_table(Path("data/made/generated/cadiff/nut/crack.parquet"), to_table([shard_row("a", 10, ["crack"])], GENERATED_SCHEMA))
+    assert run("export", "out", "--product", "nut") == 0
+    assert run("export", "out", "--product", "nut") == 2
+    assert "out/nut: expected a new or empty folder" in capsys.readouterr().err
+    assert run("export", "data/made/demo/more", "--product", "nut") == 2
+    assert "lies in the data set" in capsys.readouterr().err
+    assert not Path("data/made/demo").exists()
+
+
 @pytest.mark.parametrize(
     ("call", "code", "message"),
     [

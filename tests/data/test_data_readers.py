@@ -89,7 +89,7 @@ def test_loco_masks_are_the_union_of_an_images_defects(loco_root):
     [
         ("image without a mask", "logical_anomalies/001.png"), ("mask without an image", "logical_anomalies/001"),
         ("empty mask", "logical_anomalies/001"), ("JPEG", "000.jpg"), ("masks of one size", "logical_anomalies/001"),
-        ("expected in a folder named as its image", "logical_anomalies/lost.png"), ("does not decode", "note.txt"),
+        ("expected in a folder named as its image", "logical_anomalies/lost.png"), ("none that Pillow knows", "note.txt"),
     ],
 )  # fmt: skip
 def test_each_damage_of_a_loco_product_is_one_clear_line(loco_root, what, named):
