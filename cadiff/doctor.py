@@ -31,11 +31,11 @@ def devices(wanted: str) -> list[tuple[str, str]]:
     found = [("device cpu", f"{torch.get_num_threads()} threads; float32, bfloat16")]
     for index in range(torch.cuda.device_count()):
         card = torch.cuda.get_device_properties(index)
-        precisions = "float32, float16" + (", bfloat16" if card.major >= 8 else "")
+        precisions = "float32" + (", bfloat16" if card.major >= 8 else "")
         memory = f"{card.total_memory / 2**30:.0f} GiB"
         found.append((f"device cuda:{index}", f"{card.name}, {memory}; {precisions}"))
     if torch.backends.mps.is_available():
-        found.append(("device mps", "float32, float16"))
+        found.append(("device mps", "float32"))
     return [*found, ("device used", f"{pick_device(wanted)} (base.device: {wanted})")]
 
 

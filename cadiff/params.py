@@ -52,8 +52,10 @@ class BaseParams(Section):
 
     path: str = "embedded"
     variant: str | None = None
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "float32", description="precision of the computation; auto: bfloat16 where the device computes in it natively"
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "float32",
+        description="precision of the computation; auto: bfloat16 where the device computes in it natively. No float16: small "
+        "gradients vanish in it",
     )
     device: str = "auto"
     size: int = Field(64, ge=16, description="side of the images in pixels; a multiple of 8 latent cells")

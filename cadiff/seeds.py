@@ -24,5 +24,8 @@ def numpy_generator(root: int, *names: object) -> np.random.Generator:
 
 
 def torch_generator(root: int, *names: object) -> torch.Generator:
-    """A CPU torch generator for the stream ``names``; noise is drawn on the CPU whatever device computes."""
+    """A CPU torch generator for the stream ``names``; noise is drawn on the CPU whatever device computes.
+
+    torch keeps the low 32 of the seed's 63 bits: of 100,000 streams about one pair draws the same noise.
+    """
     return torch.Generator("cpu").manual_seed(derive_seed(root, *names))

@@ -54,7 +54,7 @@ class SpatialControl(nn.Module):
         ``reduction`` is the autoencoder's, pixels per latent cell along a side.
         """
         stages = reduction.bit_length() - 1  # the mask is halved until it has the latents' side
-        widths = (16, 32, 96, 256, 256)[: stages + 1]
+        widths = (16, 32, 96, *[256] * stages)[: stages + 1]
         controlnet = ControlNetModel.from_unet(unet, conditioning_channels=1, conditioning_embedding_out_channels=widths)
         return cls(controlnet, _new_saim(controlnet, params)).requires_grad_(True)
 

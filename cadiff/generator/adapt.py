@@ -51,9 +51,13 @@ def adapt_base(params: Params, product: str, samples: list[SampleRow], out: Path
     if params.adapt.vae_steps:
         _adapt_decoder(backbone, params, product, images, work / "decoder.safetensors")
         write_tensors(out / "decoder.safetensors", backbone.vae.decoder.state_dict())
+    else:
+        (out / "decoder.safetensors").unlink(missing_ok=True)  # an earlier adaptation's would be loaded as this one's
     if params.adapt.steps:
         _adapt_unet(backbone, params, product, images, work / "unet.safetensors")
         write_tensors(out / "unet.safetensors", backbone.unet.state_dict())
+    else:
+        (out / "unet.safetensors").unlink(missing_ok=True)
     write_json(out / RECORD, {"base": backbone.digest, "normals": len(normals), "grey": is_grey(images), **params.adapt.model_dump()})
 
 

@@ -81,7 +81,10 @@ def generate_shards(
         write_table(work / todo[index].name, table)
         bar.advance(todo[index].size)
     _loaded.clear()
-    for shard in dict.fromkeys(part.shard for part in parts):
+    shards = dict.fromkeys(part.shard for part in parts)
+    for stale in (path for path in out.glob("*.parquet") if path.stem not in shards):
+        stale.unlink()  # of a type that there was: a detector is trained on all shards
+    for shard in shards:
         tables = [read_table(work / part.name, GENERATED_SCHEMA) for part in parts if part.shard == shard]
         write_table(out / f"{shard}.parquet", pa.concat_tables(tables).combine_chunks())
 

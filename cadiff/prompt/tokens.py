@@ -33,15 +33,16 @@ class LearnedTokens(nn.Module):
     """One embedding for the context (the product) and one per anomaly type, in one prompt space (CTP).
 
     The embeddings start from the mean of the initial word's sub-tokens (paper: "anomaly"); the context's may have a word
-    of its own, ``initial_context``. The text encoder stays
-    frozen: its embedding table is extended by rows that `encode` replaces on the way in, so that gradients
-    reach these embeddings and nothing else.
+    of its own, ``initial_context``. A ``single`` token a type (Textual Inversion) has no context's: prompts name the product
+    by ``initial_context`` itself, or "part". The text encoder stays frozen: its embedding table is extended by rows that
+    `encode` replaces on the way in, so that gradients reach these embeddings and nothing else.
     """
 
     def __init__(self, backbone: Backbone, product: str, types: list[str], initial_word: str, single: bool = False,
                  initial_context: str | None = None) -> None:  # fmt: skip
         super().__init__()
         self.product, self.types, self.single = product, list(types), single
+        self.noun = initial_context or "part"
         self.concepts = [*([] if single else [CONTEXT]), *self.types]
         self.texts = {concept: placeholder(product, concept) for concept in self.concepts}
         if len(set(self.texts.values())) < len(self.concepts):
@@ -67,7 +68,7 @@ class LearnedTokens(nn.Module):
 
     def prompt(self, backbone: Backbone, types: list[str], template: int) -> Prompt:
         """The ``template``-th way to say the product with these anomaly types (none: a good part)."""
-        product = "part" if self.single else self.texts[CONTEXT]
+        product = self.noun if self.single else self.texts[CONTEXT]
         if types:
             form = TEMPLATES[template % len(TEMPLATES)]
             text = form.format(product=product, defect=" and ".join(self.texts[t] for t in types))

@@ -156,3 +156,10 @@ def test_a_unet_with_other_skips_is_noticed(backbone: Backbone) -> None:
     plain = SelfAdaptiveInteraction(interaction="none")
     with pytest.raises(CADiffError, match="were not met"), joined(backbone.unet, [features[0], *features], plain):
         pass
+
+
+@pytest.mark.parametrize("reduction", [2, 8, 32])
+def test_the_mask_reaches_the_latents_side_whatever_the_autoencoders_reduction(backbone: Backbone, reduction: int) -> None:
+    control = SpatialControl.copy_of(backbone.unet, reduction, ControlParams(heads=2))
+    embedded = control.controlnet.controlnet_cond_embedding(torch.zeros(1, 1, 64, 64))
+    assert embedded.shape[-2:] == (64 // reduction, 64 // reduction)

@@ -226,6 +226,23 @@ def test_normals_are_redrawn_in_a_place_where_asked(
         assert 0 < changed.mean() < 0.5
 
 
+def test_what_an_earlier_run_left_is_not_taken_for_this_ones(
+    small_params: Params, trained: Path, nut_samples: list[SampleRow], tmp_path: Path
+) -> None:
+    out, work = tmp_path / "out", tmp_path / "work"
+    out.mkdir()
+    (out / "dent.parquet").write_bytes(b"a type that is gone")
+    masks = make_masks(small_params, "nut", nut_samples)[:1]
+    generate_shards(small_params, "nut", nut_samples, trained / "adapted", trained / "generator", masks, out, work)
+    assert sorted(path.stem for path in out.iterdir()) == sorted([masks[0].anomaly_type, "good"])
+    (tmp_path / "adapted").mkdir()
+    for name in ("unet", "decoder"):
+        (tmp_path / f"adapted/{name}.safetensors").write_bytes(b"of another adaptation")
+    plain = small_params.model_copy(update={"adapt": small_params.adapt.model_copy(update={"steps": 0, "vae_steps": 0})})
+    adapt_base(plain, "nut", nut_samples, tmp_path / "adapted", tmp_path / "work-a")
+    assert [path.name for path in (tmp_path / "adapted").iterdir()] == ["adaptation.json"]
+
+
 def test_masks_in_place_are_drawn_in_their_exemplars_pictures_and_so_are_as_many_redrawn_normals(
     trained: Path, small_params: Params, nut_samples: list[SampleRow], tmp_path: Path
 ) -> None:

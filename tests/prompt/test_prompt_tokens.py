@@ -96,6 +96,26 @@ def stock_pipeline(base: Path) -> StableDiffusionPipeline:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize(("context", "noun"), [("product", "product"), (None, "part")])
+def test_a_single_token_stands_beside_a_word_that_the_base_knows(backbone: Backbone, context: str | None, noun: str) -> None:
+    tokens = LearnedTokens(backbone, "nut", ["rust"], "anomaly", single=True, initial_context=context)
+    assert tokens.prompt(backbone, ["rust"], 0).text == f"a photo of a {noun} with <nut-rust>"
+    assert tokens.prompt(backbone, [], 0).text == f"a photo of a {noun}"
+
+
+def test_types_of_other_alphabets_have_tokens_of_their_own(backbone: Backbone) -> None:
+    tokens = LearnedTokens(backbone, "ねじ", ["傷", "錆", "Kratzer ä", "Kratzer ö"], "anomaly")
+    prompt = tokens.prompt(backbone, ["傷", "Kratzer ö"], 0)
+    assert len(set(tokens.ids)) == 5
+    ids = backbone.tokenize([prompt.text])[0].tolist()
+    assert [ids[prompt.positions[name]] for name in ("傷", "Kratzer ö")] == [tokens.ids[1], tokens.ids[4]]
+
+
+def test_a_type_cannot_take_the_contexts_name(backbone: Backbone) -> None:
+    with pytest.raises(UsageError, match="same token"):
+        LearnedTokens(backbone, "nut", ["context", "rust"], "anomaly")
+
+
 def test_clashing_types_and_unknown_words_are_refused(backbone: Backbone) -> None:
     assert placeholder("Metal_Nut", "bent lead!") == "<metal-nut-bent-lead>"
     with pytest.raises(UsageError, match="same token"):
