@@ -75,7 +75,7 @@ class Cell:
             write_table(out / "masks.parquet", to_table(rows, MASK_SCHEMA))
 
         own = self.params.masks  # its folder's name is among the parameters, what is in it is not
-        drawn = content_digest(Path(str(own.folder))) if own.source == "folder" else None
+        drawn = content_digest(Path(own.folder)) if own.source == "folder" else None
         return self._made("masks", [[row.image_sha256 for row in self.samples], drawn], make)
 
     @cached_property

@@ -120,7 +120,7 @@ class MaskParams(Section):
     """Where synthesis masks come from."""
 
     source: Literal["exemplars", "folder"] = "exemplars"
-    folder: str | None = None
+    folder: str = Field("data/masks", description="of <product>/<anomaly_type>/*.png; DVC watches it, so it is one for all products")
     spread: float = Field(
         1.0, ge=0, le=1, description="how far masks may move from their exemplars; low where a defect has its place, as a missing pin"
     )
@@ -440,6 +440,8 @@ class Params(Section):
                 raise ValueError(f"{name}.{section}: not a section; one of {', '.join(SECTIONS)}")
             if not isinstance(values, dict):
                 raise ValueError(f"{name}.{section}: expected a mapping of keys to values")
+            if section == "masks" and "folder" in values:
+                raise ValueError(f"{name}.masks.folder: one folder has them all, by product; set masks.folder")
             try:
                 SECTIONS[section](**{**getattr(self, section).model_dump(), **values})
             except ValidationError as error:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:  # torch takes a second to import, and reading parameters need
     import torch
 
 
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
+LOSSY_SUFFIXES = frozenset({".jpg", ".jpeg"})
 ORIENTATION = 0x0112  # the EXIF tag
 
 

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 from cadiff.errors import UsageError
+from cadiff.storage import IMAGE_SUFFIXES
 
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
-LOSSY_SUFFIXES = frozenset({".jpg", ".jpeg"})
 LITTER = frozenset({"thumbs.db", "desktop.ini"})  # what file managers leave
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from cadiff import names
 from cadiff.data import folder, loco, mvtec, visa
-from cadiff.data.listing import LOSSY_SUFFIXES, Entry, Listing, Reader, image_files
+from cadiff.data.listing import Entry, Listing, Reader, image_files
 from cadiff.data.split import assign_roles
 from cadiff.errors import CADiffError, UsageError
 from cadiff.params import DatasetParams, Layout
 from cadiff.progress import Progress
 from cadiff.records import SampleRow
-from cadiff.storage import decode_image, read_image, sha256_bytes
+from cadiff.storage import LOSSY_SUFFIXES, decode_image, read_image, sha256_bytes
 
 READERS: dict[Layout, Reader] = {
     "demo": mvtec.READER, "mvtec": mvtec.READER, "visa": visa.READER, "loco": loco.READER,

@@ -1,4 +1,4 @@
-"""Synthesis masks that someone drew: ``FOLDER/<anomaly_type>/*.png``."""
+"""Synthesis masks that someone drew: ``FOLDER/<product>/<anomaly_type>/*.png`` (or any other lossless image)."""
 
 from __future__ import annotations
 
@@ -8,21 +8,24 @@ import numpy as np
 from jaxtyping import Bool
 
 from cadiff.errors import UsageError
-from cadiff.storage import read_image
+from cadiff.storage import IMAGE_SUFFIXES, LOSSY_SUFFIXES, read_image
 
 SOURCE = "folder"
 
 
-def mask_files(folder: str | Path, anomaly_type: str) -> list[Path]:
-    """A type's PNG files by name.
+def mask_files(folder: str | Path, product: str, anomaly_type: str) -> list[Path]:
+    """A type's masks by name.
 
     Raises:
-        UsageError: if there are none.
+        UsageError: if there are none, or one is a JPEG.
     """
-    path = Path(folder) / anomaly_type
-    files = sorted(path.glob("*.png"))
+    path = Path(folder) / product / anomaly_type
+    there = path.iterdir() if path.is_dir() else ()
+    files = sorted(file for file in there if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith("."))
     if not files:
-        raise UsageError(f"{path}: expected at least one PNG mask here (masks.folder), found none")
+        raise UsageError(f"{path}: expected at least one mask here (masks.folder), found none")
+    if lossy := [file for file in files if file.suffix.lower() in LOSSY_SUFFIXES]:
+        raise UsageError(f"{lossy[0]}: JPEG blurs a mask's edge; expected a lossless mask, such as PNG")
     return files
 
 

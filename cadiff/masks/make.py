@@ -81,7 +81,7 @@ def mask_of(row: MaskRow) -> Bool[np.ndarray, "side side"]:
 
 def _from_folder(params: Params, product: str, anomaly_type: str, count: int) -> list[MaskRow]:
     """The folder's masks in a seeded order, again from the start when they run out."""
-    files = folder.mask_files(str(params.masks.folder), anomaly_type)
+    files = folder.mask_files(params.masks.folder, product, anomaly_type)
     order = numpy_generator(params.seed, "masks", product, anomaly_type).permutation(len(files))
     masks = [folder.read_mask(files[k], params.base.size) for k in order[:count]]
     return [

@@ -101,7 +101,7 @@ def test_an_image_starts_from_its_background_only_where_it_has_one(background: s
     ("masks", "generate", "problem"),
     [
         ({}, {"background": "generated", "strength": 1.0, "start": "background", "redraw": False}, "background: generated, which keeps no"),
-        ({"source": "folder", "folder": "masks"}, {}, "in_place: expected 0 with source: folder"),
+        ({"source": "folder"}, {}, "in_place: expected 0 with source: folder"),
     ],
 )
 def test_a_mask_stays_in_place_only_where_there_is_a_picture_to_stay_in(

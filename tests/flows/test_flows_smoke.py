@@ -24,8 +24,8 @@ def checkout(root: Path) -> Call:
     skip = shutil.ignore_patterns("__pycache__")
     for folder in ("cadiff", "flows"):
         shutil.copytree(ROOT / folder, root / folder, ignore=skip)
-    (root / "data/ablations").mkdir(parents=True)
-    for name in ("dvc.yaml", ".dvcignore", "data/ablations/README.md"):
+    for name in ("dvc.yaml", ".dvcignore", "data/ablations/README.md", "data/masks/README.md"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, root / name)
     shutil.copy(ROOT / "presets" / "smoke.yaml", root / "params.yaml")
     (root / ".dvc").mkdir()

@@ -96,7 +96,7 @@ def test_masks_from_a_folder_cycle_in_a_seeded_order(params, samples, tmp_path):
         for index in range(3):
             mask = np.zeros((64, 64), np.uint8)
             mask[20 * index : 20 * index + 8, 8:16] = 255
-            write_image(tmp_path / "drawn" / kind / f"{index}.png", mask)
+            write_image(tmp_path / "drawn" / "bar" / kind / f"{index}.png", mask)
     chosen = with_masks(params, source="folder", folder=str(tmp_path / "drawn"))
     rows = [row for row in make_masks(chosen, "bar", samples) if row.anomaly_type == "spot"]
     tops = [int(np.argwhere(pixels(row))[0, 0]) for row in rows]
@@ -113,9 +113,9 @@ def test_what_is_missing_is_named(params, samples, tmp_path):
     with pytest.raises(UsageError, match="bar: expected exemplars of rust"):
         masks_of_type(params, "bar", samples, "rust", 1)
     empty = with_masks(params, source="folder", folder=str(tmp_path / "drawn"))
-    with pytest.raises(UsageError, match=r"missing: expected at least one PNG mask"):
+    with pytest.raises(UsageError, match=r"bar/missing: expected at least one mask"):
         make_masks(empty, "bar", samples)
     for kind in ("missing", "scratch", "spot"):
-        write_image(tmp_path / "drawn" / kind / "a.png", np.zeros((8, 8), np.uint8))
+        write_image(tmp_path / "drawn" / "bar" / kind / "a.png", np.zeros((8, 8), np.uint8))
     with pytest.raises(UsageError, match=r"a\.png: empty mask"):
         make_masks(empty, "bar", samples)

@@ -38,8 +38,8 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         draw_plates(raw, product, seed)
     skip = shutil.ignore_patterns("__pycache__", "*.safetensors")
     shutil.copytree(ROOT / "cadiff", root / "cadiff", ignore=skip)
-    (root / "data/ablations").mkdir(parents=True)
-    for name in ("dvc.yaml", ".dvcignore", "data/ablations/README.md"):
+    for name in ("dvc.yaml", ".dvcignore", "data/ablations/README.md", "data/masks/README.md"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, root / name)
     (root / ".dvc").mkdir()
     shutil.copy(ROOT / ".dvc" / "config", root / ".dvc" / "config")

@@ -43,6 +43,9 @@ def test_repro_reruns_one_product_and_verify_finds_what_changed(
     shutil.copy("data/made/evaluated/exemplars/plate/metrics.parquet", "data/ablations/ablations.parquet")
     assert ran(dvc("repro")) == {"report"}, "the ablations' table is none of the graph's, and makes the report out of date"
 
+    Path("data/masks/drawn.txt").write_text("what is in masks.folder is watched, whether or not it is used")
+    assert ran(dvc("repro")) == {"masks@plate", "masks@tray"}
+
     text = Path("params.yaml").read_text()
     Path("params.yaml").write_text(text.replace("samples_per_epoch: 8", "samples_per_epoch: 12"))
     assert ran(dvc("repro")) <= {*STAGES_OF_TRAY, "report"}

@@ -27,6 +27,7 @@ def edited(**sections: object) -> str:
         (OWN + "\n5: x\n", "5: unknown key"),
         (edited(products={4711: {}}), "put it in quotes"),
         (OWN.replace("  tile: {}", "  on: {}"), "found True, which YAML reads as bool; put it in quotes"),
+        (edited(products={"tile": {"masks": {"folder": "mine"}}}), "masks.folder: one folder has them all, by product"),
         (edited(products={"tile": None}), "write `tile: {}`"),
         (edited(products={"my tile": {}}), "'my tile' cannot name a product"),
         (edited(products={"../tile": {}}), "cannot name a product"),
