@@ -121,15 +121,19 @@ def evaluate(
     from cadiff.storage import write_table
 
     values = load_params(params)
+    if out and out.is_dir():
+        raise UsageError(f"--out {out}: expected a file's name, found a folder")
+    if seeds and len(set(seeds)) < len(seeds):
+        raise UsageError(f"--seeds: expected each once, as their spread is measured, found {seeds}")
     if maps and seeds:
         raise UsageError("--seeds: anomaly maps are scored as they are; leave it out")
     if maps:
         rows = evaluate_maps(values, folder, against, layout, products or ())
     else:
         rows = evaluate_folder(values, folder, against, layout, products or (), seeds or ())
+    Console().print(metrics_table(rows))
     if out:
         write_table(out, to_table(rows, METRIC_SCHEMA))
-    Console().print(metrics_table(rows))
 
 
 @app.command()

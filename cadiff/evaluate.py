@@ -17,13 +17,13 @@ from cadiff.detection import detect_seeds, filter_shards, score_maps
 from cadiff.errors import UsageError
 from cadiff.metrics.generated import score_generated
 from cadiff.metrics.networks import find_networks
-from cadiff.params import DatasetParams, Layout, Params
+from cadiff.params import DatasetParams, DrawParams, Layout, Params
 from cadiff.records import MetricRow, SampleRow
 from cadiff.synthesis import import_folder
 
 SHOWN = (
-    "images_kept", "pixel_auroc", "pixel_ap", "pixel_f1max", "pro", "image_auroc", "image_ap", "classification_accuracy", "is(",
-    "ic_lpips(",
+    "images_kept", "pixel_auroc", "pixel_ap", "pixel_f1max", "pro", "image_auroc", "image_ap", "image_f1max",
+    "classification_accuracy", "is(", "ic_lpips(",
 )  # fmt: skip
 
 
@@ -103,7 +103,8 @@ def dataset_at(params: Params, root: Path, layout: Layout | None) -> DatasetPara
 def _params_of(params: Params, dataset: DatasetParams, product: str) -> Params:
     """With the product's own overrides where the parameters have it; any other product is welcome too."""
     known = {product: params.products.get(product, {})}
-    return params.model_copy(update={"dataset": dataset, "products": known}).for_product(product)
+    # nothing is drawn: the demo's parameters may be those that score anyone's images
+    return params.model_copy(update={"dataset": dataset, "draw": DrawParams(), "products": known}).for_product(product)
 
 
 def metrics_table(rows: Sequence[MetricRow]) -> Table:

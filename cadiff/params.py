@@ -240,6 +240,13 @@ class DetectorParams(Section):
     protocol: ProtocolName = "strict"
     checkpoint_seconds: float = Field(30, gt=0)
 
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_differ(cls, value: list[int]) -> list[int]:
+        if len(set(value)) < len(value):
+            raise ValueError(f"expected each seed once, as their spread is measured, found {value}")
+        return value
+
 
 class ClassifierParams(Section):
     """The network that tells a product's anomaly types apart, and how it is trained (seeds are the detector's).

@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # torch takes a second to import, and reading parameters need
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
 LOSSY_SUFFIXES = frozenset({".jpg", ".jpeg"})
-ORIENTATION = 0x0112  # the EXIF tag
+ORIENTATION, BITS_PER_SAMPLE = 0x0112, 0x0102  # tags of EXIF and TIFF
 
 
 @contextlib.contextmanager
@@ -114,7 +114,7 @@ def decode_image(data: bytes, mode: str, name: str = "image") -> np.ndarray:
     """
     try:
         with Image.open(io.BytesIO(data)) as image:
-            _refuse_what_would_be_lost(image, mode, name)
+            _refuse_what_would_be_lost(image, data, mode, name)
             return np.asarray(image.convert(mode))
     except UnidentifiedImageError:
         raise CADiffError(f"{name}: expected an image, but these {len(data)} bytes are none that Pillow knows.") from None
@@ -124,15 +124,27 @@ def decode_image(data: bytes, mode: str, name: str = "image") -> np.ndarray:
         raise CADiffError(f"{name}: expected an image, but it does not decode ({error}).") from None
 
 
-def _refuse_what_would_be_lost(image: Image.Image, mode: str, name: str) -> None:
+def _refuse_what_would_be_lost(image: Image.Image, data: bytes, mode: str, name: str) -> None:
     """Pillow clips more than 8 bits, drops what is transparent, and leaves a picture lying as it was stored: none of that
     is seen before a detector has learned from it."""
-    if mode == "RGB" and (image.mode in ("I", "F") or image.mode.startswith("I;")):
+    if mode == "RGB" and (image.mode in ("I", "F") or image.mode.startswith("I;") or _bits(image, data) > 8):
         raise CADiffError(f"{name}: expected 8 bits a channel, found more (mode {image.mode}). Scale it to 0..255 and save it anew.")
+    if image.format == "TIFF" and (pages := getattr(image, "n_frames", 1)) > 1:
+        raise CADiffError(f"{name}: expected one picture, found {pages} pages. Save each as a file.")
     if image.getexif().get(ORIENTATION, 1) not in (0, 1):
         raise CADiffError(f"{name}: stored turned (EXIF orientation {image.getexif()[ORIENTATION]}). Save it upright, as its mask is.")
     if image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
         raise CADiffError(f"{name}: expected an opaque image, found transparent pixels. Save it without an alpha channel.")
+
+
+def _bits(image: Image.Image, data: bytes) -> int:
+    """Bits a channel as stored: Pillow gives 16-bit colour the mode of 8."""
+    if image.format == "PNG":
+        return data[24]  # of the header chunk, which comes first
+    if image.format == "TIFF":
+        stored = image.getexif().get(BITS_PER_SAMPLE, 8)
+        return max(stored) if isinstance(stored, tuple) else int(stored)
+    return 8
 
 
 def read_image(path: str | Path, mode: str = "RGB", size: int | None = None) -> np.ndarray:

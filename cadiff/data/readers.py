@@ -96,6 +96,8 @@ def _listing_problems(listing: Listing, base: Path) -> list[str]:
         for entry, count in _repeats(listing.entries)
         if count > 1
     ]
+    paths = Counter(entry.image for entry in listing.entries)
+    problems += [f"{path}: listed {count} times; what is learned from must not be scored on" for path, count in paths.items() if count > 1]
     if not any(e.split == "train" and e.anomaly_type is None for e in listing.entries):
         problems.append(f"{base}: no train normals; expected at least one normal image in its train split")
     return problems

@@ -67,7 +67,7 @@ class Classifier(nn.Module):
         side = max(LEAST_SIDE, image.shape[-1])
         if image.shape[-1] != side:
             image = F.interpolate(image, (side, side), mode="bilinear", align_corners=False)
-        return self.model(image * (127.5 / 128) - 0.5 / 128)  # (x - 127) / 128 of 8-bit x
+        return self.model(image * (127.5 / 128) + 0.5 / 128)  # (x - 127) / 128 of 8-bit x
 
 
 def _resnet(weights: Path | None) -> nn.Module:

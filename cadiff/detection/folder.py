@@ -25,7 +25,7 @@ VARIANT = "maps"
 @dataclass(frozen=True)
 class MapFolder:
     """Maps by their sample's name, brought to one size; an image's score is the maximum after average pooling, as of
-    the U-Net. ``black`` is subtracted: pooling puts zeros beyond the border, which must not be more than any score."""
+    the U-Net. ``black`` is subtracted before: pooling puts zeros beyond the border, which must not be more than any score."""
 
     files: dict[str, Path]
     size: int
@@ -36,8 +36,9 @@ class MapFolder:
     variant: str = VARIANT
 
     def score(self, rows: Sequence[SampleRow]) -> Scores:
-        maps = np.stack([resized(read_map(self.files[row.sample_id]) - self.black, self.size) for row in rows])
-        return Scores(maps, image_score(maps, self.window))
+        maps = np.stack([resized(read_map(self.files[row.sample_id]), self.size) for row in rows])
+        above = maps.astype(np.float64) - self.black  # in float32 one far value below would make all others equal
+        return Scores(maps, image_score(above, self.window))
 
 
 def open_maps(params: Params, rows: Sequence[SampleRow], folder: Path, window: int) -> MapFolder:
@@ -52,9 +53,9 @@ def open_maps(params: Params, rows: Sequence[SampleRow], folder: Path, window: i
     files = {row.sample_id: _find(folder, row) for row in rows}
     spans = [(float(values.min()), float(values.max())) for values in map(read_map, files.values())]
     black = min(0.0, *(low for low, _ in spans))
-    largest = max(high for _, high in spans) - black
+    white = max(high for _, high in spans)
     made = digest(sorted((name, sha256_file(path)) for name, path in files.items()))
-    return MapFolder(files, params.base.size, window, black, largest if largest > 0 else 1.0, made)
+    return MapFolder(files, params.base.size, window, black, white if white > black else black + 1.0, made)
 
 
 def _find(folder: Path, row: SampleRow) -> Path:
@@ -78,11 +79,13 @@ def read_map(path: Path) -> Float[np.ndarray, "h w"]:
             values = np.load(path, allow_pickle=False)
         else:
             with Image.open(path) as image:
+                if not (image.mode in ("L", "F", "I") or image.mode.startswith("I;")) or getattr(image, "n_frames", 1) > 1:
+                    raise CADiffError(f"{path}: expected one page of grey values, found mode {image.mode}. Save it as grey or as .npy.")
                 values = np.asarray(image)
-    except (ValueError, OSError, UnidentifiedImageError) as error:
+    except (ValueError, OSError, EOFError, UnidentifiedImageError) as error:
         raise CADiffError(f"{path}: expected an anomaly map, but it does not open ({error}).") from None
     values = values[0] if values.ndim == 3 and values.shape[0] == 1 else values
-    if values.ndim != 2 or values.dtype.kind not in "fiu" or not np.isfinite(values).all():
+    if values.ndim != 2 or values.dtype.kind not in "fiu" or not values.size or not np.isfinite(values).all():
         raise CADiffError(f"{path}: expected a map of finite numbers (h w), found {values.dtype} {values.shape}.")
     return values.astype(np.float32)
 

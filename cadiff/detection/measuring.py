@@ -43,8 +43,12 @@ class Detector(Protocol):
         """A digest of all that its scores depend on."""
 
     @property
+    def black(self) -> float:
+        """The score that is shown as black."""
+
+    @property
     def white(self) -> float:
-        """The score that is shown as white; 0 is black."""
+        """The score that is shown as white."""
 
     def score(self, rows: Sequence[SampleRow]) -> Scores:
         """Scores of a batch, maps at ``base.size``."""
@@ -86,7 +90,7 @@ def measure(
 
     def take(batch: Sequence[SampleRow], scores: Scores) -> None:
         if keep is not None:
-            keep(to_table(_scored(batch, scores, method, seed, detector.white), SCORED_SCHEMA))
+            keep(to_table(_scored(batch, scores, method, seed, (detector.black, detector.white)), SCORED_SCHEMA))
 
     values = figures(rows, detector, params.base.size, f"score {product} {method} seed {seed}", take)
     return [
@@ -138,9 +142,10 @@ def image_score(maps: Float[np.ndarray, "n h w"], window: int) -> Float[np.ndarr
 
 
 def _scored(
-    rows: Sequence[SampleRow], scores: Scores, method: str, seed: int, white: float
+    rows: Sequence[SampleRow], scores: Scores, method: str, seed: int, span: tuple[float, float]
 ) -> list[ScoredRow]:
-    shown = np.round(np.clip(scores.maps / white, 0, 1) * 255).astype(np.uint8)
+    black, white = span
+    shown = np.round(np.clip((scores.maps - black) / (white - black), 0, 1) * 255).astype(np.uint8)
     return [
         ScoredRow(
             row.sample_id, row.product, row.anomaly_type, method, seed, float(image),

@@ -46,6 +46,7 @@ class PatchCore:
     white: float
     made: str
     variant: str = VARIANT
+    black: float = 0.0
 
     def score(self, rows: Sequence[SampleRow]) -> Scores:
         return distances(self.bank, load_samples(rows, self.size)[0])

@@ -24,6 +24,7 @@ class Segmenter:
     window: int
     made: str = ""
     variant: str = "unet"
+    black: float = 0.0
     white: float = 1.0
 
     def score(self, rows: Sequence[SampleRow]) -> Scores:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from cadiff.data import mvtec
-from cadiff.data.listing import Entry, Listing, folders, image_files
+from cadiff.data.listing import Entry, Listing, folders, image_files, unread
 from cadiff.data.readers import verify_entry
 from cadiff.errors import UsageError
 from cadiff.records import GENERATED_SCHEMA, GeneratedRow, SampleRow, to_table
@@ -41,6 +42,8 @@ def list_generated(folder: Path, product: str) -> list[Entry]:
     if (base / "test").is_dir():
         listing = mvtec.list_files(folder, product)
         listing.entries = [entry for entry in listing.entries if entry.split == "test"]
+        beside = [path for path in folders(base) if path.name not in ("train", "test", "ground_truth")]
+        listing.problems += [f"{path}: not read beside {base}/test; move it there" for path in beside]
     else:
         listing = _list_plain(base)
     if listing.problems:
@@ -54,7 +57,11 @@ def list_generated(folder: Path, product: str) -> list[Entry]:
 def _list_plain(base: Path) -> Listing:
     """``base/<type>/<stem>.*`` with ``<stem>_mask.*`` beside it; ``base/good`` has no masks."""
     listing = Listing()
+    listing.problems += [f"{path}: not read; move it into the folder of its type" for path in image_files(base)]
     for folder in folders(base):
+        listing.problems += unread(folder, image_files(folder))
+        if not image_files(folder):
+            listing.problems.append(f"{folder}: no image of this type; remove the folder, or put some there")
         files = {path.stem: path for path in image_files(folder)}
         twice = (path for path in image_files(folder) if files[path.stem] != path)
         listing.problems += [f"{path}: a second image named {path.stem}; names are compared without suffix" for path in twice]
@@ -77,19 +84,43 @@ def write_shards(entries: Sequence[Entry], samples: Sequence[SampleRow], product
     Raises:
         UsageError: if a pair is not whole, or an image is one that the detector is scored on.
     """
-    scored_on = {row.image_sha256: row.image_path for row in samples if row.role in ("held_out", "test_good")}
+    check_types(entries, samples)
+    scored_on = {pixels_of(row.image_path): row.image_path for row in samples if row.role in ("held_out", "test_good")}
     by_type: dict[str, list[Entry]] = {}
     made: list[tuple[str, str]] = []
     for entry in entries:
         sha256 = verify_entry(entry)[2]
-        if sha256 in scored_on:
-            raise UsageError(f"{entry.image}: this is {scored_on[sha256]}, which the detector is scored on; remove it")
+        if (pixels := pixels_of(entry.image)) in scored_on:
+            raise UsageError(f"{entry.image}: this is {scored_on[pixels]}, which the detector is scored on; remove it")
         made.append((entry.key, sha256))
         by_type.setdefault(entry.anomaly_type or GOOD, []).append(entry)
     maker = digest(sorted(made))
+    for stale in (path for path in out.glob("*.parquet") if path.stem not in by_type):
+        stale.unlink()  # of a type that there was: a detector is trained on all shards
     for kind, members in sorted(by_type.items()):
         rows = [_row(entry, product, size, maker) for entry in members]
         write_table(out / f"{kind}.parquet", to_table(rows, GENERATED_SCHEMA))
+
+
+def pixels_of(image: str | Path) -> str:
+    """A digest of what a file shows, however it is compressed."""
+    shown = read_image(image)
+    return sha256_bytes(f"{shown.shape}".encode() + shown.tobytes())
+
+
+def check_types(entries: Sequence[Entry], samples: Sequence[SampleRow]) -> None:
+    """Types that are spelt otherwise than the data set's would be classes of their own, which nothing real belongs to.
+
+    Raises:
+        UsageError: names the first such type and the one that it may be meant for.
+    """
+    known = {row.anomaly_type for row in samples if row.anomaly_type}
+    plain = {re.sub(r"[^a-z0-9]", "", name.lower()): name for name in known}
+    for entry in entries:
+        for kind in (entry.anomaly_type or "").split("+"):
+            meant = plain.get(re.sub(r"[^a-z0-9]", "", kind.lower()))
+            if kind and kind not in known and meant and kind.isascii():
+                raise UsageError(f"{entry.image.parent}: the data set spells this type {meant!r}, found {kind!r}; rename the folder")
 
 
 def _row(entry: Entry, product: str, size: int, maker: str) -> GeneratedRow:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
+from PIL import Image
 
 from cadiff.cli import main
 from cadiff.evaluate import metrics_table
@@ -141,6 +142,11 @@ def test_maps_of_another_detector(drawn_root: Path, tmp_path: Path, capsys: pyte
     rows = {row["metric"]: row for row in read_table(tmp_path / "m.parquet", METRIC_SCHEMA).to_pylist()}
     assert (rows["pixel_ap"]["value"], rows["pixel_ap"]["method"]) == (pytest.approx(1, abs=0.02), "rd4ad")
     assert "pixel_ap" in capsys.readouterr().out
+    shipped = Path(__file__).resolve().parents[2] / "params.yaml"
+    assert call(*words, "--params", str(shipped)) == 0, "the demo's own parameters score anyone's images"
+    capsys.readouterr()
+    assert call(*words, "--out", str(tmp_path)) == 2
+    assert "expected a file's name, found a folder" in capsys.readouterr().err
     assert call(*words, "--seeds", "1") == 2
     assert "--seeds: anomaly maps are scored as they are" in capsys.readouterr().err
 
@@ -161,6 +167,25 @@ def test_an_image_that_is_scored_on_is_refused(
     shutil.copy(held_out, folder / "nut" / "rust" / "0000.png")
     shutil.copy(max((drawn_root / "nut" / "ground_truth" / "rust").iterdir()), folder / "nut" / "rust" / "0000_mask.png")
     assert str(held_out) in error_of(capsys, folder, drawn_root)
+    Image.open(held_out).convert("RGB").save(folder / "nut" / "rust" / "0000.bmp")
+    (folder / "nut" / "rust" / "0000.png").unlink()
+    assert str(held_out) in error_of(capsys, folder, drawn_root), "the same pixels in another file"
+
+
+def test_nothing_of_the_folder_is_skipped_without_a_word(
+    drawn_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = to_plain(Path("exported") / METHOD, tmp_path / "images")
+    nut = folder / "nut"
+    for stray in ("stray.png", "rust/010.webp", "hole/000.webp", "dent/image/000.png"):
+        (nut / stray).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(nut / "rust" / "0000.png", nut / stray)
+        assert str(nut / stray.removesuffix("/000.png")) in error_of(capsys, folder, drawn_root)
+        shutil.rmtree(nut / stray.split("/")[0]) if not stray.startswith(("stray", "rust")) else (nut / stray).unlink()
+    (nut / "rust").rename(nut / "Rust")
+    assert "the data set spells this type 'rust', found 'Rust'" in error_of(capsys, folder, drawn_root)
+    (nut / "test").mkdir()
+    assert "not read beside" in error_of(capsys, folder, drawn_root)
 
 
 def test_problems_name_the_file(drawn_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

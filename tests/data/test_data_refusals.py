@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +36,23 @@ def turned(path: Path) -> None:
     Image.fromarray(picture(0)).save(path, exif=exif)
 
 
+def sixteen_bit_colour(path: Path) -> None:
+    """Pillow writes none: a PNG by hand, as its specification has it."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    lines = b"".join(b"\0" + bytes(6 * SIDE) for _ in range(SIDE))
+    header = struct.pack(">IIBBBBB", SIDE, SIDE, 16, 2, 0, 0, 0)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b""))
+
+
+def two_pages(path: Path) -> None:
+    first, second = (Image.fromarray(picture(seed)) for seed in (0, 1))
+    first.save(path.with_suffix(".tif"), save_all=True, append_images=[second])
+    path.unlink()
+
+
 def transparent(path: Path) -> None:
     Image.fromarray(np.dstack([picture(0), square()])).save(path)
 
@@ -41,6 +60,7 @@ def transparent(path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [(sixteen_bits, "8 bits"), (real_numbers, "mode F"), (turned, "orientation 6"), (transparent, "opaque"),
+     (sixteen_bit_colour, "8 bits"), (two_pages, "2 pages"),
      (lambda path: path.write_bytes(b""), "0 bytes")],
 )  # fmt: skip
 def test_pixels_that_would_be_lost_are_refused(mvtec_root, spoil, said):
@@ -152,6 +172,14 @@ def test_what_cannot_be_measured_is_said_before_anything_is_trained(mvtec_root):
     text = inspect_root(mvtec_root).text()
     assert "no test/good" in text
     assert "1 images to be scored are copies" in text
+
+
+def test_an_image_that_is_listed_twice_is_named(folder_root):
+    table = folder_root / "gear" / "table.csv"
+    row = next(line for line in table.read_text().splitlines() if line.endswith(",train"))
+    table.write_text(table.read_text() + row.removesuffix("train") + "test\n")
+    (problem,) = problems_of(folder_root)
+    assert "listed 2 times" in problem
 
 
 def test_a_bomb_or_no_image_is_a_cadiff_error(tmp_path):

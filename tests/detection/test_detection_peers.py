@@ -105,6 +105,34 @@ def test_maps_below_zero_score_as_those_above_it(toy, tmp_path) -> None:
     assert len({*first.values()}) > 3
 
 
+def test_one_value_far_below_changes_no_figure(toy, tmp_path) -> None:
+    maps = _write_maps(toy, tmp_path, "npy")
+    first = {row.metric: row.value for row in score_maps(toy.params, "rd4ad", "cube", toy.samples, tmp_path)}
+    name = next(row.sample_id for row in toy.samples if row.role == "test_good")
+    maps[name][0, 0] = -1e8
+    np.save(tmp_path / f"{name}.npy", maps[name])
+    second = {row.metric: row.value for row in score_maps(toy.params, "rd4ad", "cube", toy.samples, tmp_path)}
+    assert second["pixel_ap"] == pytest.approx(first["pixel_ap"], abs=1e-3), "that pixel is normal, and the lowest"
+    assert second["pixel_auroc"] == pytest.approx(first["pixel_auroc"], abs=1e-3)
+
+
+def test_a_map_of_palette_indices_or_of_several_pages_is_refused(toy, tmp_path) -> None:
+    maps = _write_maps(toy, tmp_path, "tiff")
+    path = tmp_path / f"{next(iter(maps))}.tiff"
+    pages = [Image.fromarray(np.zeros((32, 32), np.float32))] * 2
+    pages[0].save(path, save_all=True, append_images=pages[1:])
+    with pytest.raises(CADiffError, match="one page of grey values"):
+        score_maps(toy.params, "rd4ad", "cube", toy.samples, tmp_path)
+    path.unlink()
+    Image.fromarray(np.full((32, 32), 40, np.uint8)).convert("P").save(path.with_suffix(".png"))
+    with pytest.raises(CADiffError, match="mode P"):
+        score_maps(toy.params, "rd4ad", "cube", toy.samples, tmp_path)
+    path.with_suffix(".png").unlink()
+    path.with_suffix(".npy").write_bytes(b"")
+    with pytest.raises(CADiffError, match="does not open"):
+        score_maps(toy.params, "rd4ad", "cube", toy.samples, tmp_path)
+
+
 def test_maps_of_another_size_are_brought_to_ours_and_wrong_ones_are_named(toy, tmp_path) -> None:
     maps = _write_maps(toy, tmp_path, "npy")
     name = next(iter(maps))

@@ -32,6 +32,7 @@ def edited(**sections: object) -> str:
         (edited(products={"my tile": {}}), "'my tile' cannot name a product"),
         (edited(products={"../tile": {}}), "cannot name a product"),
         (edited(dataset={"name": "own", "layout": "mvtec", "root": "~/images"}), "dataset.root: ~ is not your home here"),
+        (edited(detector={**yaml.safe_load(OWN)["detector"], "seeds": [0, 0]}), "detector.seeds: expected each seed once"),
         (edited(draw={"products": ["capsule"]}), "draw.products: expected [] with dataset.layout: mvtec"),
     ],
 )
