@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from pydantic import ValidationError
 from cadiff.errors import CADiffError, UsageError
 from cadiff.generator.on_demand import Scene, draw_on_demand
 from cadiff.generator.planting import cuttings
+from cadiff.generator.train import training_of
 from cadiff.masks import mask_of, placed_mask
 from cadiff.masks.exemplars import product_finder
 from cadiff.masks.folder import read_mask
@@ -52,7 +54,7 @@ def generate_on_demand(params: Params, product: str, order: Order, out: Path) ->
     check_artefacts(run)
     check_order(order, read_json(run.generator / "generator.json")["types"], product)
     weights = read_weights(order)
-    check_out(out, order.count)
+    check_out(out, order.count, order.types)
     scenes = plan_scenes(run, order, weights)
     return draw_on_demand(run.params, product, run.adapted, run.generator, scenes, out)
 
@@ -82,6 +84,13 @@ def check_artefacts(run: Run) -> None:
     for path, stage in made_by.items():
         if not path.is_file():
             raise CADiffError(f"{path}: expected this artefact, but it is not there. Run `dvc repro {stage}`.")
+    path, stage = run.generator / "generator.json", f"train@{run.product}-{run.method}"
+    recorded = read_json(path).get("params", {})
+    for section, values in training_of(run.params).items():  # else its rows would name a training that never was
+        for key, value in values.items():
+            found = recorded.get(section, {}).get(key)
+            if found != value:
+                raise CADiffError(f"{path}: trained with {section}.{key}: {found}, the parameters say {value}. Run `dvc repro {stage}`.")
 
 
 def check_order(order: Order, known: list[str], product: str) -> None:
@@ -90,6 +99,9 @@ def check_order(order: Order, known: list[str], product: str) -> None:
             raise UsageError(f"--type {kind}: {product} has no such anomaly type; types are {', '.join(known)}")
         if order.types.count(kind) > 1:
             raise UsageError(f"--type {kind}: expected once, found {order.types.count(kind)} times; each type has one mask")
+    lowest = min([order.intensity[0] if order.intensity else 1.0, *read_weights(order).values()])
+    if order.on is not None and lowest <= 0 and not order.masks:
+        raise UsageError("--on: with a w of 0 or less what is under --mask is healed; expected a --mask for each --type, found none")
     if order.masks and len(order.masks) != len(order.types):
         raise UsageError(f"--mask: expected one file for each --type ({len(order.types)}) or none, found {len(order.masks)}")
 
@@ -109,10 +121,14 @@ def read_weights(order: Order) -> dict[str, float]:
     return found
 
 
-def check_out(out: Path, count: int) -> None:
+def check_out(out: Path, count: int, types: Sequence[str]) -> None:
     """An earlier call's images beside this one's would look like this one's."""
     ours = {f"{stem}{end}.png" for stem in map(stem_of, range(count)) for end in ("", "_mask")}
-    others = sorted(path.name for path in out.glob("*.png") if path.name not in ours)
+    ours |= {f"masks/{kind}/{stem_of(index)}.png" for kind in types for index in range(count)}
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out}: expected a folder, found a file")
+    there = [path.relative_to(out).as_posix() for path in (*out.glob("*.png"), *out.glob("masks/*/*.png"))]
+    others = sorted(name for name in there if name not in ours)
     if others:
         raise UsageError(f"{out}: holds {len(others)} other images ({others[0]}, ...). Name another folder or remove them.")
 
@@ -128,6 +144,10 @@ def plan_scenes(run: Run, order: Order, weights: dict[str, float]) -> list[Scene
     pictures = [given_picture(order.on, run)] if order.on else [row for row in run.samples if row.role == "normal"]
     exemplars = [row for row in run.samples if row.role == "exemplar"]
     given = [read_mask(path, params.base.size) for path in order.masks]
+    for path in order.masks if order.on else ():
+        if (found := read_image(path, "L").shape) != (pictures[0].height, pictures[0].width):
+            expected = f"{pictures[0].width}x{pictures[0].height}"
+            raise UsageError(f"{path}: expected {expected} as {order.on}, found {found[1]}x{found[0]}")
     find, by_id = product_finder(params.base.size), {row.sample_id: row for row in exemplars}
     keeps = order.on is not None or params.generate.background == "real"
     scenes = []

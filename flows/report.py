@@ -12,8 +12,9 @@ from pathlib import Path
 
 from prefect import flow
 
-from cadiff.errors import exit_code
+from cadiff.errors import CADiffError, exit_code
 from flows.artifacts import publish_report
+from flows.pipeline import plan_stages
 from flows.stage import in_run, run_stage, server_answers
 
 PARTIAL = Path("reports/partial")
@@ -21,7 +22,11 @@ PARTIAL = Path("reports/partial")
 
 @flow(name="cadiff-report")
 def report(partial: bool = False, root: Path = Path()) -> None:
-    """Writes the report, and shows its summary on the flow run's page."""
+    """Writes the report, and shows its summary on the flow run's page.
+
+    Raises:
+        CADiffError: if it would show figures of other parameters or data than these, and ``partial`` is not asked for.
+    """
     folder = root / (PARTIAL if partial else PARTIAL.parent)
     if partial:
         from cadiff.params import load_params
@@ -29,6 +34,11 @@ def report(partial: bool = False, root: Path = Path()) -> None:
 
         write_report(load_params(root / "params.yaml"), root, folder, partial=True)
     else:
+        if stale := [node.address for node in plan_stages(root) if node.address != "report"]:
+            raise CADiffError(
+                f"report: {len(stale)} stages that it rests on are out of date ({', '.join(stale[:3])}{', ...' if stale[3:] else ''}). "
+                "Run `dvc repro`, or name --partial for what there is."
+            )
         run_stage("report", root)
     if in_run():
         publish_report(root, folder)

@@ -205,7 +205,16 @@ def train_generator(params: Params, product: str, samples: list[SampleRow], adap
     tokens.save(out / "tokens")
     control.save(out)
     write_table(out / "curve.parquet", pa.Table.from_pylist(curve, schema=CURVE_SCHEMA))
-    write_json(out / "generator.json", {"product": product, "types": types, "base": backbone.digest, "steps": steps})
+    made_with = {"product": product, "types": types, "base": backbone.digest, "steps": steps, "params": training_of(params)}
+    write_json(out / "generator.json", made_with)
+
+
+def training_of(params: Params) -> dict[str, dict[str, object]]:
+    """The parameters that a trained generator depends on, by section; where it was computed is none of them."""
+    found = params.model_dump(mode="json", include={"base", "adapt", "prompt", "control", "train"})
+    for section, key in (("base", "device"), ("base", "dtype"), ("train", "checkpoint_seconds")):
+        del found[section][key]
+    return found
 
 
 def load_generator(params: Params, product: str, adapted: Path, folder: Path) -> Generator:

@@ -106,6 +106,7 @@ def scatter(
             if named:
                 middle = np.median(mine, axis=0)
                 axes.annotate(concept, (middle[0], middle[1]), xytext=(4, 4), textcoords="offset points", fontsize=8)
+        axes.margins(x=0.2 if named else 0.05)  # a name stands to the right of its points
         axes.set_axis_off()
         figure.legend(loc="outside upper left", ncols=4, handletextpad=0.1, columnspacing=0.9)
         return svg(figure, name, f"t-SNE map of the learned tokens' contextual vectors. {spoken}")
@@ -174,9 +175,10 @@ def _names(table: pa.Table) -> Iterable[str]:
 
 
 def _thinned(table: pa.Table, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """A quantity's steps and values, as means over at most POINTS stretches of equal length."""
+    """A quantity's steps and values, as means over at most POINTS stretches of equally many rows (the last may have fewer)."""
     rows = table.to_pandas()
     rows = rows[rows["name"] == name].sort_values("step")
-    parts = np.array_split(rows[["step", "value"]].to_numpy(float), min(POINTS, len(rows)))
+    values, length = rows[["step", "value"]].to_numpy(float), -(-len(rows) // POINTS)
+    parts = [values[start : start + length] for start in range(0, len(values), length)]
     means = np.array([part.mean(axis=0) for part in parts])
     return means[:, 0], means[:, 1]

@@ -198,6 +198,13 @@ def verdict(
     return [conclusion, figures]
 
 
+def comparable(frame: pd.DataFrame, methods: Sequence[str], metric: str = "pixel_ap") -> pd.DataFrame:
+    """The rows of the products that every measured method has: after a stop, one may have the easy products alone."""
+    rows = frame[(frame["metric"] == metric) & frame["method"].isin(methods)].dropna(subset=["value"])
+    by_method = [set(part["product"]) for _, part in rows.groupby("method")]
+    return frame[frame["product"].isin(set.intersection(*by_method))] if by_method else frame
+
+
 def ranking(frame: pd.DataFrame, methods: Sequence[str], metric: str = "pixel_ap") -> list[tuple[str, float]]:
     """The methods that were measured with their means, the best first; equal means in the order given."""
     found = [(method, mean_and_spread(frame, method, metric)[0]) for method in methods]
@@ -208,19 +215,24 @@ def headline_table(frame: pd.DataFrame, methods: Sequence[str], detectors: Colle
     """Methods by pixel AP, each headline metric's mean over products and seeds with its spread, the best marked.
 
     A mixture of two sources is listed and has no place among the sources, nor have ``detectors`` that train on none.
+    Only products that every measured method has are in it, and the caption says where that leaves some out.
     """
+    ran, everything = set(frame["method"]), frame["product"].nunique()
+    frame = comparable(frame, methods)
     order = [method for method, _ in ranking(frame, methods)]
     places = {method: place for place, method in enumerate((m for m in order if m not in {*MIXTURES, *detectors}), start=1)}
     figures = {(a, m): mean_and_spread(frame, a, m) for a in methods for m in HEADLINE}
     best = {m: _best(figures[a, m][0] for a in methods) for m in HEADLINE}
     rows = []
     for method in [*order, *(method for method in methods if method not in order)]:
-        run = method in set(frame["method"])
+        run = method in ran
         cells = [_figure(*figures[method, m][:2], best[m]) if run else Cell("not run", kind="absent") for m in HEADLINE]
         seeds = figures[method, "pixel_ap"][2]
         rank = Cell(f"{places[method]}", -places[method]) if method in places else Cell(ABSENT)
         rows.append(Row([named(method)], [rank, *cells, Cell(f"{seeds}", seeds)], here=method == "cadiff"))
-    caption = "By pixel AP. Mean over products and seeds, in %, ± standard deviation over seeds. Bold: best in the column."
+    left = frame["product"].nunique()
+    over = "products" if left == everything else f"the {left} of {counted(everything, 'product')} that every row has"
+    caption = f"By pixel AP. Mean over {over} and seeds, in %, ± standard deviation over seeds. Bold: best in the column."
     return Table(caption, ["The detector was trained on", "Place", *HEADLINE.values(), "Seeds"], rows, sortable=True)
 
 
@@ -231,7 +243,8 @@ def named(method: str) -> str:
 
 def place_among(frame: pd.DataFrame, methods: Sequence[str], ours: str = "cadiff") -> str:
     """Where ``ours`` stands among the sources of training images by pixel AP, in one or two sentences."""
-    order = ranking(frame, [method for method in methods if method not in MIXTURES])
+    sources = [method for method in methods if method not in MIXTURES]
+    order = ranking(comparable(frame, sources), sources)
     names = [method for method, _ in order]
     if ours not in names or len(names) < 2:
         return ""
@@ -298,9 +311,21 @@ def other_table(frame: pd.DataFrame, products: list[str]) -> Table:
         ):
             value = part["value"].mean()
             shown = Cell(ABSENT) if pd.isna(value) else Cell(f"{value:.3f}", value)
-            rows.append(Row([product, f"{metric}"], [Cell(str(method)), shown]))
+            rows.append(Row([product, plain_name(str(metric)), str(method)], [shown]))
     return Table("Other figures, in the metric's own unit, mean over seeds.",
                  ["Product", "Metric", "Method", "Value"], rows, sortable=True)  # fmt: skip
+
+
+OTHER_NAMES = {
+    "is": "realism (inception score, higher is better)", "ic_lpips": "diversity (IC-LPIPS, higher is more varied)",
+    "classification_accuracy": "share of held-out anomalies whose type is told right", "images_kept": "images that were not filtered out",
+}  # fmt: skip
+
+
+def plain_name(metric: str) -> str:
+    """What a metric says, before its name with the network that it was measured by."""
+    name = metric.partition("(")[0]
+    return f"{OTHER_NAMES[name]}: {metric}" if name in OTHER_NAMES and name != metric else OTHER_NAMES.get(name, metric)
 
 
 def markdown(table: Table) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from cadiff.cli import main
 from cadiff.generator import adapt_base, train_generator
@@ -41,6 +42,9 @@ def repository(trained: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(trained)
     write_image("square.png", square(64))
     write_image("empty.png", square(64) * 0)
+    write_image("full.png", square(64) * 0 + 255)
+    write_image("small.png", square(32))
+    Image.fromarray(square(64)).save("square.jpg")
     return trained
 
 
@@ -117,7 +121,9 @@ def test_a_picture_is_healed_from_the_first_step(tmp_path: Path) -> None:
 
 
 def drawn_on(picture: Path, out: Path, w: str) -> bytes:
-    call = ("--type", "rust", "--mask", "square.png", "--on", str(picture), "--intensity", w, w)
+    side = read_image(picture).shape[0]
+    write_image("fitting.png", square(side))
+    call = ("--type", "rust", "--mask", "fitting.png", "--on", str(picture), "--intensity", w, w)
     (row,) = generate(out, *call)
     assert row["intensity"] == float(w)
     (scene,) = read_json(out / "scenes.json").values()
@@ -157,6 +163,12 @@ def test_masks_are_placed_on_the_given_image(tmp_path: Path) -> None:
         (["nut", "--type", "rust", "--intensity", "-3", "0"], 2, "--intensity: low: Input should be greater than"),
         (["nut", "--type", "rust", "--type", "chip", "--mask", "square.png"], 2, "(2) or none, found 1"),
         (["nut", "--type", "rust", "--mask", "empty.png"], 2, "empty.png: empty mask"),
+        (["nut", "--type", "rust", "--mask", "full.png"], 2, "full.png: every pixel is marked"),
+        (["nut", "--type", "rust", "--mask", "square.jpg"], 2, "square.jpg: JPEG blurs a mask's edge"),
+        (["nut", "--type", "rust", "--on", "square.png", "--w", "rust=0"], 2, "what is under --mask is healed"),
+        (["nut", "--type", "rust", "--on", "square.png", "--intensity", "-1", "1"], 2, "what is under --mask is healed"),
+        (["nut", "--type", "rust", "--on", "square.png", "--mask", "small.png"], 2, "small.png: expected 64x64 as square.png"),
+        (["nut", "--type", "rust", "--out", "square.png"], 2, "--out square.png: expected a folder, found a file"),
         (["nut", "--type", "rust", "--on", "none.png"], 2, "'none.png' does not exist"),
         (["nut", "--type", "rust", "--w", "chip=1"], 2, "--w chip=1: expected TYPE=W, each TYPE one of this call's"),
         (["nut", "--type", "rust", "--w", "rust=3"], 2, "--w rust=3: expected a number within -2 to 2 after the =, found '3'"),
@@ -167,7 +179,7 @@ def test_masks_are_placed_on_the_given_image(tmp_path: Path) -> None:
 )
 def test_wrong_calls_are_one_line(call: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        main(["generate", *call, "--out", "nowhere"])
+        main(["generate", *call, *([] if "--out" in call else ["--out", "nowhere"])])
     error = capsys.readouterr().err
     assert (ended.value.code, message in error, error.count("\n")) == (code, True, 1), error
     assert not Path("nowhere").exists()
@@ -184,8 +196,25 @@ def test_missing_artefacts_name_their_stage(trained: Path, capsys: pytest.Captur
     assert "Run `dvc repro train@nut-cadiff`." in capsys.readouterr().err
 
 
+def test_a_generator_of_other_parameters_is_refused(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its rows would name a training that never was; where it is computed is none of that."""
+    values = yaml.safe_load((trained / "params.yaml").read_text())
+    values["train"] = {**values.get("train", {}), "steps": 999}
+    (trained / "other.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(SystemExit):
+        main(["generate", "nut", "--type", "rust", "--params", "other.yaml", "--out", "nowhere"])
+    said = "generator.json: trained with train.steps: 2, the parameters say 999. Run `dvc repro train@nut-cadiff`"
+    assert said in capsys.readouterr().err
+    assert "device" not in str(read_json(trained / "data/made/generator/nut/generator.json"))
+
+
 def test_another_calls_images_are_not_mixed_in(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_image(tmp_path / "0007.png", square(64))
     with pytest.raises(SystemExit):
         main(["generate", "nut", "--type", "rust", "--out", str(tmp_path)])
     assert "holds 1 other images (0007.png" in capsys.readouterr().err
+    (tmp_path / "0007.png").rename(tmp_path / "0000.png")
+    write_image(tmp_path / "masks" / "chip" / "0000.png", square(64))
+    with pytest.raises(SystemExit):
+        main(["generate", "nut", "--type", "rust", "--out", str(tmp_path)])
+    assert "holds 1 other images (masks/chip/0000.png" in capsys.readouterr().err

@@ -174,9 +174,20 @@ def test_paper_averages_agree_with_their_columns() -> None:
 
 def test_an_undefined_figure_is_a_dash_that_does_not_sort() -> None:
     frame = frame_of({("cutpaste", "a", 0): float("nan"), ("cadiff", "a", 0): 0.25}, "ic_lpips(some-network)")
-    cells = {row.cells[0].text: row.cells[1] for row in tables.other_table(frame, ["a"]).rows}
+    cells = {row.heads[-1]: row.cells[0] for row in tables.other_table(frame, ["a"]).rows}
     assert (cells["cutpaste"].text, cells["cutpaste"].order) == (tables.ABSENT, None)
     assert (cells["cadiff"].text, cells["cadiff"].order) == ("0.250", 0.25)
+
+
+def test_methods_are_ranked_over_the_products_that_all_of_them_have() -> None:
+    """As after a stop: ours is there for the easy product alone, the peer for both."""
+    frame = frame_of({("cadiff", "easy", 0): 0.9, ("exemplars", "easy", 0): 0.95, ("exemplars", "hard", 0): 0.5})
+    table = tables.headline_table(frame, ["cadiff", "exemplars", "perlin"])
+    assert [row.heads[0].partition(" ")[0] for row in table.rows] == ["exemplars", "cadiff", "perlin"]
+    assert "the 1 of 2 products that every row has" in table.caption
+    assert table.rows[-1].cells[1].text == "not run"
+    assert "number 2 of 2" in tables.place_among(frame, ["cadiff", "exemplars"])
+    assert "Mean over products" in tables.headline_table(frame, ["exemplars"]).caption
 
 
 def rows_of(table: tables.Table) -> dict[str, list[str]]:

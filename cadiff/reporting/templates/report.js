@@ -30,7 +30,7 @@ function sort(table, head, column) {
   const before = head.getAttribute("aria-sort");
   const descending = before ? before === "ascending" : numeric;
   const key = row => numeric ? parseFloat(row.cells[column].dataset.order ?? "-Infinity") : row.cells[column].textContent;
-  const compare = (a, b) => numeric ? key(a) - key(b) : key(a).localeCompare(key(b));
+  const compare = (a, b) => numeric ? (key(a) - key(b) || 0) : key(a).localeCompare(key(b));
   const body = table.tBodies[0];
   body.append(...[...body.rows].sort((a, b) => descending ? compare(b, a) : compare(a, b)));
   all("th[aria-sort]", table).forEach(other => other.removeAttribute("aria-sort"));
