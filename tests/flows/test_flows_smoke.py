@@ -115,7 +115,7 @@ def test_pushed_here_and_pulled_there_nothing_is_left_to_do(run: tuple[Path, Cal
         subprocess.run([*git, *words], cwd=root, check=True)
     there = tmp_path / "there"
     subprocess.run([*git, "clone", "--quiet", str(root), str(there)], check=True)
-    assert sorted(path.name for path in (there / "data").iterdir()) == ["ablations"]
+    assert sorted(path.name for path in (there / "data").iterdir()) == ["ablations", "masks"]
     assert not (there / "reports").exists()
     call_there = caller(there)
     call_there("dvc", "pull")
