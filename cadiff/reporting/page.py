@@ -176,7 +176,7 @@ def facts(artefacts: Artefacts, frame: pd.DataFrame, groups: list[Group]) -> lis
     protocol = protocol_said(set(scored["protocol"])) + elsewhere(artefacts)
     own = frame[(frame["method"] == "cadiff") & ~frame["metric"].astype(str).str.contains("/")]
     realism = own[own["metric"].astype(str).str.startswith(("is(", "ic_lpips("))].groupby("metric")["value"].mean()
-    measured = ", ".join(f"{name} {value:.3f}" for name, value in realism.items())
+    measured = "; ".join(f"{tables.plain_name(str(name))} {value:.3f}" for name, value in realism.items())
     judged = f"Mean over products: {measured}." if measured else "Realism and diversity were not measured."
     shown = f"{counted(made, 'image')} for {counted(kinds, 'anomaly type')}"
     out = signals.left_out(frame)

@@ -89,6 +89,19 @@ def test_changing_one_products_section_reruns_that_product_only(run: tuple[Path,
     assert not any("fabric" in line for line in planned), planned
 
 
+def test_no_report_shows_old_figures_under_new_parameters(run: tuple[Path, Call]) -> None:
+    root, call = run
+    params, page = (root / "params.yaml").read_text(), (root / "reports/index.html").read_bytes()
+    (root / "params.yaml").write_text(params.replace("  nut: {}", "  nut: {train: {steps: 4}}"))
+    try:
+        with pytest.raises(AssertionError, match="stages that it rests on are out of date"):
+            call("flows.report")
+    finally:
+        (root / "params.yaml").write_text(params)
+    assert (root / "reports/index.html").read_bytes() == page
+    call("flows.report")
+
+
 def test_shards_open_in_pandas_and_in_datasets_as_images(run: tuple[Path, Call]) -> None:
     import datasets
 
