@@ -205,7 +205,7 @@ def autoencoder_figures(base: Backbone, train: Stream, test: Stream, scale: Scal
 
 @torch.no_grad()
 def word_maps(
-    base: Backbone, latents: Float[Tensor, "b c s s"], ids: Int[Tensor, "b tokens"], at: Int[Tensor, b], t: int, noise: Tensor
+    base: Backbone, latents: Float[Tensor, "b c s s"], ids: Int[Tensor, "b tokens"], at: Int[Tensor, " b"], t: int, noise: Tensor
 ) -> Float[Tensor, "b s s"]:
     """The attention of the word at position ``at`` while latents at noise level ``t`` are denoised.
 

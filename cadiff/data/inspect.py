@@ -17,7 +17,7 @@ from cadiff.records import Role, SampleRow
 @dataclass(frozen=True)
 class ProductSummary:
     """Counts of one product's whole images: per role, per anomaly type and role, and per (width, height); ``repeated``:
-    of those that are scored, how many are bytes for bytes one that is learned from."""
+    of those that are scored, how many are byte for byte one that is learned from."""
 
     product: str
     roles: Counter[Role]
