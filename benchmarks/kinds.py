@@ -1,8 +1,9 @@
-"""Is a generated hole a hole? ``python benchmarks/kinds.py [--products P ...]``, after a run of the demo.
+"""Is a generated hole a hole? ``python benchmarks/kinds.py [--products P ...] [--seeds 0 1 2]``, after a run of the demo.
 
 The pipeline's own classifier learns a demo product's types from pictures drawn from other seeds than the demo's, and names
 the types of other such pictures (how well it can tell them at all) and of the generated images, each type as it was asked for.
-It sees close-ups of the mask, so that neither place nor product but the anomaly's look decides.
+It sees close-ups of the mask, so that neither place nor product but the anomaly's look decides. What it was not trained on
+it names by chance of its training too, so the mean over several is printed, +- their standard deviation.
 """
 
 from __future__ import annotations
@@ -76,8 +77,8 @@ def asked(product: str, folder: Path, kinds: Sequence[str]) -> list[SampleRow]:
     ]
 
 
-def measure(params: Params, product: str, scratch: Path, shards: Path) -> dict[str, list[MetricRow]]:
-    """The rows of the drawn pictures and of the generated ones."""
+def measure(params: Params, product: str, scratch: Path, shards: Path, seeds: Sequence[int] = (0,)) -> dict[str, list[MetricRow]]:
+    """The rows of the drawn pictures and of the generated ones, of a classifier a seed."""
     kinds, size = list(DEMO[product].kinds), params.base.size
     for kind in kinds:
         drawn(product, kind, size, 0, LEARNT, scratch / "learnt" / product)
@@ -87,17 +88,28 @@ def measure(params: Params, product: str, scratch: Path, shards: Path) -> dict[s
     settings = params.classifier.model_copy(update={"epochs": EPOCHS})
     params = params.model_copy(update={"classifier": settings})
     folders = {"drawn": scratch / "named", "generated": scratch / "made"}
-    work = scratch / "work"  # the second goes on from the first's end: one training
-    return {
-        name: classify(params, "types", product, [scratch / "shards"], asked(product, folder, kinds), 0, work)
-        for name, folder in folders.items()
-    }
+    work = scratch / "work"  # of a seed the second goes on from the first's end: one training
+
+    def told(folder: Path, seed: int) -> list[MetricRow]:
+        return classify(params, "types", product, [scratch / "shards"], asked(product, folder, kinds), seed, work)
+
+    return {name: [row for seed in seeds for row in told(folder, seed)] for name, folder in folders.items()}
+
+
+def shown(rows: Sequence[MetricRow]) -> str:
+    """Each share in %, mean over seeds and their standard deviation."""
+    by_metric: dict[str, list[float]] = {}
+    for row in rows:
+        by_metric.setdefault(row.metric.rpartition("/")[2], []).append(100 * row.value)
+    spread = {name: f" +- {np.std(values, ddof=1):.0f}" if len(values) > 1 else "" for name, values in by_metric.items()}
+    return "  ".join(f"{name} {np.mean(values):.0f}{spread[name]}" for name, values in by_metric.items())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--products", nargs="+", default=list(DEMO), choices=list(DEMO))
     parser.add_argument("--method", default="cadiff")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options = parser.parse_args()
 
     def work() -> None:
@@ -106,9 +118,8 @@ def main() -> None:
             if not (shards / product).is_dir():
                 raise UsageError(f"{shards / product}: expected the shards of a run of the demo; run `dvc repro` first")
             with tempfile.TemporaryDirectory() as scratch:
-                for name, rows in measure(params, product, Path(scratch), shards).items():
-                    shown = "  ".join(f"{r.metric.rpartition('/')[2]} {100 * r.value:.0f}" for r in rows)
-                    print(f"{product} {name}: {shown}", flush=True)
+                for name, rows in measure(params, product, Path(scratch), shards, options.seeds).items():
+                    print(f"{product} {name}: {shown(rows)}", flush=True)
 
     sys.exit(exit_code(work))
 
