@@ -30,7 +30,7 @@ def square(folder: Path, number: int) -> tuple[int, int]:
     with (folder / f"part-{number}").open("a") as trace:
         trace.write("run\n")
     if number == 7 and not (folder / "killed").exists():
-        time.sleep(1.5)
+        time.sleep(4)  # on a busy machine it takes a second until the scheduler has let go of what came back
         (folder / "killed").touch()
         os.kill(os.getpid(), signal.SIGKILL)
     return os.getpid(), number * number

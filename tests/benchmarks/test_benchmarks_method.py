@@ -109,7 +109,7 @@ def test_other_masks_are_generated_into_anew_whatever_their_ids(
         mask = np.zeros((64, 64), np.uint8)
         mask[corner : corner + 8, :8] = 255
         for kind in ("chip", "rust", "scratch"):
-            write_image(drawn / kind / "0.png", mask)
+            write_image(drawn / "nut" / kind / "0.png", mask)
         cell = cells.cell_for(params, "nut", 0, tmp_path / "cells")
         return [row.mask_id for row in cell.masks], cell.generated
 
