@@ -54,6 +54,8 @@ def generate_on_demand(params: Params, product: str, order: Order, out: Path) ->
     check_artefacts(run)
     check_order(order, read_json(run.generator / "generator.json")["types"], product)
     weights = read_weights(order)
+    if order.on is not None and not order.masks and min(weights.get(kind, run.params.intensity.low) for kind in order.types) <= 0:
+        raise UsageError("--on: with a w of 0 or less what is under --mask is healed; expected a --mask for each --type, found none")
     check_out(out, order.count, order.types)
     scenes = plan_scenes(run, order, weights)
     return draw_on_demand(run.params, product, run.adapted, run.generator, scenes, out)
@@ -99,9 +101,6 @@ def check_order(order: Order, known: list[str], product: str) -> None:
             raise UsageError(f"--type {kind}: {product} has no such anomaly type; types are {', '.join(known)}")
         if order.types.count(kind) > 1:
             raise UsageError(f"--type {kind}: expected once, found {order.types.count(kind)} times; each type has one mask")
-    lowest = min([order.intensity[0] if order.intensity else 1.0, *read_weights(order).values()])
-    if order.on is not None and lowest <= 0 and not order.masks:
-        raise UsageError("--on: with a w of 0 or less what is under --mask is healed; expected a --mask for each --type, found none")
     if order.masks and len(order.masks) != len(order.types):
         raise UsageError(f"--mask: expected one file for each --type ({len(order.types)}) or none, found {len(order.masks)}")
 

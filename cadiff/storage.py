@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from PIL import Image, ImageFilter, UnidentifiedImageError
 from safetensors import SafetensorError, safe_open
 
-from cadiff.errors import CADiffError
+from cadiff.errors import CADiffError, UsageError
 
 if TYPE_CHECKING:  # torch takes a second to import, and reading parameters needs none
     import torch
@@ -105,6 +105,14 @@ def read_table(path: str | Path, schema: pa.Schema | None = None) -> pa.Table:
     return table
 
 
+def image_files(path: Path) -> list[Path]:
+    """The visible image files in ``path`` by name; none if ``path`` is not there."""
+    if not path.is_dir():
+        return []
+    visible = (p for p in path.iterdir() if not p.name.startswith("."))
+    return sorted(p for p in visible if p.suffix.lower() in IMAGE_SUFFIXES)
+
+
 def decode_image(data: bytes, mode: str, name: str = "image") -> np.ndarray:
     """PNG bytes (or any format that Pillow reads) as uint8: ``h w 3`` for RGB, ``h w`` for L.
 
@@ -177,6 +185,17 @@ def read_image(path: str | Path, mode: str = "RGB", size: int | None = None) -> 
         counts = (coverage >= min(quarter, coverage.max())) & (coverage > 0)
         return np.where(counts, 255, 0).astype(np.uint8)
     return np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.LANCZOS))
+
+
+def check_anomaly(path: Path, mask: np.ndarray) -> None:
+    """An error if the mask of an anomaly, as ``read_image`` has read it, is a JPEG, or nothing or everything is marked in it."""
+    for file in image_files(path) if path.is_dir() else [path]:
+        if file.suffix.lower() in LOSSY_SUFFIXES:
+            raise UsageError(f"{file}: JPEG blurs a mask's edge; expected a lossless mask, such as PNG")
+    if not mask.any():
+        raise UsageError(f"{path}: empty mask; mark the anomaly, or remove the mask and its image")
+    if mask.all():
+        raise UsageError(f"{path}: every pixel is marked; expected the anomaly's alone (is the mask inverted?)")
 
 
 def _dark_area(mask: np.ndarray) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 from cadiff.errors import UsageError
-from cadiff.storage import IMAGE_SUFFIXES
+from cadiff.storage import IMAGE_SUFFIXES, image_files
 
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -55,14 +55,6 @@ def folders(path: Path) -> list[Path]:
     if not path.is_dir():
         return []
     return sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
-
-
-def image_files(path: Path) -> list[Path]:
-    """The visible image files in ``path`` by name; none if ``path`` is not there."""
-    if not path.is_dir():
-        return []
-    visible = (p for p in path.iterdir() if not p.name.startswith("."))
-    return sorted(p for p in visible if p.suffix.lower() in IMAGE_SUFFIXES)
 
 
 def unread(path: Path, read: Iterable[Path]) -> list[str]:

@@ -13,7 +13,7 @@ from cadiff.errors import CADiffError, UsageError
 from cadiff.params import DatasetParams, Layout
 from cadiff.progress import Progress
 from cadiff.records import SampleRow
-from cadiff.storage import LOSSY_SUFFIXES, decode_image, read_image, sha256_bytes
+from cadiff.storage import check_anomaly, decode_image, read_image, sha256_bytes
 
 READERS: dict[Layout, Reader] = {
     "demo": mvtec.READER, "mvtec": mvtec.READER, "visa": visa.READER, "loco": loco.READER,
@@ -143,15 +143,9 @@ def verify_entry(entry: Entry) -> tuple[int, int, str]:
     data = entry.image.read_bytes()
     height, width = decode_image(data, "RGB", str(entry.image)).shape[:2]
     if entry.mask is not None:
-        for path in filter(None, masks):
-            if path.suffix.lower() in LOSSY_SUFFIXES:
-                raise UsageError(f"{path}: JPEG blurs a mask's edge; expected a lossless mask, such as PNG")
         mask = read_image(entry.mask, "L")
         if mask.shape != (height, width):
             found = f"{mask.shape[1]}x{mask.shape[0]}"
             raise UsageError(f"{entry.mask}: expected {width}x{height} as {entry.image}, found {found}")
-        if not mask.any():
-            raise UsageError(f"{entry.mask}: empty mask; mark the anomaly or remove mask and image")
-        if mask.all():
-            raise UsageError(f"{entry.mask}: every pixel is marked; expected the anomaly's alone (is the mask inverted?)")
+        check_anomaly(entry.mask, mask)
     return width, height, sha256_bytes(data)

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from cadiff.errors import UsageError
-from cadiff.storage import IMAGE_SUFFIXES, LOSSY_SUFFIXES, read_image
+from cadiff.storage import check_anomaly, image_files, read_image
 
 SOURCE = "folder"
 
@@ -20,8 +20,7 @@ def mask_files(folder: str | Path, product: str, anomaly_type: str) -> list[Path
         UsageError: if there are none.
     """
     path = Path(folder) / product / anomaly_type
-    there = path.iterdir() if path.is_dir() else ()
-    files = sorted(file for file in there if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith("."))
+    files = image_files(path)
     if not files:
         raise UsageError(f"{path}: expected at least one mask here (masks.folder), found none")
     return files
@@ -33,11 +32,6 @@ def read_mask(path: Path, side: int) -> Bool[np.ndarray, "side side"]:
     Raises:
         UsageError: if nothing or everything is marked in it, or it is a JPEG.
     """
-    if path.suffix.lower() in LOSSY_SUFFIXES:
-        raise UsageError(f"{path}: JPEG blurs a mask's edge; expected a lossless mask, such as PNG")
-    mask = read_image(path, "L", side) > 0
-    if not mask.any():
-        raise UsageError(f"{path}: empty mask; mark the anomaly or remove the file")
-    if mask.all():
-        raise UsageError(f"{path}: every pixel is marked; expected the anomaly's alone (is the mask inverted?)")
-    return mask
+    mask = read_image(path, "L", side)
+    check_anomaly(path, mask)
+    return mask > 0
