@@ -266,6 +266,17 @@ class ClassifierParams(Section):
     learning_rate: float = Field(1e-4, gt=0, description="reading: 1e-4")
 
 
+class PeerParams(Section):
+    """Training of the detectors that anomalib implements (`draem`, `sspcab`, `rd4ad`, `cfa`); its seeds are the detector's."""
+
+    steps: int = Field(400, ge=1, description="of draem 700 epochs in its paper, of rd4ad 200, of cfa 30")
+    batch: int = Field(8, ge=1)
+    backbone: Literal["resnet18", "wide_resnet50_2"] = Field("wide_resnet50_2", description="of rd4ad and cfa; as their papers have it")
+    weights: str | None = Field(None, description="of that backbone, which rd4ad and cfa need: `hub` (torch's cache) or a file")
+    weights_sha256: str | None = Field(None, description="of that file, if it is not one that torchvision publishes")
+    checkpoint_seconds: float = Field(120, gt=0)
+
+
 class MetricParams(Section):
     """The networks behind IS and IC-LPIPS: ``hub`` (torch's cache), a file, or null for the ImageNet network that a
     package ships. Nothing is downloaded; a metric's name carries its network."""
@@ -294,12 +305,12 @@ class ExternalParams(Section):
 SECTIONS = {
     "base": BaseParams, "adapt": AdaptParams, "prompt": PromptParams, "control": ControlParams, "train": TrainParams,
     "masks": MaskParams, "intensity": IntensityParams, "generate": GenerateParams, "filter": FilterParams,
-    "detector": DetectorParams, "classifier": ClassifierParams, "metrics": MetricParams,
+    "detector": DetectorParams, "classifier": ClassifierParams, "peers": PeerParams, "metrics": MetricParams,
 }  # fmt: skip
 Generator = Literal["cadiff"]
 Synthesizer = Literal["exemplars", "cutpaste", "nsa", "perlin"]
 Union = Literal["both"]
-Detector = Literal["patchcore"]
+Detector = Literal["patchcore", "draem", "sspcab", "rd4ad", "cfa"]
 Kind = Literal["generator", "synthesizer", "union", "images", "detector", "maps"]
 BUILT_IN: dict[str, Kind] = {
     **dict.fromkeys(get_args(Generator), "generator"), **dict.fromkeys(get_args(Synthesizer), "synthesizer"),
@@ -355,6 +366,7 @@ class Params(Section):
     filter: FilterParams = FilterParams()
     detector: DetectorParams = DetectorParams()
     classifier: ClassifierParams = ClassifierParams()
+    peers: PeerParams = PeerParams()
     metrics: MetricParams = MetricParams()
     cluster: str | None = Field(
         None,

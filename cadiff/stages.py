@@ -271,12 +271,14 @@ def detect(run: Run) -> None:
 
 def peer(run: Run) -> None:
     """Fits and scores one peer per seed."""
-    from cadiff.detection import fit_peer, score_peer
+    from cadiff.detection import fit_peer, rows_to_score, score_peer
 
+    rows_to_score(run.samples, run.product)  # an image that is missing is named before hours of training
     metrics: list[MetricRow] = []
+    work = run.work()
     with table_writer(run.evaluated / "scored.parquet", SCORED_SCHEMA) as keep:
         for seed in run.params.detector.seeds:
-            fit_peer(run.params, run.method, run.product, run.samples, seed, run.detector)
+            fit_peer(run.params, run.method, run.product, run.samples, seed, run.detector, work)
             metrics += score_peer(run.params, run.method, run.product, run.samples, seed, run.detector, keep)
     write_table(run.evaluated / "metrics.parquet", to_table(metrics, METRIC_SCHEMA))
 
@@ -330,7 +332,7 @@ STAGES = {
     "detect": Stage(
         detect, ("seed", "base", "dataset.name", "filter", "detector", "classifier", "metrics"), ("detection", "metrics", "data")
     ),
-    "peer": Stage(peer, ("base", "dataset.name", "detector"), ("detection", "metrics", "data")),
+    "peer": Stage(peer, ("base", "dataset.name", "detector", "peers"), ("detection", "metrics", "data")),
     "maps": Stage(
         maps, ("seed", "base.size", "dataset.name", "detector", "external.maps.root"), ("detection", "metrics", "data")
     ),

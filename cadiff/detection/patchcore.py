@@ -52,8 +52,10 @@ class PatchCore:
         return distances(self.bank, load_samples(rows, self.size)[0])
 
 
-def fit_patchcore(params: Params, method: str, product: str, samples: Sequence[SampleRow], seed: int, out: Path) -> None:
-    """Writes ``out/seed-<seed>.safetensors``: the coreset of the product's train normals.
+def fit_patchcore(
+    params: Params, method: str, product: str, samples: Sequence[SampleRow], seed: int, out: Path, work: Path
+) -> None:  # fmt: skip
+    """Writes ``out/seed-<seed>.safetensors``: the coreset of the product's train normals. ``work`` stays empty: nothing is trained.
 
     Raises:
         CADiffError: if there are no train normals.

@@ -5,24 +5,33 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from cadiff.detection.anomalib_peers import fit_anomalib, load_anomalib
 from cadiff.detection.folder import open_maps
 from cadiff.detection.measuring import Detector, Keep, measure, pooling_window, rows_to_score
 from cadiff.detection.patchcore import fit_patchcore, load_patchcore
 from cadiff.params import Params
 from cadiff.records import MetricRow, ProtocolName, SampleRow
 
-Fit = Callable[[Params, str, str, Sequence[SampleRow], int, Path], None]
+Fit = Callable[[Params, str, str, Sequence[SampleRow], int, Path, Path], None]
 Load = Callable[[Params, str, str, int, Path], Detector]
-PEERS: dict[str, tuple[Fit, Load]] = {"patchcore": (fit_patchcore, load_patchcore)}
+PEERS: dict[str, tuple[Fit, Load]] = {
+    "patchcore": (fit_patchcore, load_patchcore),
+    **dict.fromkeys(("draem", "sspcab", "rd4ad", "cfa"), (fit_anomalib, load_anomalib)),
+}
 
 
-def fit_peer(params: Params, method: str, product: str, samples: Sequence[SampleRow], seed: int, out: Path) -> None:
+def fit_peer(
+    params: Params, method: str, product: str, samples: Sequence[SampleRow], seed: int, out: Path, work: Path
+) -> None:  # fmt: skip
     """Fits one of ``PEERS`` on the product's train normals and writes ``out/seed-<seed>.safetensors``.
 
+    ``work`` keeps the checkpoint from which a stopped run goes on, and must be another folder for other inputs.
+
     Raises:
-        CADiffError: if there are no train normals.
+        UsageError: if what the peer needs is not there (anomalib, weights), or base.size does not fit it.
+        CADiffError: if there are no train normals, training diverges, or the checkpoint is broken.
     """
-    PEERS[method][0](params.for_product(product), method, product, samples, seed, out)
+    PEERS[method][0](params.for_product(product), method, product, samples, seed, out, work)
 
 
 def score_peer(

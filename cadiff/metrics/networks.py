@@ -29,7 +29,9 @@ PUBLISHED = {
     "inception_v3": "inception_v3_google-0cc3c7bd.pth",
     "vgg16": "vgg16-397923af.pth",
     "alexnet": "alexnet-owt-7be5be79.pth",
+    "resnet18": "resnet18-f37072fd.pth",
     "resnet34": "resnet34-b627a593.pth",
+    "wide_resnet50_2": "wide_resnet50_2-95faca4d.pth",
 }
 BACKBONES = {"vgg": "vgg16", "alex": "alexnet"}
 INCEPTION_SIDE = 299

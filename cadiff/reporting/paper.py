@@ -28,7 +28,7 @@ PLAIN_UNITS = ("is", "ic_lpips")  # not shares, printed with two digits
 # IS and IC-LPIPS count as the paper's only with the published files of its network; others carry theirs in the metric's
 # name (cadiff.metrics.networks).
 SAME_NETWORK = {"is": r"is\(inception-v3\)", "ic_lpips": r"ic_lpips\(lpips-vgg,[^@)]*\)"}
-STAND_INS = ("patchcore", "perlin")  # on another network, with other textures
+STAND_INS = ("patchcore", "perlin", "draem", "sspcab")  # on another network, with other textures
 # The paper's methods by this project's names; the paper's own name, in lower case, serves too (an external folder).
 PEERS = {
     "CADiff": ("cadiff",),

@@ -28,6 +28,10 @@ METHOD_NAMES = {
     "nsa": "NSA (patches blended by Poisson's equation)",
     "perlin": "Perlin noise (DRAEM's synthesis)",
     "patchcore": "normal images alone (PatchCore)",
+    "draem": "normal images alone (DRAEM)",
+    "sspcab": "normal images alone (DRAEM with SSPCAB)",
+    "rd4ad": "normal images alone (RD4AD)",
+    "cfa": "normal images alone (CFA)",
 }
 MIXTURES = {"both"}  # of other methods' images
 ABSENT = "–"

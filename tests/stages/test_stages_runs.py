@@ -98,10 +98,10 @@ def test_what_was_made_elsewhere_and_a_peer_stand_beside_the_pipelines_own(repos
     run_all("plate")
     params = load_params()
     export_product(Path("data/made/generated/exemplars/plate"), Path("data/external/images/dfmgan/plate"))
-    external = {"images": {"root": "data/external/images", "methods": ["dfmgan"]}, "maps": {"root": "maps", "methods": ["rd4ad"]}}
+    external = {"images": {"root": "data/external/images", "methods": ["dfmgan"]}, "maps": {"root": "maps", "methods": ["destseg"]}}
     values = params.model_dump() | {"external": external, "methods": ["exemplars", "patchcore"]}
     params = Params(**values)
-    assert params.methods == ["exemplars", "patchcore", "dfmgan", "rd4ad"]
+    assert params.methods == ["exemplars", "patchcore", "dfmgan", "destseg"]
     run_stage("import", params, "plate", "dfmgan")
     shards = [Path("data/made/generated") / method / "plate" / "spot.parquet" for method in ("exemplars", "dfmgan")]
     own, imported = (read_table(path, GENERATED_SCHEMA)["image"].to_pylist() for path in shards)
@@ -110,20 +110,20 @@ def test_what_was_made_elsewhere_and_a_peer_stand_beside_the_pipelines_own(repos
     for row in from_table(read_table(resolve("peer", params, "plate", "patchcore").samples_path), SampleRow):
         if row.role in ("held_out", "test_good"):
             truth = read_image(row.mask_path, "L", 32) if row.mask_path else np.zeros((32, 32), np.uint8)
-            write_image(Path("maps/rd4ad") / f"{row.sample_id}.png", truth)
-    run_stage("maps", params, "plate", "rd4ad")
+            write_image(Path("maps/destseg") / f"{row.sample_id}.png", truth)
+    run_stage("maps", params, "plate", "destseg")
     figures = {}
-    for method in ("patchcore", "rd4ad"):
+    for method in ("patchcore", "destseg"):
         folder = Path("data/made/evaluated") / method / "plate"
         scored = read_table(folder / "scored.parquet", SCORED_SCHEMA)
         assert set(scored["method"].to_pylist()) == {method}
         rows = read_table(folder / "metrics.parquet", METRIC_SCHEMA).to_pylist()
         figures[method] = {row["metric"]: row["value"] for row in rows}
-    assert figures["rd4ad"]["pixel_ap"] == pytest.approx(1), "these maps are the masks"
+    assert figures["destseg"]["pixel_ap"] == pytest.approx(1), "these maps are the masks"
     assert figures["patchcore"]["pixel_auroc"] > 0.7
-    only = params.model_copy(update={"methods": ["exemplars", "patchcore", "rd4ad"]})
+    only = params.model_copy(update={"methods": ["exemplars", "patchcore", "destseg"]})
     write_report(only.model_copy(update={"products": {"plate": {}}}), Path(), Path("reports"), partial=True)
-    assert {"patchcore", "rd4ad"} <= set(read_json("reports/metrics.json"))
+    assert {"patchcore", "destseg"} <= set(read_json("reports/metrics.json"))
 
 
 def test_a_filter_leaves_out_what_the_quality_signals_say_and_every_row_says_so(repository: Path) -> None:

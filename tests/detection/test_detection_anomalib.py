@@ -1,0 +1,164 @@
+"""anomalib's detectors: their losses against anomalib's own training steps, resumed runs, what is frozen, what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torchvision.models
+from safetensors.torch import save_file
+
+from cadiff.data.images import load_samples
+from cadiff.detection import anomalib_peers as peers
+from cadiff.detection import fit_peer, score_peer
+from cadiff.errors import CADiffError, UsageError
+from cadiff.params import Params
+from cadiff.storage import read_tensors, sha256_file
+
+pytest.importorskip("anomalib", reason="anomalib is not installed (the extra `anomalib`)")
+
+CPU = torch.device("cpu")
+STREAM = (0, "peer", "any", "cube")
+
+
+def settled(params: Params, **peers: Any) -> Params:
+    """In float32: a rounding would hide what differs."""
+    settings = {"steps": 2, "batch": 2, **peers}
+    return params.model_copy(
+        update={"base": params.base.model_copy(update={"dtype": "float32"}), "peers": params.peers.model_copy(update=settings)}
+    )
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A ResNet-18 of random weights, as a user names one that nobody published."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "resnet18.safetensors"
+    save_file(torchvision.models.resnet18(weights=None).state_dict(), path)
+    return {"backbone": "resnet18", "weights": str(path), "weights_sha256": sha256_file(path)}
+
+
+@pytest.fixture
+def pictures(toy) -> torch.Tensor:
+    rows = [row for row in toy.samples if row.role == "normal"][:4]
+    return torch.from_numpy(load_samples(rows, 32)[0].transpose(0, 3, 1, 2).copy()).float() / 255
+
+
+@pytest.mark.parametrize("method", ["draem", "sspcab"])
+def test_the_loss_is_that_of_anomalibs_training_step(toy, pictures, method: str, tmp_path: Path) -> None:
+    """Their Lightning module with the same weights, the same simulated anomalies and the same random numbers."""
+    from anomalib.models import Draem
+
+    network = peers.build(settled(toy.params), method, STREAM, CPU)
+    theirs = Draem(dtd_dir=tmp_path, enable_sspcab=method == "sspcab")
+    theirs.model.load_state_dict(network.model.state_dict())
+    theirs.augmenter = peers.simulator()
+    torch.manual_seed(5)
+    ours = network.loss(pictures).item()
+    torch.manual_seed(5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it logs, and no trainer listens
+        expected = theirs.training_step(SimpleNamespace(image=pictures))["loss"].item()
+    assert ours == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_stopped_run_ends_as_an_undisturbed_one_and_leaves_no_checkpoint(toy, tmp_path: Path) -> None:
+    params, product = settled(toy.params), "cube"
+    rows = [row for row in toy.samples if row.role == "normal"]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    fit_peer(params, "draem", product, toy.samples, 0, whole, whole / "work")
+    stream = (0, "peer", "draem", product)
+    network, losses = peers.build(params, "draem", stream, CPU), []
+
+    def stopping(images: torch.Tensor) -> torch.Tensor:
+        losses.append(network.loss(images))
+        if len(losses) == 2:
+            raise KeyboardInterrupt
+        return losses[-1]
+
+    with pytest.raises(KeyboardInterrupt):
+        peers._train(
+            settled(params, checkpoint_seconds=1e-9), dataclasses.replace(network, loss=stopping), load_samples(rows, 32)[0], stream,
+            parts / "work/seed-0.safetensors", CPU,
+        )  # fmt: skip
+    assert (parts / "work/seed-0.safetensors").exists()
+    fit_peer(params, "draem", product, toy.samples, 0, parts, parts / "work")
+    assert (whole / "seed-0.safetensors").read_bytes() == (parts / "seed-0.safetensors").read_bytes()
+    assert [path.name for path in (parts / "work").iterdir()] == ["finished-seed-0.safetensors"]
+
+    rows = score_peer(params, "draem", product, toy.samples, 0, whole)
+    assert {row.variant.split("(")[0] for row in rows} == {"draem"}
+    assert all("steps=2" in row.variant and "textures=3" in row.variant for row in rows)
+    with pytest.raises(CADiffError, match=r"seed-0.safetensors: expected a detector of settings"):
+        score_peer(settled(params, steps=3), "draem", product, toy.samples, 0, whole)
+
+
+def test_what_is_simulated_differs_inside_its_mask_alone(pictures) -> None:
+    torch.manual_seed(0)
+    shown, masks = peers.simulator()(pictures.repeat(5, 1, 1, 1))
+    moved = (shown != pictures.repeat(5, 1, 1, 1)).any(1, keepdim=True)
+    assert not (moved & (masks == 0)).any()
+    assert 3 <= (masks.amax((1, 2, 3)) > 0).sum() <= 17, "half of the images stay as they are"
+    assert (moved & (masks > 0)).sum() > 0.9 * masks.sum(), "what was laid over shows"
+
+
+@pytest.mark.parametrize("method", ["rd4ad", "cfa"])
+def test_a_backbone_is_taken_as_it_is_and_never_learns(toy, backbone, method: str, tmp_path: Path) -> None:
+    params = settled(toy.params, **backbone)
+    rows = [row for row in toy.samples if row.role == "normal"]
+    images = load_samples(rows, 32)[0]
+    given = read_tensors(Path(backbone["weights"]))[0]
+    network = peers.build(params, method, STREAM, CPU)
+    before = {name: value.clone() for name, value in network.model.state_dict().items()}
+    frozen = [name for name in before if name.startswith(peers.FROZEN) and name.endswith("layer3.0.conv1.weight")]
+    assert len(frozen) == 1
+    assert torch.equal(before[frozen[0]], given["layer3.0.conv1.weight"])
+    peers._train(params, network, images, STREAM, tmp_path / "checkpoint.safetensors", CPU)
+    after = network.model.state_dict()
+    for name, value in after.items():
+        if name.startswith(peers.FROZEN) and "num_batches" not in name:
+            assert torch.equal(value, before[name]), f"{name} of the backbone has changed"
+    assert any(not torch.equal(after[name], before[name]) for name in after if not name.startswith(peers.FROZEN))
+
+    fit_peer(params, method, "cube", toy.samples, 0, tmp_path, tmp_path)
+    tensors, metadata = read_tensors(tmp_path / "seed-0.safetensors")
+    assert not any(name.startswith(peers.FROZEN) for name in tensors), "the user has it"
+    assert f"resnet18@{backbone['weights_sha256'][:8]}" in metadata["variant"]
+    found = peers.load_anomalib(params, method, "cube", 0, tmp_path).score(rows[:3])
+    assert found.maps.shape == (3, 32, 32)
+    assert np.isfinite(found.maps).all()
+    assert found.images.shape == (3,)
+
+
+def test_rd4ad_draws_the_normals_features_better_the_longer_it_learns(toy, backbone, tmp_path: Path) -> None:
+    images = load_samples([row for row in toy.samples if row.role == "normal"], 32)[0]
+    means = []
+    for steps in (1, 8):
+        params = settled(toy.params, **backbone, steps=steps)
+        network = peers.build(params, "rd4ad", STREAM, CPU)
+        peers._train(params, network, images, STREAM, tmp_path / f"{steps}.safetensors", CPU)
+        means.append(network.loss(peers.as_taken(network, images, CPU)).item())
+    assert means[1] < 0.8 * means[0]
+
+
+def test_what_is_wanting_is_named(toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fit(params: Params, method: str) -> None:
+        fit_peer(params, method, "cube", toy.samples, 0, tmp_path, tmp_path)
+
+    with pytest.raises(UsageError, match=r"peers\.weights: .* expected hub .* or a file, found null"):
+        fit(settled(toy.params), "cfa")
+    odd = toy.params.model_copy(update={"base": toy.params.base.model_copy(update={"size": 48})})
+    with pytest.raises(UsageError, match=r"base\.size: expected a multiple of 32 for sspcab, found 48"):
+        fit(odd, "sspcab")
+    with pytest.raises(CADiffError, match="expected normal images to train on"):
+        fit_peer(toy.params, "draem", "cube", [row for row in toy.samples if row.role != "normal"], 0, tmp_path, tmp_path)
+    monkeypatch.setitem(sys.modules, "anomalib", None)
+    with pytest.raises(UsageError, match=r"methods\.detectors: draem needs anomalib, which is not installed\. pip install"):
+        fit(settled(toy.params), "draem")
