@@ -24,14 +24,13 @@ import pandas as pd
 from cells import cell_for, draw_if_demo
 
 from cadiff.errors import UsageError, exit_code
-from cadiff.metrics.generated import IC_LPIPS, IS
 from cadiff.params import SECTIONS, Params, load_params
 from cadiff.records import METRIC_SCHEMA, MetricRow, to_table
 from cadiff.reporting.artefacts import ABLATIONS
 from cadiff.reporting.paper import PLAIN_UNITS, ROW_OF, SETTINGS_OF, printed
 from cadiff.storage import write_table
 
-MEASURED = {"pixel_ap": "pixel_ap", "pixel_auroc": "pixel_auroc", "image_auroc": "image_auroc", "ic_lpips": IC_LPIPS, "is": IS}
+MEASURED = ("pixel_ap", "pixel_auroc", "image_auroc", "ic_lpips", "is")
 PRESET = Path(__file__).resolve().parents[1] / "presets" / "ablations.yaml"
 
 
@@ -61,8 +60,9 @@ def table(frame: pd.DataFrame, params: Params, number: int) -> list[str]:
     of_row = rows_of(params, list(frame["variant"].unique()), number)
     present = [row for row in order if row in of_row]
     metrics = [metric for metric in MEASURED if metric in paper.columns]
-    means = {(row, m): _mean(frame, of_row[row], MEASURED[m]) for row in present for m in metrics}
-    head = " | ".join(f"{MEASURED[m]}, paper" for m in metrics)
+    names = {metric: measured_name(frame, metric) for metric in metrics}
+    means = {(row, m): _mean(frame, of_row[row], names[m]) for row in present for m in metrics}
+    head = " | ".join(f"{names[m]}, paper" for m in metrics)
     lines = [f"Table {number}", f"| row | {head} |", "| --- " * (len(metrics) + 1) + "|"]
     for row in present:
         cells = []
@@ -73,8 +73,14 @@ def table(frame: pd.DataFrame, params: Params, number: int) -> list[str]:
         lines.append(f"| {row} | " + " | ".join(cells) + " |")
     for metric in metrics:
         agreeing, pairs = agreement({row: means[row, metric][0] for row in present}, paper[metric].to_dict())
-        lines.append(f"{MEASURED[metric]}: {agreeing} of {pairs} pairs of rows in the paper's order")
+        lines.append(f"{names[metric]}: {agreeing} of {pairs} pairs of rows in the paper's order")
     return lines
+
+
+def measured_name(frame: pd.DataFrame, metric: str) -> str:
+    """What the metric is called here: IS and IC-LPIPS carry the name of their network."""
+    own = [name for name in frame["metric"].unique() if name.startswith(f"{metric}(") and "/" not in name]
+    return own[0] if own else metric
 
 
 def rows_of(params: Params, variants: Sequence[str], number: int) -> dict[str, str]:

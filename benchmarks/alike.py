@@ -93,7 +93,8 @@ def main() -> None:
             found = [split_ap(part, {row.sample_id: row for row in samples}, same, size) for _, part in frame.groupby("seed")]
             for side, name in ((True, "same pieces"), (False, "other pieces")):
                 values = [100 * each[side] for each in found]
-                print(f"{method}, {name}: pixel AP {np.mean(values):.1f} +- {np.std(values):.1f}", flush=True)
+                spread = f" +- {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
+                print(f"{method}, {name}: pixel AP {np.mean(values):.1f}{spread}", flush=True)
 
     sys.exit(exit_code(work))
 

@@ -54,8 +54,7 @@ class Cell:
 
     @cached_property
     def adapted(self) -> Path:
-        inputs = [row.image_sha256 for row in self.samples]
-        return self._made("adapt", inputs, lambda out, work: adapt_base(self.params, self.product, self.samples, out, work))
+        return self._made("adapt", None, lambda out, work: adapt_base(self.params, self.product, self.samples, out, work))
 
     @cached_property
     def trained(self) -> Path:
@@ -76,7 +75,7 @@ class Cell:
 
         own = self.params.masks  # its folder's name is among the parameters, what is in it is not
         drawn = content_digest(Path(own.folder)) if own.source == "folder" else None
-        return self._made("masks", [[row.image_sha256 for row in self.samples], drawn], make)
+        return self._made("masks", drawn, make)
 
     @cached_property
     def masks(self) -> list[MaskRow]:
@@ -105,12 +104,13 @@ class Cell:
         return from_table(read_table(folder / "metrics.parquet", METRIC_SCHEMA), MetricRow)
 
     def _made(self, stage: str, inputs: object, make: Callable[[Path, Path], None]) -> Path:
-        spec = STAGES[stage]
+        spec, base = STAGES[stage], Path(self.params.base.path)
+        files = [Path(row.mask_path) for row in self.samples if row.mask_path] + ([base] if base.is_dir() else [])
         key = {
             "params": {name: pick(self.params, name) for name in spec.keys},
             "seed": self.params.seed,
             "code": [content_digest(PACKAGE / part) for part in spec.code],
-            "inputs": inputs,
+            "inputs": [inputs, [row.image_sha256 for row in self.samples], [content_digest(path) for path in files]],
         }
         out = self.work / stage / f"{self.product}-{digest(key)}"
         if not (out / DONE).is_file():

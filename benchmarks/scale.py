@@ -23,6 +23,7 @@ from cadiff.stages import MADE, METHODS_OF, WITH_METHOD, read_times
 from cadiff.storage import read_table
 
 REALISM = "realism"  # of a method's own images; measured within its stage `detect`
+TRAINED_PEER = "peer (trained)"  # of the stage peer, the detectors that are trained
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,10 @@ def detector_images(params: Params, size: Size, method: str) -> float:
     return len(params.detector.seeds) * (total_steps(params.detector) * params.detector.batch + classifier)
 
 
+def peer_images(params: Params, size: Size, method: str) -> float:
+    return len(params.detector.seeds) * params.peers.steps * params.peers.batch
+
+
 WORK = (
     Work("samples", "product", lambda params, size, method: 1),
     Work("masks", "mask", lambda params, size, method: size.images),
@@ -75,6 +80,7 @@ WORK = (
     Work("showcase", "denoised type", lambda params, size, method: min(size.types, TYPES) * passes(params)),
     Work("detect", "trained image", detector_images, lambda params, size: len(params.detector.seeds)),
     Work("peer", "seed", lambda params, size, method: len(params.detector.seeds)),
+    Work(TRAINED_PEER, "trained image", peer_images),
     Work("maps", "product", lambda params, size, method: 1),
     Work("report", "product and method", lambda params, size, method: size.products * len(params.methods)),
 )  # fmt: skip
@@ -84,6 +90,9 @@ def methods_of(stage: str, params: Params) -> list[str]:
     """The methods that a stage runs for; "" for one that has none."""
     if stage in WITH_METHOD:
         return [name for name in params.methods if params.kind_of(name) == "generator"]
+    if stage in ("peer", TRAINED_PEER):
+        found = [name for name in params.methods if params.kind_of(name) == "detector"]
+        return [name for name in found if (name == "patchcore") == (stage == "peer")]
     kinds = METHODS_OF.get("quality" if stage == REALISM else stage)
     return [""] if kinds is None else [name for name in params.methods if params.kind_of(name) in kinds]
 
@@ -94,6 +103,8 @@ def recorded(params: Params) -> list[dict]:
     for row in read_times():
         if row["product"] not in ("", *params.products) or row["method"] not in ("", *params.methods):
             continue  # times of earlier parameters stay
+        if row["stage"] == "peer" and row["method"] != "patchcore":  # which only looks at each image
+            row = {**row, "stage": TRAINED_PEER}
         if row["stage"] == "detect":
             if "parts" not in row:
                 raise SystemExit(f".cadiff/times: detect {row['product']} {row['method']}: expected its parts, found none; run it again")

@@ -6,6 +6,7 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
+from cadiff.errors import UsageError
 from cadiff.params import Params
 
 PACKAGES = ("torch", "torchvision", "diffusers", "transformers", "prefect", "dvc", "numpy", "pyarrow")
@@ -26,9 +27,10 @@ def devices(wanted: str) -> list[tuple[str, str]]:
     """Each device with its memory and the precisions that it computes in natively."""
     import torch
 
-    from cadiff.devices import pick_device
+    from cadiff.devices import pick_device, pick_dtype
 
-    found = [("device cpu", f"{torch.get_num_threads()} threads; float32, bfloat16")]
+    native = "" if pick_dtype("auto", torch.device("cpu")) == torch.float32 else ", bfloat16"
+    found = [("device cpu", f"{torch.get_num_threads()} threads; float32{native}")]
     for index in range(torch.cuda.device_count()):
         card = torch.cuda.get_device_properties(index)
         precisions = "float32" + (", bfloat16" if card.major >= 8 else "")
@@ -36,7 +38,11 @@ def devices(wanted: str) -> list[tuple[str, str]]:
         found.append((f"device cuda:{index}", f"{card.name}, {memory}; {precisions}"))
     if torch.backends.mps.is_available():
         found.append(("device mps", "float32"))
-    return [*found, ("device used", f"{pick_device(wanted)} (base.device: {wanted})")]
+    try:
+        used = f"{pick_device(wanted)} (base.device: {wanted})"
+    except UsageError as error:  # the other facts are what one looks for then
+        used = f"none: {error}"
+    return [*found, ("device used", used)]
 
 
 def weights(params: Params) -> list[tuple[str, str]]:

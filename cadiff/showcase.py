@@ -84,7 +84,7 @@ class Studio:
     def normal_for(self, name: str, kind: str) -> SampleRow:
         """A normal image by the seed; with ``masks.alike`` below 1, one on which a mask of this type may lie."""
         seed = derive_seed(self.params.seed, "showcase", self.product, name)
-        if self.params.masks.alike < 1:
+        if self.params.masks.alike < 1 and self.params.masks.source == "exemplars":
             own = self.params.model_copy(update={"seed": seed})
             placed = placed_mask(own, self.product, self.normals, self.exemplars, kind, self.find)
             return next((row for row in self.normals if row.sample_id == placed.normal_id), self.normals[0])

@@ -445,8 +445,9 @@ def kept(run: Run) -> str:
     folders = work_folders(run)
     files = sorted(path for path in folders[-1].iterdir() if not path.name.startswith(".")) if folders else []
     parts = [path for path in files if path.suffix == ".parquet"]
-    steps = [f"{path.stem} up to step {read_metadata(path)['step']}" for path in files if path.suffix == ".safetensors"]
-    found = [*steps, *([f"{len(parts)} finished parts"] if parts else [])]
+    states = {path.stem: read_metadata(path).get("step") for path in files if path.suffix == ".safetensors"}
+    found = [stem if step is None else f"{stem} up to step {step}" for stem, step in states.items()]  # without a step: finished
+    found += [f"{len(parts)} finished parts"] if parts else []
     if not found:
         return f"{name}: stopped; it begins anew, what other stages finished is kept"
     return f"{name}: stopped; kept in {folders[-1]}: {', '.join(found)}"

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -230,7 +229,6 @@ def _cfa(params: Params, device: torch.device) -> Network:
     from anomalib.models.image.cfa import torch_model
     from anomalib.models.image.cfa.loss import CfaLoss
     from torch.fx import GraphModule
-    from torch.utils.data import DataLoader
     from torchvision.models.feature_extraction import create_feature_extractor
 
     path, tag = _weights(params)
@@ -253,11 +251,19 @@ def _cfa(params: Params, device: torch.device) -> Network:
     learnt = list(model.descriptor.parameters())
     optimizer = torch.optim.AdamW(learnt, lr=1e-3, weight_decay=5e-4, amsgrad=True)
 
+    @torch.no_grad()
     def prepare(batches: Iterator[Tensor]) -> None:
-        shown: Any = [SimpleNamespace(image=batch) for batch in batches]
-        model.initialize_centroid(DataLoader(shown, batch_size=None))
+        """Its ``initialize_centroid`` without its bar, and each image of one weight, however they fall into batches."""
+        total, count = torch.zeros((), device=device), 0
+        for batch in batches:
+            total, count = total + model.descriptor(model.feature_extractor(batch)).sum(dim=0), count + len(batch)
+        model.memory_bank = (total / count).flatten(1)  # channels x cells
 
-    return Network(model, lambda images: objective(model(images).float()), optimizer, f"{params.peers.backbone}{tag}", prepare=prepare)
+    def loss(images: Tensor) -> Tensor:
+        with torch.autocast(images.device.type, enabled=False):  # distances are small differences of large squares
+            return objective(model(images))
+
+    return Network(model, loss, optimizer, f"{params.peers.backbone}{tag}", prepare=prepare)
 
 
 def _weights(params: Params) -> tuple[Path, str]:

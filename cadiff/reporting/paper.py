@@ -29,6 +29,7 @@ PLAIN_UNITS = ("is", "ic_lpips")  # not shares, printed with two digits
 # name (cadiff.metrics.networks).
 SAME_NETWORK = {"is": r"is\(inception-v3\)", "ic_lpips": r"ic_lpips\(lpips-vgg,[^@)]*\)"}
 STAND_INS = ("patchcore", "perlin", "draem", "sspcab")  # on another network, with other textures
+BACKBONE_OF = ("rd4ad", "cfa")  # the paper's where their variant ends in the published WideResNet-50
 # The paper's methods by this project's names; the paper's own name, in lower case, serves too (an external folder).
 PEERS = {
     "CADiff": ("cadiff",),
@@ -280,6 +281,8 @@ def measured(run: Run, method: str | None, metric: str, product: str | None = No
         return None
     factor = 1 if metric in PLAIN_UNITS else 100
     alike = method not in STAND_INS and (metric not in PLAIN_UNITS or bool(re.fullmatch(SAME_NETWORK[metric], name)))
+    if method in BACKBONE_OF:
+        alike = bool(frame.loc[frame["method"] == method, "variant"].str.endswith(",wide_resnet50_2)").all())
     return Figure(factor * mean, factor * spread, seeds, alike, alike and run.same == dataset and (product is not None or run.whole))
 
 

@@ -70,6 +70,19 @@ def test_the_measured_run_is_predicted_as_it_was(bench: ModuleType, params: Para
     assert found["detect"] == pytest.approx(2 * 3 * SECONDS["detect"] - found["realism"])
 
 
+def test_a_trained_peer_costs_by_its_steps_and_patchcore_by_its_seeds(bench: ModuleType, params: Params) -> None:
+    values = params.model_dump()
+    peers = {**values["peers"], "steps": 10, "batch": 4}
+    params = Params(**{**values, "methods": ["exemplars", "patchcore", "draem"], "peers": peers})
+    for product in params.products:
+        record("peer", product, "patchcore", 3.0)
+        record("peer", product, "draem", 80.0)
+    seeds = len(params.detector.seeds)
+    found = bench.rates(params)
+    assert found["peer"] == pytest.approx(3.0 / seeds)
+    assert found[bench.TRAINED_PEER] == pytest.approx(80.0 / (seeds * 10 * 4))
+
+
 def test_a_detector_without_parts_is_refused_only_where_it_counts(bench: ModuleType, params: Params) -> None:
     before = bench.rates(params)
     without_parts("left-over", "cadiff")

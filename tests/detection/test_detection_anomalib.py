@@ -137,6 +137,23 @@ def test_a_backbone_is_taken_as_it_is_and_never_learns(toy, backbone, method: st
     assert found.images.shape == (3,)
 
 
+def test_cfas_memory_is_the_plain_mean_of_all_images(toy, backbone) -> None:
+    """anomalib's own, for batches of one size; in float32 whatever the run computes in, else its distances are noise."""
+    images = load_samples([row for row in toy.samples if row.role == "normal"], 32)[0][:6]
+    network = peers.build(settled(toy.params, **backbone), "cfa", STREAM, CPU)
+    network.model.eval()
+    parts = [peers.as_taken(network, images[k : k + 2], CPU) for k in (0, 2, 4)]
+    network.model.initialize_centroid([SimpleNamespace(image=part) for part in parts])
+    theirs = network.model.memory_bank.clone()
+    assert network.prepare is not None
+    network.prepare(iter([torch.cat(parts[:2])[:3], torch.cat([parts[1][1:], parts[2]])]))
+    assert torch.allclose(network.model.memory_bank, theirs, atol=1e-5)
+    network.model.train()
+    exact = network.loss(parts[0])
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(network.loss(parts[0]), exact)
+
+
 def test_rd4ad_draws_the_normals_features_better_the_longer_it_learns(toy, backbone, tmp_path: Path) -> None:
     images = load_samples([row for row in toy.samples if row.role == "normal"], 32)[0]
     means = []

@@ -275,6 +275,14 @@ def test_a_stand_in_for_a_printed_method_is_marked_and_not_subtracted() -> None:
     assert "perlin, difference" not in rows_of(three)
 
 
+def test_rd4ad_is_the_papers_on_its_published_backbone_only() -> None:
+    params = Params(products={"bottle": {}}, dataset={"name": "mvtec_ad", "layout": "mvtec"})
+    for backbone, star in (("wide_resnet50_2", ""), ("wide_resnet50_2@1a2b3c4d", "*"), ("resnet18", "*")):
+        frame = mvtec_frame(0, ["bottle"]).assign(method="rd4ad", variant=f"rd4ad(anomalib-2.7.0,steps=4,{backbone})")
+        two = paper.paper_tables(frame, params, "mvtec_ad")[1]
+        assert rows_of(two)["bottle, here"][two.columns.index("RD4AD") - 1].endswith("*") == bool(star), backbone
+
+
 @pytest.mark.parametrize(("name", "compared"), [("visa", True), ("mvtec_loco", False)])
 def test_a_difference_is_taken_from_the_columns_of_the_same_data_set_only(name: str, compared: bool) -> None:
     products = [f"p{k}" for k in range(12)]

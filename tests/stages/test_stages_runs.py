@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from cadiff.errors import CADiffError, UsageError
 from cadiff.export import export_product
@@ -10,7 +11,7 @@ from cadiff.params import Params, load_params
 from cadiff.records import GENERATED_SCHEMA, METRIC_SCHEMA, QUALITY_SCHEMA, SAMPLE_SCHEMA, SCORED_SCHEMA, SampleRow, from_table
 from cadiff.reporting import write_report
 from cadiff.stages import Run, kept, main, prune_work, read_times, resolve, run_stage
-from cadiff.storage import read_image, read_json, read_table, sha256_folder, write_image
+from cadiff.storage import read_image, read_json, read_table, sha256_folder, write_image, write_tensors
 
 
 def run_all(product: str) -> None:
@@ -61,6 +62,9 @@ def test_a_stopped_run_tells_of_its_own_state_alone(repository: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "part.parquet").touch()
     assert kept(other) == f"masks tray-2: stopped; kept in {folder}: 1 finished parts"
+    write_tensors(folder / "finished-seed-0.safetensors", {"a": torch.zeros(1)}, {"seed": "0"})
+    write_tensors(folder / "seed-1.safetensors", {"a": torch.zeros(1)}, {"step": "7"})
+    assert kept(other).endswith(": finished-seed-0, seed-1 up to step 7, 1 finished parts"), "a peer's finished seed has no step"
     assert kept(tray) == "masks tray: stopped; it begins anew, what other stages finished is kept"
 
 
