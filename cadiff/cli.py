@@ -51,7 +51,10 @@ def draw(out: Path, products: Products = None, params: ParamsPath = Path("params
     from cadiff.data.demo import draw_product
 
     values = load_params(params)
-    for product in products or values.draw.products:
+    chosen = products or values.draw.products
+    if taken := [out / product for product in chosen if (out / product).is_dir() and any((out / product).iterdir())]:
+        raise UsageError(f"{taken[0]}: is there already, and nothing is drawn over images; name another folder, or remove it")
+    for product in chosen:
         draw_product(values.draw, product, values.seed, out / product)
         typer.echo(out / product)
 

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import torch
 from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderTiny, DDPMScheduler, UNet2DConditionModel
 from jaxtyping import Float
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
@@ -21,6 +22,7 @@ from cadiff.storage import digest, read_json, sha256_file
 
 Autoencoder: TypeAlias = AutoencoderKL | AutoencoderTiny | AutoencoderDC
 EMBEDDED = Path(__file__).parent / "embedded"
+LEAST_WORDS = 100  # of a vocabulary that is one
 CONTROL = ("controlnet", "saim")  # what a base may bring beside Stable Diffusion's parts
 
 
@@ -153,7 +155,7 @@ def load_backbone(params: BaseParams) -> Backbone:
     """The base that ``params.path`` names, frozen. Safetensors only; no remote code.
 
     Raises:
-        UsageError: if there is nothing of diffusers' layout at the path.
+        UsageError: if there is nothing of diffusers' layout at the path, a part of it is not whole, or ``params.size`` does not fit.
     """
     path = str(EMBEDDED) if params.path == "embedded" else params.path
     local = Path(path)
@@ -171,11 +173,15 @@ def load_backbone(params: BaseParams) -> Backbone:
         )
         tokenizer = CLIPTokenizer.from_pretrained(path, subfolder="tokenizer")
         schedule = DDPMScheduler.from_pretrained(path, subfolder="scheduler")
-    except OSError as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise UsageError(f"base.path: {params.path!r} cannot be loaded ({str(error).splitlines()[0]})") from None
+    if len(tokenizer) < LEAST_WORDS:  # transformers makes one of two tokens where the files are not there
+        raise UsageError(f"base.path: {params.path!r}: expected a CLIP tokenizer under tokenizer/, found {len(tokenizer)} tokens")
     for module in (unet, vae, text):
         module.to(device)
-    return Backbone(unet, vae, text, tokenizer, schedule, device, dtype, path, weights_digest(path)).freeze()
+    backbone = Backbone(unet, vae, text, tokenizer, schedule, device, dtype, path, weights_digest(path)).freeze()
+    backbone.latent_side(params.size)  # a size that does not fit is named before anything is trained
+    return backbone
 
 
 def embedded_card() -> dict[str, object]:

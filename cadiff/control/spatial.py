@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
 from jaxtyping import Float
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from cadiff.backbone import Backbone
@@ -74,10 +75,13 @@ class SpatialControl(nn.Module):
             if not (folder / part / "config.json").is_file():
                 raise CADiffError(f"{folder / part}/config.json: not there; run the train stage of this product.")
         options = {"torch_dtype": torch.float32, "use_safetensors": True, "low_cpu_mem_usage": False}
-        saim = SelfAdaptiveInteraction.from_config(SelfAdaptiveInteraction.load_config(folder / "saim"))
-        if saim.interaction != "none":  # plain ControlNet has no weights of its own here, so no file of them
-            saim = SelfAdaptiveInteraction.from_pretrained(folder / "saim", **options)
-        control = cls(ControlNetModel.from_pretrained(folder / "controlnet", **options), saim)
+        try:
+            saim = SelfAdaptiveInteraction.from_config(SelfAdaptiveInteraction.load_config(folder / "saim"))
+            if saim.interaction != "none":  # plain ControlNet has no weights of its own here, so no file of them
+                saim = SelfAdaptiveInteraction.from_pretrained(folder / "saim", **options)
+            control = cls(ControlNetModel.from_pretrained(folder / "controlnet", **options), saim)
+        except (OSError, ValueError, SafetensorError) as error:
+            raise CADiffError(f"{folder}: its controlnet/ or saim/ cannot be loaded ({str(error).splitlines()[0]}).") from None
         return control.to(backbone.device).requires_grad_(False).eval()
 
     def features(
@@ -97,8 +101,11 @@ class SpatialControl(nn.Module):
 
 
 def _new_saim(controlnet: ControlNetModel, params: ControlParams) -> SelfAdaptiveInteraction:
+    channels = skip_channels(controlnet)
+    if params.interaction != "none" and any(count % params.heads for count in channels):
+        raise UsageError(f"control.heads: expected a divisor of this base's channels {sorted(set(channels))}, found {params.heads}")
     return SelfAdaptiveInteraction(
-        channels=skip_channels(controlnet), heads=params.heads, interaction=params.interaction, positions=params.positions
+        channels=channels, heads=params.heads, interaction=params.interaction, positions=params.positions
     )
 
 

@@ -114,8 +114,16 @@ class Reweighting:
 
 
 def scheduler_for(generator: Generator, params: GenerateParams) -> DDIMScheduler | DPMSolverMultistepScheduler:
-    kind = DDIMScheduler if params.scheduler == "ddim" else DPMSolverMultistepScheduler
-    scheduler = kind.from_config(generator.backbone.schedule.config)
+    """The sampler on the base's own noise levels and prediction. What else its file says was meant for another sampler."""
+    config = generator.backbone.schedule.config
+    scheduler: DDIMScheduler | DPMSolverMultistepScheduler
+    if params.scheduler == "ddim":  # latents have no bounds to be clipped to
+        scheduler = DDIMScheduler.from_config(config, clip_sample=False, thresholding=False)
+    else:  # of order 2; a stochastic one would draw its noise from a stream that nobody seeds
+        sigmas = dict.fromkeys((f"use_{kind}_sigmas" for kind in ("karras", "exponential", "beta", "flow")), False)
+        scheduler = DPMSolverMultistepScheduler.from_config(
+            config, algorithm_type="dpmsolver++", solver_order=2, solver_type="midpoint", thresholding=False, **sigmas
+        )
     scheduler.set_timesteps(params.steps)
     return scheduler
 
@@ -180,6 +188,7 @@ def _sample_together(
     empty = backbone.encode_text(backbone.tokenize([""])).expand_as(text) if params.guidance_scale > 1 else None
     scheduler = scheduler_for(generator, params)
     first, latents = _start(requests, noise, scheduler, params.strength)
+    rewriting.focus.since = torch.where(rewriting.focus.active, first, rewriting.focus.since)  # no earlier step is taken
     with CrossAttentionTap(backbone.unet, rewriting) as tap:
         for step, t in enumerate(scheduler.timesteps[first:], start=first):
             tap.clear()

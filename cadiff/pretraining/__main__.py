@@ -108,6 +108,10 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.workers < 1:
         parser.error(f"--workers: expected 1 or more, found {options.workers}")
+    if options.size % 16 or not 16 <= options.size <= 128:  # the U-Net's levels; the drawings' textures
+        parser.error(f"--size: expected a multiple of 16 up to 128, found {options.size}")
+    if options.out.is_dir() and any(options.out.iterdir()) and not (options.out / "card.json").is_file():
+        parser.error(f"--out: expected a base made by this command, an empty folder or none, found {options.out}: it would be replaced")
     if options.decoder_steps is None:
         options.decoder_steps = 0 if options.start else 500
     return options

@@ -27,7 +27,7 @@ MONOCHROME_SHARE = 0.2  # of products that nobody makes, as industrial cameras s
 EXTRA_WORDS = ("anomaly", "defect", "product", "damaged", "good", "clear", "close", "up", "picture", "image", "part")
 
 
-FORM = 2  # what `picture` draws from a seed and an index; another form is another stream
+FORM = 3  # what `picture` draws from a seed and an index; another form is another stream
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from cadiff.data.drawing.defects import DEFECTS
 from cadiff.data.drawing.products import DEMO, draw, random_product
@@ -46,6 +47,24 @@ def test_a_defect_changes_its_mask_more_than_the_rest(kind: str) -> None:
             change = np.abs(a.astype(float) - b).mean(-1)
             inside, outside = inside + change[mask].mean(), outside + change[~mask].mean()
     assert inside > 8 * outside
+
+
+@pytest.mark.parametrize("kind", ["dent", "bubble"])
+def test_a_defect_at_the_edge_changes_nothing_beyond_the_object(kind: str) -> None:
+    """The bench behind keeps its height and gloss; only a shadow or a highlight's blur may reach a few pixels beyond the mask."""
+    from cadiff.data.drawing.scene import Light, develop
+
+    beyond = []
+    for seed in range(24):
+        good, bad = (DEMO["capsule"].build(np.random.default_rng(seed), 64) for _ in range(2))
+        DEFECTS[kind](bad, np.random.default_rng(seed))
+        light = Light.drawn(np.random.default_rng(seed))
+        a, _ = develop(good, light, np.random.default_rng(seed))
+        b, mask = develop(bad, light, np.random.default_rng(seed))
+        assert np.array_equal(good.height[~good.silhouette], bad.height[~good.silhouette])
+        assert np.array_equal(good.gloss[~good.silhouette], bad.gloss[~good.silhouette])
+        beyond.append(int((np.abs(a.astype(float) - b).mean(-1) > 15)[~ndimage.binary_dilation(mask, iterations=2)].sum()))
+    assert max(beyond) <= 5, beyond
 
 
 def test_picture_k_is_the_same_whenever_it_is_drawn() -> None:

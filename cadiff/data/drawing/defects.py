@@ -132,7 +132,7 @@ def dent(scene: Scene, rng: np.random.Generator) -> None:
     bowl = np.clip(-distance / radius, 0, 1)
     force = strength(rng)
     depth = radius * rng.uniform(0.7, 1.1) * force
-    scene.height = scene.height - (depth * bowl * (2 - bowl)).astype(np.float32)
+    scene.height = scene.height - (depth * bowl * (2 - bowl) * scene.silhouette).astype(np.float32)
     scene.albedo = scene.albedo * (1 - 0.18 * force * soft(distance, 0.05) * scene.silhouette)[..., None]
 
 
@@ -194,7 +194,7 @@ def bubble(scene: Scene, rng: np.random.Generator) -> None:
         mark(scene, soft(distance, 0.02))
         dome = np.clip(-distance / radius, 0, 1)
         scene.height = scene.height + (radius * strength(rng) * np.sqrt(dome * (2 - dome)) * scene.silhouette).astype(np.float32)
-        scene.gloss = np.clip(scene.gloss + 0.5 * (dome > 0), 0, 1)
+        scene.gloss = np.clip(scene.gloss + 0.5 * ((dome > 0) & scene.silhouette), 0, 1)
 
 
 def particles(scene: Scene, rng: np.random.Generator) -> None:
