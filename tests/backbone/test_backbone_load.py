@@ -48,6 +48,26 @@ def test_weights_that_are_pickled_only_are_refused_unread(base: Path, part: str)
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("part", WEIGHTS)
+def test_weights_that_are_cut_off_are_named(base: Path, part: str) -> None:
+    path = base / part / f"{WEIGHTS[part]}.safetensors"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(UsageError, match=r"base\.path: .* cannot be loaded"):
+        load_backbone(BaseParams(path=str(base), device="cpu"))
+
+
+def test_a_base_without_its_vocabulary_is_refused(base: Path) -> None:
+    """transformers would make a vocabulary of two tokens, to which all prompts are alike."""
+    shutil.rmtree(base / "tokenizer")
+    with pytest.raises(UsageError, match=r"base\.path: .*tokenizer"):
+        load_backbone(BaseParams(path=str(base), device="cpu"))
+
+
+def test_a_size_that_the_levels_do_not_divide_is_refused_before_anything_is_trained(base: Path) -> None:
+    with pytest.raises(UsageError, match=r"base\.size: expected a multiple of \d+ for this base, found 100"):
+        load_backbone(BaseParams(path=str(base), size=100, device="cpu"))
+
+
 def test_code_beside_the_weights_is_never_run(base: Path) -> None:
     for part in ("unet", "text_encoder", "tokenizer"):
         (base / part / "evil.py").write_text(f"import os\nos.mkdir({str(base / 'ran')!r})\n")

@@ -127,3 +127,13 @@ def test_times_is_a_table_in_pipeline_order(demo: Path, capsys: pytest.CaptureFi
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["stage", "adapt", "detect"]
     assert "2.5" in lines[1]
+
+
+def test_the_demo_is_not_drawn_over_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """MVTec AD has a capsule too, with the same file names."""
+    mine = tmp_path / "capsule" / "train" / "good" / "000.png"
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"mine")
+    assert run("draw", str(tmp_path), "--product", "capsule", "--params", str(ROOT / "presets" / "smoke.yaml")) == 2
+    assert "nothing is drawn over images" in capsys.readouterr().err
+    assert mine.read_bytes() == b"mine"

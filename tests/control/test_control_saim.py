@@ -38,6 +38,12 @@ def test_control_starts_as_the_identity(backbone: Backbone, interaction: str) ->
         assert torch.allclose(control.denoise(backbone.unet, latents, t, text, mask), backbone.unet(latents, t, text).sample, atol=1e-5)
 
 
+def test_heads_that_do_not_fit_the_channels_are_named(backbone: Backbone) -> None:
+    with pytest.raises(UsageError, match=r"control\.heads: expected a divisor of this base's channels \[.*\], found 7"):
+        SpatialControl.started(backbone, ControlParams(heads=7))
+    SpatialControl.started(backbone, ControlParams(heads=7, interaction="none"))  # which has none
+
+
 def test_plain_control_equals_diffusers_own_residuals(backbone: Backbone) -> None:
     latents, t, text, mask = inputs(backbone)
     control = SpatialControl.started(backbone, ControlParams(interaction="none"))

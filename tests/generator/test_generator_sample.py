@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import torch
 from cadiff.backbone import load_backbone
 from cadiff.errors import UsageError
 from cadiff.generator import Generator
-from cadiff.generator.sample import Request, Reweighting, in_lanes, sample
+from cadiff.generator.sample import Request, Reweighting, in_lanes, sample, scheduler_for
 from cadiff.generator.train import new_generator
 from cadiff.params import GenerateParams, IntensityParams, Params
 
@@ -90,6 +91,30 @@ def test_both_schedulers_arrive_at_the_picture_that_the_network_knows(
     images, _ = sample(generator, [request(generator, 0), request(generator, 1)], params, IntensityParams())
     expected = generator.backbone.decode(target[None])[0]
     assert torch.allclose(images, expected.expand_as(images), atol=2e-2)
+
+
+@pytest.mark.parametrize("scheduler", ["ddim", "dpm"])
+def test_a_base_saved_with_another_sampler_is_sampled_alike(generator: Generator, scheduler: str) -> None:
+    """Fine-tunes are saved with Euler's, PNDM's or a stochastic DPM's file: its noise levels count, its sampler's options do not."""
+    settings, requests = GenerateParams(steps=3, scheduler=scheduler), [request(generator, 0)]
+    expected = sample(generator, requests, settings, IntensityParams())[0]
+    plain = dict(generator.backbone.schedule.config)
+    plain = {name: plain[name] for name in plain if name.startswith("beta_") or name in ("num_train_timesteps", "prediction_type")}
+    plain |= {"timestep_spacing": generator.backbone.schedule.config["timestep_spacing"],
+              "rescale_betas_zero_snr": generator.backbone.schedule.config["rescale_betas_zero_snr"]}  # fmt: skip
+    others = ({}, {"algorithm_type": "sde-dpmsolver++", "solver_order": 3}, {"use_karras_sigmas": True, "thresholding": True})
+    for own in others:
+        backbone = dataclasses.replace(generator.backbone, schedule=SimpleNamespace(config={**plain, **own}))  # type: ignore[arg-type]
+        other = dataclasses.replace(generator, backbone=backbone)
+        assert not scheduler_for(other, settings).config.get("clip_sample", False)
+        assert torch.equal(sample(other, requests, settings, IntensityParams())[0], expected), own
+
+
+def test_re_weighting_begins_no_earlier_than_the_first_step_that_is_taken(generator: Generator) -> None:
+    params = GenerateParams(steps=4, strength=0.5)
+    asked = dataclasses.replace(request(generator, 0, background=True), start=torch.zeros(4, 8, 8))
+    since = sample(generator, [asked], params, IntensityParams(delayed_focus=False))[1]
+    assert since.tolist() == [[2]], "of steps 0 to 3 the last two are taken"
 
 
 def test_guidance_moves_the_conditional_half_and_a_scale_of_one_costs_no_second_pass(

@@ -129,6 +129,17 @@ def test_a_training_that_starts_elsewhere_has_checkpoints_of_its_own(tmp_path: P
     assert of(*embedded) == of(*embedded, "--autoencoder-steps", "9"), "it is not trained here"
 
 
+def test_nothing_is_replaced_that_is_no_base_and_no_size_is_begun_that_cannot_be_drawn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    for arguments, said in ((["--out", str(tmp_path)], "it would be replaced"), (["--size", "160"], "multiple of 16 up to 128")):
+        with pytest.raises(SystemExit):
+            parsed(arguments)
+        assert said in capsys.readouterr().err
+    assert parsed(["--out", str(EMBEDDED)]).out == EMBEDDED, "a base may be"
+
+
 def test_a_decoder_that_was_taught_is_not_taught_again_unless_asked() -> None:
     assert parsed([]).decoder_steps == parsed(["--autoencoder-of", "base"]).decoder_steps == 500
     assert parsed(["--start", "base"]).decoder_steps == 0
