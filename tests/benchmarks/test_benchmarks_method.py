@@ -119,6 +119,12 @@ def test_other_masks_are_generated_into_anew_whatever_their_ids(
     assert first == again
 
 
+def test_a_column_is_named_after_the_network_that_measured_it(ablations: ModuleType) -> None:
+    frame = pd.DataFrame({"metric": ["pixel_ap", "is(inception-v3)", "is(inception-v3)/rust", "ic_lpips(lpips-vgg,cap=200)"]})
+    named = [ablations.measured_name(frame, metric) for metric in ("pixel_ap", "is", "ic_lpips")]
+    assert named == ["pixel_ap", "is(inception-v3)", "ic_lpips(lpips-vgg,cap=200)"]
+
+
 def test_a_stopped_drawing_is_not_taken_for_the_data_set(cells: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     params = Params(products={"nut": {}}, dataset={"root": str(tmp_path)}, draw={"normals": 2, "test_good": 0, "anomalies_per_type": 3})
     whole = cells.draw_product

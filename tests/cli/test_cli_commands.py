@@ -137,3 +137,12 @@ def test_the_demo_is_not_drawn_over_images(tmp_path: Path, capsys: pytest.Captur
     assert run("draw", str(tmp_path), "--product", "capsule", "--params", str(ROOT / "presets" / "smoke.yaml")) == 2
     assert "nothing is drawn over images" in capsys.readouterr().err
     assert mine.read_bytes() == b"mine"
+
+
+def test_doctor_tells_the_rest_where_the_device_is_not_there(demo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = Path("params.yaml").read_text()
+    Path("params.yaml").write_text(text.replace("device: auto", "device: abacus"))
+    assert run("doctor") == 0
+    said = capsys.readouterr().out
+    assert "expected auto or a device that is here" in said
+    assert "device cpu" in said
