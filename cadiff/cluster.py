@@ -79,11 +79,16 @@ def _from_workers(
 
 
 def _result(future: Any, name: str) -> Any:
-    """What a part returned; a part's own error is told apart from the connection's."""
+    """What a part returned; a part's own error is told apart from the connection's.
+
+    The cluster lets go of the part at once: as long as it is held, losing the worker that has it is to compute it again.
+    """
     from distributed import KilledWorker
 
     try:
-        return future.result()
+        result = future.result()
+        future.release()
+        return result
     except KilledWorker as error:
         raise CADiffError(
             f"cluster: {name} lost {error.allowed_failures + 1} workers, the last at {error.last_worker.address}; "
