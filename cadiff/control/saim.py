@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -21,6 +22,13 @@ def grid_positions(height: int, width: int, channels: int) -> Float[Tensor, "cel
     rows = torch.cat([rows.sin(), rows.cos()], 1)[:, None].expand(-1, width, -1)
     columns = torch.cat([columns.sin(), columns.cos()], 1)[None].expand(height, -1, -1)
     return torch.cat([rows, columns], -1).reshape(height * width, -1)[:, :channels]
+
+
+@lru_cache(maxsize=32)
+def _positions_on(device: torch.device, height: int, width: int, channels: int) -> Float[Tensor, "cells channels"]:
+    """Copied to an accelerator once: a copy at every pass would have the host wait for it."""
+    with torch.inference_mode(False):
+        return grid_positions(height, width, channels).to(device)
 
 
 class InteractionBlock(nn.Module):
@@ -46,7 +54,7 @@ class InteractionBlock(nn.Module):
         control = self.norm_control(y_c.flatten(2).transpose(1, 2).float())
         key = control
         if self.positions:
-            place = grid_positions(h, w, c).to(y.device)
+            place = _positions_on(y.device, h, w, c)
             query, key = query + place, key + place
 
         def split(x: Tensor) -> Tensor:

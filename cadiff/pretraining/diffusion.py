@@ -13,13 +13,14 @@ import time
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderDC, DDPMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
@@ -34,6 +35,7 @@ from cadiff.data.drawing.shapes import SHAPES
 from cadiff.devices import autocast, pick_dtype
 from cadiff.errors import UsageError
 from cadiff.params import ControlParams
+from cadiff.pretraining.graphs import Figures, RecordedPasses
 from cadiff.pretraining.loading import batches
 from cadiff.pretraining.reached import check_reached
 from cadiff.pretraining.stream import EXTRA_WORDS, Stream
@@ -221,15 +223,21 @@ def train_diffusion(
     began = 0 if parts.control_trained else control_from
     drawn = batches(partial(draw_batch, stream, parts.tokenizer, batch, seed, began), start, steps, device, workers)
     with CrossAttentionTap(parts.unet) as tap:
+
+        def passes(noised: Noised) -> Figures:
+            tap.clear()
+            optimiser.zero_grad()
+            loss, figures = _loss(parts, tap, noised)
+            loss.backward()
+            return figures
+
+        learn = RecordedPasses(passes, parameters) if device.type == "cuda" else passes
         for step, said in enumerate(drawn, start=start):
             if step == control_from and not parts.control_trained:
                 for each in (parts, average):
                     each.control.copy_encoder(each.unet)
             optimiser.param_groups[0]["lr"] = learning_rate * cosine(step, steps, warmup=300)
-            tap.clear()
-            loss, figures = _loss(parts, tap, schedule, latents, said.to(device))
-            optimiser.zero_grad()
-            loss.backward()
+            figures = learn(_noised(schedule, latents, said.to(device)))
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimiser.step()
             for name, module in average.modules.items():
@@ -270,28 +278,44 @@ def draw_batch(stream: Stream, tokenizer: CLIPTokenizer, batch: int, seed: int, 
     return Batch(torch.from_numpy(chosen), captioned, torch.from_numpy(stream.mask[chosen])[:, None], shown, noise_seed)
 
 
-def _loss(
-    parts: Parts, tap: CrossAttentionTap, schedule: DDPMScheduler, latents: Tensor, batch: Batch
-) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
+class Noised(NamedTuple):
+    """What a step's loss is computed from; ``masks`` are those of the loss, ``shown`` the control's, or None."""
+
+    latents: Float[Tensor, "b c h w"]
+    t: Int[Tensor, " b"]
+    velocity: Float[Tensor, "b c h w"]
+    ids: Int[Tensor, "b length"]
+    positions: Int[Tensor, "b 2"]
+    masks: Bool[Tensor, "b 1 s s"]
+    shown: Bool[Tensor, "b 1 s s"] | None
+
+
+def _noised(schedule: DDPMScheduler, latents: Float[Tensor, "n c h w"], batch: Batch) -> Noised:
+    generator = torch.Generator(latents.device).manual_seed(batch.seed)
+    clean, captioned = latents[batch.chosen].float(), batch.captioned
+    noise = torch.randn(clean.shape, generator=generator, device=clean.device)
+    t = torch.randint(0, 1000, (len(clean),), generator=generator, device=clean.device)
+    noisy, velocity = schedule.add_noise(clean, noise, t), schedule.get_velocity(clean, noise, t)
+    positions = torch.stack([captioned.product_at, captioned.defect_at], 1)
+    return Noised(noisy, t, velocity, captioned.ids, positions, batch.masks, batch.shown)
+
+
+def _loss(parts: Parts, tap: CrossAttentionTap, noised: Noised) -> tuple[Tensor, Figures]:
     """The velocity's squared error, through the control if the batch shows masks, and the words' localisation (Eq. 5, balanced)."""
-    device, captioned = latents.device, batch.captioned
-    generator = torch.Generator(device).manual_seed(batch.seed)
-    latent = latents[batch.chosen].float()
-    noise = torch.randn(latent.shape, generator=generator, device=device)
-    t = torch.randint(0, 1000, (len(latent),), generator=generator, device=device)
-    noisy, weighed = schedule.add_noise(latent, noise, t), batch.masks if batch.shown is None else batch.shown
+    device, shown = noised.latents.device, noised.shown
+    weighed = noised.masks if shown is None else shown
     with autocast(device, pick_dtype("auto", device)):
-        hidden = parts.text(captioned.ids)[0]
-        if batch.shown is not None:
-            predicted = parts.control.denoise(parts.unet, noisy, t, hidden, weighed.float())
+        hidden = parts.text(noised.ids)[0]
+        if shown is not None:
+            predicted = parts.control.denoise(parts.unet, noised.latents, noised.t, hidden, shown.float())
         else:
-            predicted = parts.unet(noisy, t, hidden).sample
-    error = (predicted.float() - schedule.get_velocity(latent, noise, t)).square()
+            predicted = parts.unet(noised.latents, noised.t, hidden).sample
+    error = (predicted.float() - noised.velocity).square()
     cells = F.interpolate(weighed.float(), size=error.shape[-2:], mode="area")
     denoising = (error * (1 + DEFECT_WEIGHT * cells)).mean()
-    positions = torch.stack([captioned.product_at, captioned.defect_at], 1)
-    localizing = localizing_loss(tap.maps, positions, torch.cat([~batch.masks, batch.masks], 1), balanced=True) / len(tap.maps)
-    figures = {"free" if batch.shown is None else "masked": denoising.detach(), "localizing": localizing.detach()}
+    masks = torch.cat([~noised.masks, noised.masks], 1)
+    localizing = localizing_loss(tap.maps, noised.positions, masks, balanced=True) / len(tap.maps)
+    figures = {"free" if shown is None else "masked": denoising.detach(), "localizing": localizing.detach()}
     return denoising + LOCALIZING_WEIGHT * localizing, figures
 
 
