@@ -55,14 +55,17 @@ def run(options: argparse.Namespace) -> None:
         parts, stream, vae, work, options.diffusion_steps, options.batch, options.seed, options.control_from, workers, options.learning_rate
     )
     training = {name: getattr(options, name) for name in RECORDED}
-    if options.start or options.autoencoder_of:
-        training["autoencoder_steps"] = 0
+    version, taken = 1, options.start or options.autoencoder_of
+    if taken:
+        version, training["autoencoder_steps"] = read_json(taken / "card.json")["version"] + 1, 0
+    if parts.control_trained:
+        training["control_from"] = 0
     training |= {"minutes_of_last_call": round((time.monotonic() - began) / 60), "device": device.type}
     training |= {"threads": torch.get_num_threads()} if device.type == "cpu" else {}
     modules = {"unet": average.unet, "vae": vae, "text_encoder": average.text, "controlnet": average.control.controlnet,
                "saim": average.control.saim}  # fmt: skip
     card = {
-        "name": "cadiff-embedded", "version": len(history) + 1, "license": "Apache-2.0", "training": [*history, training],
+        "name": "cadiff-embedded", "version": version, "license": "Apache-2.0", "training": [*history, training],
         "parameters": {name: sum(p.numel() for p in module.parameters()) for name, module in modules.items()},
         "data": "drawn pictures (cadiff.data.drawing; the demo's four products are "
         f"{(1 - PHOTO_SHARE) * DEMO_SHARE:.0%} of all, from other seeds), and crops of the photographs and "
