@@ -23,7 +23,7 @@ from typing import Literal
 
 from prefect import flow
 
-from cadiff.errors import CADiffError, UsageError, exit_code
+from cadiff.errors import CADiffError, TransientError, UsageError, exit_code
 from cadiff.params import load_params
 from cadiff.progress import be_quiet, speaking
 from cadiff.storage import write_bytes
@@ -62,8 +62,10 @@ def plan_stages(root: Path, products: Sequence[str] = (), force: str | None = No
 
     Raises:
         UsageError: if a product or the forced stage is unknown.
+        TransientError: if another DVC holds the checkout's lock.
     """
     import networkx as nx
+    from dvc.lock import LockError
     from dvc.repo import Repo
     from dvc.stage import PipelineStage
 
@@ -76,7 +78,12 @@ def plan_stages(root: Path, products: Sequence[str] = (), force: str | None = No
         # addressing is relative to the working directory; a .dvc file (`dvc add`) is no stage and has no name
         stages = {stage.name: stage for stage in repo.index.graph if isinstance(stage, PipelineStage)}
         graph = nx.relabel_nodes(repo.index.graph, {stage: name for name, stage in stages.items()})
-        status = repo.status()
+        try:
+            status = repo.status()
+        except LockError as error:  # it had waited for some seconds
+            raise TransientError(
+                f"{root.resolve()}: another DVC is at work here ({str(error).splitlines()[0]}); run again when it has ended"
+            ) from None
         changed = {name for name, stage in stages.items() if stage.addressing in status}
     forced = {name for name in stages if force in (name, name.partition("@")[0])}
     if force is not None and not forced:

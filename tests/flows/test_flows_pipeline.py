@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from dvc.lock import make_lock
 
-from cadiff.errors import CADiffError, UsageError
+from cadiff.errors import CADiffError, TransientError, UsageError
 from flows.pipeline import Node, devices_for, execute, pipeline, plan_stages, product_of, use_preset, uses_accelerator
 from flows.rwlock import mend_rwlock
 from flows.stage import checkout_lock, end_all, passing_reason, run_stage
@@ -98,6 +99,14 @@ def test_unknown_products_and_stages_are_usage_errors(project: Path) -> None:
         plan_stages(project, ["c"])
     with pytest.raises(UsageError, match="--force nothing: no such stage"):
         plan_stages(project, force="nothing")
+
+
+def test_a_checkout_that_another_dvc_holds_is_a_failure_that_may_pass(project: Path) -> None:
+    folder = project / ".dvc" / "tmp"
+    folder.mkdir(exist_ok=True)
+    held = make_lock(str(folder / "lock"), tmp_dir=str(folder))
+    with held, pytest.raises(TransientError, match="another DVC is at work here"):
+        plan_stages(project)
 
 
 @pytest.mark.parametrize("jobs", [1, 3])
