@@ -80,7 +80,7 @@ def plan_stages(root: Path, products: Sequence[str] = (), force: str | None = No
         graph = nx.relabel_nodes(repo.index.graph, {stage: name for name, stage in stages.items()})
         try:
             status = repo.status()
-        except LockError as error:  # it had waited for some seconds
+        except LockError as error:  # of the checkout, or of what a stage that runs writes
             raise TransientError(
                 f"{root.resolve()}: another DVC is at work here ({str(error).splitlines()[0]}); run again when it has ended"
             ) from None

@@ -32,9 +32,9 @@ def report(partial: bool = False, root: Path = Path()) -> None:
         from cadiff.params import load_params
         from cadiff.reporting import write_report
 
-        write_report(load_params(root / "params.yaml"), root, folder, partial=True, stale=stale_stages(root))
+        write_report(load_params(root / "params.yaml"), root, folder, partial=True)
     else:
-        if stale := stale_stages(root):
+        if stale := [node.address for node in plan_stages(root) if node.address != "report"]:
             raise CADiffError(
                 f"report: {len(stale)} stages that it rests on are out of date ({', '.join(stale[:3])}{', ...' if stale[3:] else ''}). "
                 "Run `dvc repro`, or name --partial for what there is."
@@ -43,11 +43,6 @@ def report(partial: bool = False, root: Path = Path()) -> None:
     if in_run():
         publish_report(root, folder)
     print(f"report: {folder / 'index.html'}")
-
-
-def stale_stages(root: Path) -> list[str]:
-    """What the report rests on and is out of date or was not run."""
-    return [node.address for node in plan_stages(root) if node.address != "report"]
 
 
 def main() -> int:

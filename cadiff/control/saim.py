@@ -27,7 +27,7 @@ def grid_positions(height: int, width: int, channels: int) -> Float[Tensor, "cel
 @lru_cache(maxsize=32)
 def _positions_on(device: torch.device, height: int, width: int, channels: int) -> Float[Tensor, "cells channels"]:
     """Copied to an accelerator once: a copy at every pass would have the host wait for it."""
-    with torch.inference_mode(False):
+    with torch.inference_mode(False):  # first made while sampling, it must serve training too
         return grid_positions(height, width, channels).to(device)
 
 

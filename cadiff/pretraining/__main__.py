@@ -49,15 +49,16 @@ def run(options: argparse.Namespace) -> None:
     began = time.monotonic()
     work = checkpoints_of(options)
     vae, parts, history = _begun(options, stream, work, device)
+    taken = options.start or options.autoencoder_of
+    version = 1 + (read_json(taken / "card.json")["version"] if taken else 0)
     some, workers = stream.first(AUTOENCODER_PICTURES), options.workers
     train_decoder(vae, some, work, options.decoder_steps, options.autoencoder_batch, options.seed, workers)
     average = train_diffusion(
         parts, stream, vae, work, options.diffusion_steps, options.batch, options.seed, options.control_from, workers, options.learning_rate
     )
     training = {name: getattr(options, name) for name in RECORDED}
-    version, taken = 1, options.start or options.autoencoder_of
     if taken:
-        version, training["autoencoder_steps"] = read_json(taken / "card.json")["version"] + 1, 0
+        training["autoencoder_steps"] = 0
     if parts.control_trained:
         training["control_from"] = 0
     training |= {"minutes_of_last_call": round((time.monotonic() - began) / 60), "device": device.type}

@@ -26,7 +26,11 @@ class RecordedPasses(Generic[Inputs]):
     """Does what ``passes`` does: sets the parameters' gradients and returns its figures; CUDA alone.
 
     ``passes`` must start from no gradients, wait for nothing on the host, and read only its inputs (tensors of one
-    shape, or None) and weights that are changed in place. Each choice of inputs that are None is a recording of its own.
+    shape, or None) and weights that are changed in place. Each choice of inputs that are None is a recording of its own;
+    its gradients and figures lie where they were recorded, so the next call of that choice overwrites them.
+
+    Raises:
+        ValueError: if an input has another shape than the one that was recorded.
     """
 
     def __init__(self, passes: Callable[[Inputs], Figures], parameters: Sequence[nn.Parameter]) -> None:
@@ -40,6 +44,8 @@ class RecordedPasses(Generic[Inputs]):
         recording = self.recordings[form]
         for kept, value in zip(recording.inputs, inputs, strict=True):
             if value is not None:
+                if value.shape != kept.shape:
+                    raise ValueError(f"recorded passes: expected {tuple(kept.shape)} as recorded, found {tuple(value.shape)}")
                 kept.copy_(value)
         recording.graph.replay()
         for parameter, gradient in zip(self.parameters, recording.gradients, strict=True):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,12 +39,11 @@ WITH_GENERATOR = {"cadiff", "both"}
 @dataclass
 class Artefacts:
     """What the stages left below ``root``. With ``partial`` an absent file reads as empty and is listed in
-    ``absent``; without, it is a CADiffError that names it. ``stale`` are stages whose artefacts may be of other parameters."""
+    ``absent``; without, it is a CADiffError that names it."""
 
     params: Params
     root: Path
     partial: bool = False
-    stale: Sequence[str] = ()
     absent: list[str] = field(default_factory=list)
 
     def table(self, relative: str, schema: pa.Schema) -> pa.Table:

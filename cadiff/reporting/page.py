@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ COMMANDS = [
 ]
 
 
-def write_report(params: Params, root: Path, out: Path, partial: bool = False, stale: Sequence[str] = ()) -> None:
+def write_report(params: Params, root: Path, out: Path, partial: bool = False) -> None:
     """Write metrics.parquet, metrics.json, paper.csv, summary.md, plots/*.svg and index.html into ``out``.
 
     Args:
@@ -50,12 +50,11 @@ def write_report(params: Params, root: Path, out: Path, partial: bool = False, s
         root: the folder that holds ``data/made``; paths in sample rows are relative to it or absolute.
         out: the folder to write into.
         partial: report what there is, and say on the page what is absent.
-        stale: stages that the page names as out of date or not run, with ``partial``.
 
     Raises:
         CADiffError: names the first artefact that is absent (unless ``partial``) or does not read.
     """
-    artefacts = Artefacts(params, Path(root), partial, stale)
+    artefacts = Artefacts(params, Path(root), partial)
     joined = tables.join_metrics(artefacts)
     frame = joined.to_pandas()
     dots = figures.product_dots(frame, "pixel_ap", list(params.products), list(params.methods))
@@ -121,7 +120,7 @@ def render(artefacts: Artefacts, frame: pd.DataFrame, dots: Markup, curves: dict
         "size": params.base.size,
     }
     # Last, when everything has been looked for.
-    context |= {"absent": artefacts.absent, "stale": artefacts.stale}
+    context["absent"] = artefacts.absent
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("cadiff.reporting"), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
@@ -138,8 +137,6 @@ def summary(artefacts: Artefacts, frame: pd.DataFrame) -> str:
     text += f"{headline.caption} Protocol: {protocol_of(artefacts.params, frame)}.\n\n{tables.markdown(headline)}"
     if artefacts.absent:
         text += "\nAbsent, so left out:\n\n" + "".join(f"- `{name}`\n" for name in artefacts.absent)
-    if artefacts.stale:
-        text += f"\nOut of date or not run; figures of theirs may be of other parameters or data: {', '.join(artefacts.stale)}.\n"
     return text
 
 
