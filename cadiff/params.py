@@ -152,6 +152,7 @@ class IntensityParams(Section):
     delayed_focus: bool = True
     threshold: float = Field(0.75, ge=0, description="alpha_thr (paper: 0.75)")
     resolution: int | None = Field(None, ge=2, description="side of the map the focus is read at; null: by the base")
+    weighs_control: bool = Field(False, description="below w = 1 the control is shown w times the mask; false: all of it (paper)")
 
     @model_validator(mode="after")
     def _ordered(self) -> IntensityParams:

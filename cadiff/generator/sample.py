@@ -216,7 +216,8 @@ def _conditions(
 ) -> tuple[Reweighting, Bool[Tensor, "b 1 h w"], Float[Tensor, "b 1 h w"]]:
     """The re-weighting, the union of each image's masks, and of those that the ControlNet is to draw into.
 
-    A type that is healed has no control: a mask there would ask for the defect's shape again.
+    A type that is healed has no control: a mask there would ask for the defect's shape again. With ``weighs_control`` neither
+    has one with w <= 0, and between 0 and 1 the control is shown w times the mask.
     """
 
     def padded(rows: Sequence[Sequence[object]], filler: object) -> Tensor:
@@ -226,7 +227,8 @@ def _conditions(
     positions = padded([[r.prompt.positions.get(t, -1) for t in r.types] for r in requests], -1)
     healed = padded([r.heals for r in requests], False)
     weights = padded([r.intensities for r in requests], 1.0)
-    control = (masks & ~healed[..., None, None]).any(1, keepdim=True).float()
+    shown = torch.where(healed, 0.0, weights.float().clamp(0, 1) if params.weighs_control else 1.0)
+    control = (masks * shown[..., None, None]).amax(1, keepdim=True)
     return Reweighting(positions, masks, weights, params, side, healed), masks.any(1, keepdim=True), control
 
 

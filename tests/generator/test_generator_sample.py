@@ -168,6 +168,24 @@ def test_healing_takes_the_mask_from_the_control_and_acts_from_the_first_step(
     assert not torch.equal(healed, plain)
 
 
+def test_the_control_is_shown_as_much_of_the_mask_as_w_says(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    own, shown = generator.control.denoise, []
+
+    def watched(unet: torch.nn.Module, latents: torch.Tensor, t: torch.Tensor, text: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        shown.append(mask)
+        return own(unet, latents, t, text, mask)
+
+    monkeypatch.setattr(generator.control, "denoise", watched)
+    asked = request(generator, 2)
+    for weights, seen in (((0.25, 1.5), (0.25, 1.0)), ((-1.0, 0.5), (0.0, 0.5))):
+        weighed = dataclasses.replace(asked, intensities=weights)
+        for weighs, expected in ((True, seen), (False, (1.0, 1.0))):
+            shown.clear()
+            sample(generator, [weighed], GenerateParams(steps=1), IntensityParams(weighs_control=weighs))
+            share = torch.stack([mask * value for mask, value in zip(asked.masks, expected, strict=True)]).amax(0)
+            assert torch.equal(shown[0][0, 0], share), (weights, weighs)
+
+
 def observed(positions: list[list[int]], healed: list[list[bool]], params: IntensityParams) -> Reweighting:
     """A batch at 32x32 latents, each type's mask the upper left quarter: 16 of the 64 cells that focus is read from."""
     masks = torch.zeros(len(positions), len(positions[0]), 64, 64, dtype=torch.bool)
