@@ -53,7 +53,7 @@ class RecordedPasses(Generic[Inputs]):
         return recording.figures
 
     def _record(self, inputs: Inputs) -> _Recording[Inputs]:
-        kept = type(inputs)(*(None if value is None else value.clone() for value in inputs))
+        kept = inputs._replace(**{name: value.clone() for name, value in inputs._asdict().items() if value is not None})
         aside = torch.cuda.Stream()
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
