@@ -3,7 +3,7 @@
 | here | paper |
 | --- | --- |
 | maps | A_t |
-| inside | M, at the map's resolution |
+| inside | M, at the map's resolution: `touched_cells` where attention is multiplied, `mask_cells` where it is counted |
 | intensity | w |
 | focus_degree | alpha_t = n_t / n_start |
 | threshold | alpha_thr |
@@ -24,6 +24,14 @@ def mask_cells(masks: Bool[Tensor, "b k h w"], side: int) -> Bool[Tensor, "b k c
     strongest = share.amax(-1, keepdim=True)
     kept = (share >= 0.5) | ((strongest < 0.5) & (share >= strongest))
     return kept & (strongest > 0)
+
+
+def touched_cells(masks: Bool[Tensor, "b k h w"], side: int) -> Bool[Tensor, "b k cells"]:
+    """Masks at a map's resolution: every cell that a mask reaches into.
+
+    A crack may fill half of no cell; multiplied in one cell alone its word would go on drawing it in all others.
+    """
+    return F.adaptive_max_pool2d(masks.float(), side).flatten(2) > 0
 
 
 def focus_side(latent_side: int, resolution: int | None = None) -> int:

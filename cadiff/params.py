@@ -105,6 +105,9 @@ class TrainParams(Section):
     batch: int = Field(16, ge=1)
     decay: Literal["none", "cosine"] = Field("none", description="of both learning rates; cosine: to 2 % (the paper names none)")
     normal_share: float = Field(0.25, ge=0, lt=1, description="normals with a mask and no anomaly word; paper: 0")
+    silenced: float = Field(
+        0.0, ge=0, le=1, description="share of these normals whose prompt names the type, with w = 0 in the mask; paper: 0"
+    )
     exposure: Literal["own", "normals"] = Field(
         "own",
         description="of exemplars; normals: each is as bright as a normal drawn for it, for products under several exposures; paper: own",
@@ -152,7 +155,9 @@ class IntensityParams(Section):
     delayed_focus: bool = True
     threshold: float = Field(0.75, ge=0, description="alpha_thr (paper: 0.75)")
     resolution: int | None = Field(None, ge=2, description="side of the map the focus is read at; null: by the base")
-    weighs_control: bool = Field(False, description="below w = 1 the control is shown w times the mask; false: all of it (paper)")
+    in_control: bool = Field(
+        True, description="the attention of the control, a copy of the encoder, is re-weighted as the U-Net's; false: the U-Net's alone"
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> IntensityParams:

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from cadiff.generator.on_demand import Scene, draw_scenes, intensities_of
 from cadiff.generator.planting import cuttings
-from cadiff.generator.sample import Reading
+from cadiff.generator.reweighting import Reading
 from cadiff.generator.train import Generator, load_generator
-from cadiff.intensity import mask_cells, reweight
+from cadiff.intensity import reweight, touched_cells
 from cadiff.masks import mask_of, placed_mask
 from cadiff.masks.exemplars import FindProduct, product_finder
 from cadiff.params import Params
@@ -232,7 +232,7 @@ def _attention_row(
     b = reading.images.index(k)
     seen = reading.attention[b : b + 1, :1].cpu()
     side = round(seen.shape[-1] ** 0.5)
-    inside = mask_cells(torch.from_numpy(np.stack(list(scene.masks.values())))[None], side)
+    inside = touched_cells(torch.from_numpy(np.stack(list(scene.masks.values())))[None], side)
     acting = reading.acting[b : b + 1, :1].cpu()
     used: Float[Tensor, "1 1 cells 1"] = reweight(
         seen.transpose(1, 2)[:, None], torch.zeros(1, 1, dtype=torch.long), inside, torch.tensor([[w]]), acting,

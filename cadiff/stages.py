@@ -309,7 +309,7 @@ STAGES = {
     "train": Stage(
         train,
         ("seed", "base", "prompt", "control", "train"),
-        ("generator/train.py", "generator/adapt.py", "prompt", "control", "backbone", "data"),
+        ("generator/train.py", "generator/adapt.py", "generator/reweighting.py", "intensity.py", "prompt", "control", "backbone", "data"),
     ),
     "masks": Stage(masks, ("seed", "base.size", "masks", "generate.per_type"), ("masks",)),
     "generate": Stage(

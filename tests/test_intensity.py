@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from cadiff.intensity import focus_degree, focus_side, mask_cells, reweight
+from cadiff.intensity import focus_degree, focus_side, mask_cells, reweight, touched_cells
 
 
 def test_masked_focus_multiplies_the_tokens_column_inside_the_mask_alone() -> None:
@@ -54,3 +54,13 @@ def test_a_mask_that_would_vanish_keeps_its_strongest_cell_and_an_empty_one_stay
     masks[0, 1, :4, :4] = True
     cells = mask_cells(masks, 2)
     assert cells[0].tolist() == [[False, False, True, False], [True, False, False, False], [False] * 4]
+
+
+def test_attention_is_multiplied_wherever_a_mask_reaches() -> None:
+    """A line one pixel wide through 4 x 4 cells of 2 x 2 pixels: one cell in each row of them, two where it crosses over."""
+    mask = torch.zeros(1, 2, 8, 8, dtype=torch.bool)
+    mask[0, 0, range(8), [0, 0, 1, 2, 2, 2, 3, 3]] = True
+    expected = [[1, 0, 0, 0], [1, 1, 0, 0], [0, 1, 0, 0], [0, 1, 0, 0]]
+    cells = touched_cells(mask, 4)
+    assert cells[0, 0].view(4, 4).int().tolist() == expected
+    assert not cells[0, 1].any(), "an empty mask reaches nowhere"

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cadiff.generator import adapt_base, train_generator
-from cadiff.intensity import mask_cells
+from cadiff.intensity import touched_cells
 from cadiff.params import Params
 from cadiff.records import (
     ATTENTION_SCHEMA,
@@ -97,7 +97,7 @@ def test_recorded_attention_is_eq_11_on_the_plain_map(shown: Path) -> None:
         plain, doubled = first[kind, "w = 1"], first[kind, "without delayed focus"]
         assert (plain.acting, doubled.acting) == (False, True)
         mask = torch.from_numpy(mask_of(pictures(shown, "attention")[kind, "w = 1"]))[None, None]
-        factor = 1.0 + mask_cells(mask, plain.side)[0, 0].numpy()
+        factor = 1.0 + touched_cells(mask, plain.side)[0, 0].numpy()
         assert 1 < factor.mean() < 2
         np.testing.assert_allclose(doubled.attention, factor * plain.attention, rtol=1e-2)
         delayed = first[kind, "both"]

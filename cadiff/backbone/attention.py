@@ -61,17 +61,18 @@ class CrossAttentionTap:
 
     ``maps`` holds the maps of the last forward pass, as they were before rewriting, one per layer in the order of
     computation; gradients flow through them. ``clear()`` empties it; every entry must be cleared by the caller
-    between passes. On exit the model's own processors are back.
+    between passes; with ``keep`` false nothing is recorded. On exit the model's own processors are back.
     """
 
-    def __init__(self, model: nn.Module, rewrite: Rewrite | None = None) -> None:
-        self.model, self.rewrite = model, rewrite
+    def __init__(self, model: nn.Module, rewrite: Rewrite | None = None, keep: bool = True) -> None:
+        self.model, self.rewrite, self.keep = model, rewrite, keep
         self.layers = attention_layers(model)
         self.maps: list[Maps] = []
         self._own: dict[str, object] = {}
 
     def passing(self, maps: Maps) -> Maps:
-        self.maps.append(maps)
+        if self.keep:
+            self.maps.append(maps)
         return maps if self.rewrite is None else self.rewrite(maps)
 
     def clear(self) -> None:

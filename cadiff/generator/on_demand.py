@@ -12,7 +12,8 @@ from jaxtyping import Bool, UInt8
 
 from cadiff.data.images import to_uint8
 from cadiff.generator.planting import Cutting
-from cadiff.generator.sample import Reading, Request, sample
+from cadiff.generator.reweighting import Reading
+from cadiff.generator.sample import Request, sample
 from cadiff.generator.shards import backdrop, generated_row
 from cadiff.generator.train import Generator, load_generator
 from cadiff.params import Params

@@ -14,10 +14,9 @@ from jaxtyping import Bool, Float, Int
 from scipy import ndimage
 from torch import Tensor
 
-from cadiff.backbone import Backbone, CrossAttentionTap
-from cadiff.errors import UsageError
+from cadiff.backbone import Backbone
+from cadiff.generator.reweighting import Reading, Reweighting, tapped
 from cadiff.generator.train import Generator
-from cadiff.intensity import focus_degree, focus_side, mask_cells, reweight
 from cadiff.params import GenerateParams, IntensityParams
 from cadiff.prompt import Prompt
 
@@ -47,70 +46,6 @@ class Request:
     def heals(self) -> list[bool]:
         """Per type, whether it is taken out of the picture instead of drawn into it."""
         return [self.edits and w <= 0 for w in self.intensities]
-
-
-@dataclass
-class Focus:
-    """The delayed focus scheduler's state, per image and type: whether re-weighting acts, and since which step."""
-
-    active: Bool[Tensor, "b k"]
-    since: Int[Tensor, "b k"]
-
-
-@dataclass(frozen=True)
-class Reading:
-    """What the scheduler saw at one step: each type's attention before re-weighting, its focus, and whether
-    re-weighting acted in that step. Row b is the image asked for at place ``images[b]``; one may come twice."""
-
-    step: int
-    attention: Float[Tensor, "b k cells"]
-    focus: Float[Tensor, "b k"]
-    acting: Bool[Tensor, "b k"]
-    images: tuple[int, ...] = ()
-
-
-class Reweighting:
-    """IAR during one batch's denoising: rewrites maps as they pass, and reads the focus after each step.
-
-    ``healed`` types are re-weighted from the first step on: what is to go must not be drawn first.
-    """
-
-    def __init__(
-        self, positions: Tensor, masks: Tensor, intensity: Tensor, params: IntensityParams, side: int, healed: Tensor
-    ) -> None:
-        self.positions, self.masks, self.intensity, self.params = positions, masks, intensity, params
-        self.side = focus_side(side, params.resolution)
-        self.enabled = True
-        begun = torch.full(positions.shape, not params.delayed_focus, device=positions.device) | healed
-        self.focus = Focus(begun & (positions >= 0), torch.where(begun, 0, -1))
-        self._inside: dict[int, Tensor] = {}
-
-    def inside(self, cells: int) -> Bool[Tensor, "b k cells"]:
-        """The masks at the resolution of a map with this many cells."""
-        if cells not in self._inside:
-            self._inside[cells] = mask_cells(self.masks, round(cells**0.5))
-        return self._inside[cells]
-
-    def __call__(self, maps: Float[Tensor, "b heads cells tokens"]) -> Float[Tensor, "b heads cells tokens"]:
-        if not self.enabled:
-            return maps
-        inside = self.inside(maps.shape[2])
-        return reweight(maps, self.positions, inside, self.intensity, self.focus.active, self.params.masked_focus)
-
-    def observe(self, maps: Sequence[Tensor], step: int) -> Reading:
-        """Starts re-weighting, from the next step on, where the focus has passed the threshold; it stays on."""
-        level = [layer.float().mean(1) for layer in maps if layer.shape[2] == self.side**2]
-        if not level:
-            sides = sorted({round(layer.shape[2] ** 0.5) for layer in maps})
-            raise UsageError(f"intensity.resolution: expected the side of one of this base's maps ({sides}), found {self.side}")
-        mean = torch.stack(level).mean(0)
-        index = self.positions.clamp(min=0)[:, None, :].expand(-1, mean.shape[1], -1)
-        attention = mean.gather(2, index).transpose(1, 2)
-        focus, acting = focus_degree(attention, self.inside(self.side**2)), self.focus.active
-        begins = (focus > self.params.threshold) & ~acting & (self.positions >= 0)
-        self.focus.since = torch.where(begins, step + 1, self.focus.since)
-        self.focus.active = acting | begins
-        return Reading(step, attention, focus, acting)
 
 
 def scheduler_for(generator: Generator, params: GenerateParams) -> DDIMScheduler | DPMSolverMultistepScheduler:
@@ -189,7 +124,7 @@ def _sample_together(
     scheduler = scheduler_for(generator, params)
     first, latents = _start(requests, noise, scheduler, params.strength)
     rewriting.focus.since = torch.where(rewriting.focus.active, first, rewriting.focus.since)  # no earlier step is taken
-    with CrossAttentionTap(backbone.unet, rewriting) as tap:
+    with tapped(backbone.unet, generator.control.controlnet, rewriting, intensity.in_control) as tap:
         for step, t in enumerate(scheduler.timesteps[first:], start=first):
             tap.clear()
             scaled = scheduler.scale_model_input(latents, t)
@@ -216,8 +151,7 @@ def _conditions(
 ) -> tuple[Reweighting, Bool[Tensor, "b 1 h w"], Float[Tensor, "b 1 h w"]]:
     """The re-weighting, the union of each image's masks, and of those that the ControlNet is to draw into.
 
-    A type that is healed has no control: a mask there would ask for the defect's shape again. With ``weighs_control`` neither
-    has one with w <= 0, and between 0 and 1 the control is shown w times the mask.
+    A type that is healed has no control: a mask there would ask for the defect's shape again.
     """
 
     def padded(rows: Sequence[Sequence[object]], filler: object) -> Tensor:
@@ -227,8 +161,7 @@ def _conditions(
     positions = padded([[r.prompt.positions.get(t, -1) for t in r.types] for r in requests], -1)
     healed = padded([r.heals for r in requests], False)
     weights = padded([r.intensities for r in requests], 1.0)
-    shown = torch.where(healed, 0.0, weights.float().clamp(0, 1) if params.weighs_control else 1.0)
-    control = (masks * shown[..., None, None]).amax(1, keepdim=True)
+    control = (masks & ~healed[..., None, None]).any(1, keepdim=True).float()
     return Reweighting(positions, masks, weights, params, side, healed), masks.any(1, keepdim=True), control
 
 

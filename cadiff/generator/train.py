@@ -11,14 +11,15 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from cadiff.backbone import Backbone, CrossAttentionTap
+from cadiff.backbone import Backbone
 from cadiff.checkpoint import cosine, load_training, save_training
 from cadiff.control import SpatialControl
 from cadiff.data.augment import augment_pair
 from cadiff.data.images import load_samples, to_tensor
 from cadiff.errors import CADiffError
 from cadiff.generator.adapt import load_adapted, seed_everything, velocity_or_noise
-from cadiff.params import Params
+from cadiff.generator.reweighting import Reweighting, tapped
+from cadiff.params import IntensityParams, Params
 from cadiff.progress import Progress
 from cadiff.prompt import CONTEXT, LearnedTokens, Prompt, contrastive_loss, localizing_loss
 from cadiff.records import CURVE_SCHEMA, SampleRow
@@ -61,31 +62,35 @@ class Exemplars:
 
 @dataclass(frozen=True)
 class View:
-    """A training batch: pictures, their control masks, the masks their words may attend to, prompts."""
+    """A training batch: pictures, their control masks, the masks their words may attend to, prompts, and which of their words w = 0
+    silences (position in the prompt; -1: none). A silenced word is no concept of its picture."""
 
     image: Float[Tensor, "b 3 h w"]
     mask: Float[Tensor, "b 1 h w"]
     concept_masks: Tensor  # b c h w, the context's first; a normal's anomaly masks are empty
     positions: Int[Tensor, "b c"]
     prompts: list[Prompt]
+    silenced: Int[Tensor, " b"]
 
 
 def draw_view(exemplars: Exemplars, tokens: LearnedTokens, backbone: Backbone, params: Params, generator: torch.Generator) -> View:
     """Exemplars, types drawn alike; with probability ``normal_share`` a normal takes its place and keeps the mask.
 
-    The normals teach that the word carries the anomaly, not the mask's shape (docs/method.md). Both are warped alike, or a
+    The normals teach that the word carries the anomaly, not the mask's shape (docs/method.md); a share of them, ``silenced``, names
+    the anomaly and has w = 0 for it, so that nothing but the word's own attention does. Both are warped alike, or a
     warp's own marks (its blur, what it mirrors in) would tell one from the other. With ``train.exposure: normals`` an
     exemplar takes the exposure of a normal drawn for it.
     """
     train, kinds = params.train, tokens.types
-    images, masks, prompts, concept_masks, positions = [], [], [], [], []
+    images, masks, prompts, concept_masks, positions, silenced = [], [], [], [], [], []
     for _ in range(train.batch):
         kind = kinds[_below(len(kinds), generator)]
         members = [i for i, name in enumerate(exemplars.types) if name == kind]
         chosen = members[_below(len(members), generator)]
-        image, said = exemplars.images[chosen], [kind]
+        image, said, shown = exemplars.images[chosen], [kind], [kind]
         if float(torch.rand(1, generator=generator)) < train.normal_share:
-            image, said = exemplars.normals[_below(len(exemplars.normals), generator)], []
+            image, shown = exemplars.normals[_below(len(exemplars.normals), generator)], []
+            said = [kind] if float(torch.rand(1, generator=generator)) < train.silenced else []
         elif train.exposure == "normals":
             image = expose(image, exemplars.masks[chosen], exemplars.normals[_below(len(exemplars.normals), generator)])
         image, mask = augment_pair(image, exemplars.masks[chosen], train.crop, train.translate, train.rotate, generator)
@@ -93,11 +98,13 @@ def draw_view(exemplars: Exemplars, tokens: LearnedTokens, backbone: Backbone, p
         images.append(image)
         masks.append(mask)
         prompts.append(prompt)
-        anomaly = mask[0] if said else torch.zeros_like(mask[0])
+        anomaly = mask[0] if shown else torch.zeros_like(mask[0])
         own = {CONTEXT: ~anomaly, kind: anomaly}
         concept_masks.append(torch.stack([own.get(c, torch.zeros_like(anomaly)) for c in tokens.concepts]))
-        positions.append(torch.tensor([prompt.positions.get(c, -1) for c in tokens.concepts]))
-    return View(torch.stack(images), torch.stack(masks).float(), torch.stack(concept_masks), torch.stack(positions), prompts)
+        positions.append(torch.tensor([prompt.positions.get(c, -1) if c in (CONTEXT, *shown) else -1 for c in tokens.concepts]))
+        silenced.append(prompt.positions[kind] if said and not shown else -1)
+    concepts = torch.stack(concept_masks), torch.stack(positions)
+    return View(torch.stack(images), torch.stack(masks).float(), *concepts, prompts, torch.tensor(silenced))
 
 
 def expose(image: Float[Tensor, "3 h w"], mask: Bool[Tensor, "1 h w"], like: Float[Tensor, "3 h w"]) -> Float[Tensor, "3 h w"]:
@@ -124,7 +131,8 @@ def joint_loss(generator: Generator, view: View, params: Params, rng: torch.Gene
     noise = torch.randn(latent.shape, generator=rng).to(backbone.device)
     t = torch.randint(0, len(backbone.schedule), (len(latent),), generator=rng).to(backbone.device)
     mask, positions = view.mask.to(backbone.device), view.positions.to(backbone.device)
-    with CrossAttentionTap(backbone.unet) as tap, backbone.autocast():
+    silencing = silencing_of(view, latent.shape[-1], backbone.device)
+    with tapped(backbone.unet, generator.control.controlnet, silencing) as tap, backbone.autocast():
         text = tokens.encode(backbone, view.prompts)
         noisy = backbone.schedule.add_noise(latent, noise, t)
         predicted = generator.control.denoise(backbone.unet, noisy, t, text, mask)
@@ -146,6 +154,15 @@ def joint_loss(generator: Generator, view: View, params: Params, rng: torch.Gene
         contrast = contrastive_loss(vectors, concepts, prompt.temperature)
         loss, parts["contrastive"] = loss + prompt.beta * contrast, contrast.item()
     return loss, parts
+
+
+def silencing_of(view: View, side: int, device: torch.device) -> Reweighting | None:
+    """Eq. 11 with w = 0 for a batch's silenced words, as it is however images are drawn later; None where it has none."""
+    if not (view.silenced >= 0).any():
+        return None
+    positions = view.silenced[:, None].to(device)
+    always = torch.ones_like(positions, dtype=torch.bool)
+    return Reweighting(positions, view.mask.bool().to(device), torch.zeros_like(positions), IntensityParams(), side, always)
 
 
 def learning_rates(params: Params, step: int) -> tuple[float, float]:

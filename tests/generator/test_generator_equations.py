@@ -14,7 +14,7 @@ from cadiff.backbone import Backbone, load_backbone
 from cadiff.backbone.attention import attention_layers, attention_maps
 from cadiff.errors import CADiffError
 from cadiff.generator.adapt import velocity_or_noise
-from cadiff.generator.train import Exemplars, draw_view, expose, joint_loss, new_generator
+from cadiff.generator.train import Exemplars, draw_view, expose, joint_loss, new_generator, silencing_of
 from cadiff.params import Params
 from cadiff.records import SampleRow
 from cadiff.seeds import torch_generator
@@ -107,6 +107,32 @@ def test_normals_come_in_their_share_and_warped_as_exemplars_are(
     assert torch.cat([v.mask for v in views]).flatten(1).any(1).all(), "a normal keeps a mask"
     for whose, chosen in ((exemplars.normals, images[~said]), (exemplars.images, images[said])):
         assert (torch.cdist(chosen.flatten(1), whose.flatten(1)).amin(1) > 1).all(), "not warped"
+
+
+def test_some_normals_name_their_anomaly_and_silence_it(backbone: Backbone, small_params: Params, nut_samples: list[SampleRow]) -> None:
+    """Of 240 pictures half are normals, half of these have a silenced word; it is no concept of its picture, and in its mask its
+    value reaches neither the U-Net nor the control."""
+    params = changed(small_params, "train", batch=240, normal_share=0.5, silenced=0.5)
+    generator = new_generator(params, "nut", KINDS, backbone)
+    view = draw_view(Exemplars.read(nut_samples, 64), generator.tokens, backbone, params, torch_generator(0, "silenced"))
+    silent, shown = view.silenced >= 0, view.positions[:, 1:].ge(0).any(1)
+    assert abs(silent.double().mean().item() - 0.25) < 4 * np.sqrt(0.25 * 0.75 / 240)
+    assert not (silent & shown).any()
+    for prompt, position, exemplar in zip(view.prompts, view.silenced.tolist(), shown.tolist(), strict=True):
+        said = [prompt.positions[kind] for kind in KINDS if kind in prompt.positions]
+        assert said == [position] if position >= 0 else len(said) == exemplar
+    silencing = silencing_of(view, 8, torch.device("cpu"))
+    assert silencing is not None
+    maps = torch.rand(240, 2, 64, 32)
+    quiet, inside = silencing(maps), view.mask[:, 0].reshape(240, 8, 8, 8, 8).amax((2, 4)).flatten(1).bool()
+    for b, position in enumerate(view.silenced.tolist()):
+        expected = maps[b].clone()
+        if position >= 0:
+            expected[:, inside[b], position] = 0
+        assert torch.equal(quiet[b], expected)
+    params = changed(small_params, "train", batch=4, normal_share=0.5)
+    view = draw_view(Exemplars.read(nut_samples, 64), generator.tokens, backbone, params, torch_generator(0, "silenced"))
+    assert silencing_of(view, 8, torch.device("cpu")) is None, "off by default: the paper knows no such pictures"
 
 
 def test_an_exemplar_takes_a_normals_light_and_its_anomaly_keeps_its_share_of_it() -> None:
