@@ -104,9 +104,9 @@ class TrainParams(Section):
     steps: int = Field(300, ge=1)
     batch: int = Field(16, ge=1)
     decay: Literal["none", "cosine"] = Field("none", description="of both learning rates; cosine: to 2 % (the paper names none)")
-    normal_share: float = Field(0.25, ge=0, lt=1, description="normals with a mask and no anomaly word; paper: 0")
+    normal_share: float = Field(0.25, ge=0, lt=1, description="normals under a mask, their anomaly not named or silenced; paper: 0")
     silenced: float = Field(
-        0.0, ge=0, le=1, description="share of these normals whose prompt names the type, with w = 0 in the mask; paper: 0"
+        0.0, ge=0, lt=1, description="share of these normals whose prompt names the type, at w = 0 in the mask; paper: 0"
     )
     exposure: Literal["own", "normals"] = Field(
         "own",
@@ -188,7 +188,7 @@ class GenerateParams(Section):
     redraw: bool = Field(
         False,
         description="normals with a place drawn anew, without an anomaly's word, are the detector's too; for a control that learned "
-        "masks without a word (train.normal_share)",
+        "masks without a word (train.normal_share less train.silenced of it)",
     )
     dilate: int = Field(1, ge=0, description="latent cells by which the mask grows before the background is kept")
     batch: int = Field(16, ge=1)

@@ -157,12 +157,13 @@ def joint_loss(generator: Generator, view: View, params: Params, rng: torch.Gene
 
 
 def silencing_of(view: View, side: int, device: torch.device) -> Reweighting | None:
-    """Eq. 11 with w = 0 for a batch's silenced words, as it is however images are drawn later; None where it has none."""
+    """Eq. 11 with w = 0 for a batch's silenced words: masked, in both models, at every noise level, whatever ``intensity`` says.
+    None where it has none."""
     if not (view.silenced >= 0).any():
         return None
     positions = view.silenced[:, None].to(device)
     always = torch.ones_like(positions, dtype=torch.bool)
-    return Reweighting(positions, view.mask.bool().to(device), torch.zeros_like(positions), IntensityParams(), side, always)
+    return Reweighting(positions, view.mask.bool().to(device), torch.zeros(positions.shape, device=device), IntensityParams(), side, always)
 
 
 def learning_rates(params: Params, step: int) -> tuple[float, float]:

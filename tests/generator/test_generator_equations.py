@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDPMScheduler
+from oracles import silenced_by_hand
 
 from cadiff.backbone import Backbone, load_backbone
 from cadiff.backbone.attention import attention_layers, attention_maps
@@ -110,8 +111,8 @@ def test_normals_come_in_their_share_and_warped_as_exemplars_are(
 
 
 def test_some_normals_name_their_anomaly_and_silence_it(backbone: Backbone, small_params: Params, nut_samples: list[SampleRow]) -> None:
-    """Of 240 pictures half are normals, half of these have a silenced word; it is no concept of its picture, and in its mask its
-    value reaches neither the U-Net nor the control."""
+    """Of 240 pictures half are normals, half of these have a silenced word; it is no concept of its picture, and has no attention
+    in its mask."""
     params = changed(small_params, "train", batch=240, normal_share=0.5, silenced=0.5)
     generator = new_generator(params, "nut", KINDS, backbone)
     view = draw_view(Exemplars.read(nut_samples, 64), generator.tokens, backbone, params, torch_generator(0, "silenced"))
@@ -133,6 +134,36 @@ def test_some_normals_name_their_anomaly_and_silence_it(backbone: Backbone, smal
     params = changed(small_params, "train", batch=4, normal_share=0.5)
     view = draw_view(Exemplars.read(nut_samples, 64), generator.tokens, backbone, params, torch_generator(0, "silenced"))
     assert silencing_of(view, 8, torch.device("cpu")) is None, "off by default: the paper knows no such pictures"
+
+
+def test_training_sees_nothing_of_a_silenced_words_value(
+    backbone: Backbone, small_params: Params, nut_samples: list[SampleRow], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One normal under a mask of the whole picture: the prediction that its error is taken of is that of U-Net and control in which
+    the word's values are zero."""
+    params = changed(small_params, "train", batch=1, normal_share=0.99, silenced=0.99)
+    generator = new_generator(params, "nut", KINDS, backbone)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in generator.control.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))  # else its zero layers keep all that it sees to itself
+        generator.tokens.vectors.mul_(30)
+    view = draw_view(Exemplars.read(nut_samples, 64), generator.tokens, backbone, params, torch_generator(0, "value"))
+    view, token = dataclasses.replace(view, mask=torch.ones_like(view.mask)), int(view.silenced[0])
+    assert token > 0
+    own, seen = generator.control.denoise, []
+
+    def watched(*inputs: torch.Tensor) -> torch.Tensor:
+        seen.append((inputs, own(*inputs)))
+        return seen[-1][1]
+
+    monkeypatch.setattr(generator.control, "denoise", watched)
+    joint_loss(generator, view, params, torch_generator(0, "noise"))
+    inputs, found = seen[0]
+    unet, copied = backbone.unet, generator.control.controlnet
+    for models in ((unet, copied), (unet,), ()):
+        expected = silenced_by_hand(models, token, lambda: own(*inputs))
+        assert torch.allclose(found, expected, atol=1e-5) == (len(models) == 2), len(models)
 
 
 def test_an_exemplar_takes_a_normals_light_and_its_anomaly_keeps_its_share_of_it() -> None:
