@@ -176,7 +176,8 @@ def twins(product: str, kind: str, seed: int, size: int) -> tuple[np.ndarray, np
 
 def healing(cell: Cell, setting: str, count: int) -> Figures:
     """``before`` and ``after``: mean difference from the good twin inside the mask, in shares of the range; ``left``: what is
-    left of it. Below 1 the part is nearer to its good twin than it was; ``codec`` is what the autoencoder alone leaves."""
+    left of it. Below 1 the part is nearer to its good twin than it was. ``codec`` is what the autoencoder alone leaves, ``redrawn``
+    what the same leaves of the good twin itself: a mask's inside is drawn from noise, and no two surfaces are alike in each pixel."""
     if cell.product not in DEMO:
         return {}
     made = cell.generator
@@ -189,13 +190,15 @@ def healing(cell: Cell, setting: str, count: int) -> Figures:
         Request(made.tokens.prompt(made.backbone, [kind], 0), (kind,), torch.from_numpy(mask)[None], (w,), k, latents[k], heals)
         for k, (kind, _, _, mask) in enumerate(cases)
     ]
-    rounded = to_uint8(made.backbone.decode(made.backbone.encode(to_tensor(good))))
+    known = made.backbone.encode(to_tensor(good))
+    again = [dataclasses.replace(request, background=latent) for request, latent in zip(requests, known, strict=True)]
+    rounded = to_uint8(made.backbone.decode(known))
 
     def off(images: np.ndarray) -> float:
         return float(((change(images, good) * masks).sum((1, 2)) / masks.sum((1, 2))).mean())
 
     before, after = off(bad), off(drawn(cell, requests))
-    return {"before": before, "after": after, "left": after / before, "codec": off(rounded)}
+    return {"before": before, "after": after, "left": after / before, "codec": off(rounded), "redrawn": off(drawn(cell, again))}
 
 
 PARTS: dict[str, Callable[[Cell, str, int], Figures]] = {
