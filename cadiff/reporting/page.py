@@ -203,7 +203,7 @@ def protocol_said(protocols: set[str]) -> str:
     }
     found = [f"{said[name]} (protocol: {name})" for name in said if name in protocols]
     if "legacy" not in protocols:
-        found.insert(0, "the last checkpoint is scored, and nothing was chosen by looking at test images")
+        found.insert(0, "the last checkpoint is scored, and the run chose nothing by looking at test images")
     return "; ".join(found)
 
 
