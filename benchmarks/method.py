@@ -100,9 +100,13 @@ def margin(cell: Cell) -> int:
 
 
 def control(cell: Cell, setting: str, count: int) -> Figures:
+    """Against two counterparts: drawn without mask and word, and, ``of_w_``, with the same mask at w = 0: what differs
+    from the first is all that asking for an anomaly did, what differs from the second is what its word did."""
     requests, masks = requests_of(cell, count)
-    changed = change(drawn(cell, at_weight(requests, 1.0)), drawn(cell, requests, silent=True))
-    return control_figures(changed, masks, margin(cell))
+    images = drawn(cell, at_weight(requests, 1.0))
+    asked = control_figures(change(images, drawn(cell, requests, silent=True)), masks, margin(cell))
+    worded = control_figures(change(images, drawn(cell, at_weight(requests, 0.0))), masks, margin(cell))
+    return asked | {f"of_w_{name}": value for name, value in worded.items() if name != "chance"}
 
 
 def intensity(cell: Cell, setting: str, count: int) -> Figures:
