@@ -18,10 +18,11 @@ from transformers.utils import logging as transformers_logging
 from cadiff.devices import autocast, pick_device, pick_dtype
 from cadiff.errors import CADiffError, UsageError
 from cadiff.params import BaseParams
-from cadiff.storage import digest, read_json, sha256_file
+from cadiff.storage import digest, sha256_file
 
 Autoencoder: TypeAlias = AutoencoderKL | AutoencoderTiny | AutoencoderDC
 EMBEDDED = Path(__file__).parent / "embedded"
+LOADING_ERRORS = (OSError, ValueError, SafetensorError)  # what the libraries raise at files that are not a model's
 LEAST_WORDS = 100  # of a vocabulary that is one
 CONTROL = ("controlnet", "saim")  # what a base may bring beside Stable Diffusion's parts
 
@@ -126,11 +127,45 @@ class Backbone:
         return self
 
 
-def _vae_class(path: str, variant: str | None) -> type[AutoencoderKL] | type[AutoencoderTiny] | type[AutoencoderDC]:
+def load_whole(kind: Any, path: str | Path, **options: Any) -> Any:
+    """``kind.from_pretrained``, but only of all weights: for those that its file lacks the library would draw random ones.
+
+    Raises:
+        LOADING_ERRORS: if there is no such file, it lacks weights of the model, or some have another shape than its config says.
+    """
+    place = options.get("subfolder", path)
+    try:
+        model, info = kind.from_pretrained(path, output_loading_info=True, **options)
+    except RuntimeError as error:  # torch's "Error(s) in loading state_dict" with a line for each weight
+        raise ValueError(f"{place}/: weights of other shapes than its config.json says: {str(error).splitlines()[-1].strip()}") from None
+    if other := sorted(str(key) for key in info["mismatched_keys"]):
+        raise ValueError(f"{place}/: weights of other shapes than its config.json says: {other[0]} first of {len(other)}")
+    if missing := sorted(info["missing_keys"]):
+        raise ValueError(f"{place}/: its weights lack {len(missing)} of the model's tensors, {missing[0]} first; copy the whole model")
+    return model
+
+
+def _check_fit(path: str, unet: UNet2DConditionModel, vae: Autoencoder, text: CLIPTextModel) -> None:
+    """That the parts are of one model, and of one that draws whole images.
+
+    Raises:
+        UsageError: if one part's numbers are not the other's, as an inpainting U-Net's, which takes a mask and an image as well.
+    """
+    channels = {"the U-Net takes": unet.config["in_channels"], "the U-Net gives": unet.config["out_channels"]}
+    for what, found in channels.items():
+        if found != (expected := vae.config["latent_channels"]):
+            raise UsageError(
+                f"base.path: {path!r}: {what} {found} channels, expected the autoencoder's {expected}; use a text-to-image base"
+            )
+    if unet.config["cross_attention_dim"] != (width := text.config.hidden_size):
+        asked = unet.config["cross_attention_dim"]
+        raise UsageError(f"base.path: {path!r}: expected a U-Net that reads the text encoder's {width} numbers a token, found {asked}")
+
+
+def _vae_class(path: str) -> type[AutoencoderKL] | type[AutoencoderTiny] | type[AutoencoderDC]:
     config = AutoencoderKL.load_config(path, subfolder="vae")
     classes: dict[str, Any] = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny, "AutoencoderDC": AutoencoderDC}
-    name = str(config["_class_name"])
-    if name not in classes:
+    if (name := str(config.get("_class_name"))) not in classes:
         raise CADiffError(f"{path}/vae/config.json: expected one of {', '.join(classes)}, found {name}")
     return classes[name]
 
@@ -166,24 +201,20 @@ def load_backbone(params: BaseParams) -> Backbone:
     transformers_logging.disable_progress_bar()
     options = {"torch_dtype": torch.float32, "use_safetensors": True, "variant": params.variant, "low_cpu_mem_usage": False}
     try:
-        unet = UNet2DConditionModel.from_pretrained(path, subfolder="unet", **options)
-        vae = _vae_class(path, params.variant).from_pretrained(path, subfolder="vae", **options)
-        text = CLIPTextModel.from_pretrained(
-            path, subfolder="text_encoder", dtype=torch.float32, use_safetensors=True, variant=params.variant
+        unet = load_whole(UNet2DConditionModel, path, subfolder="unet", **options)
+        vae = load_whole(_vae_class(path), path, subfolder="vae", **options)
+        text = load_whole(
+            CLIPTextModel, path, subfolder="text_encoder", dtype=torch.float32, use_safetensors=True, variant=params.variant
         )
         tokenizer = CLIPTokenizer.from_pretrained(path, subfolder="tokenizer")
         schedule = DDPMScheduler.from_pretrained(path, subfolder="scheduler")
-    except (OSError, ValueError, SafetensorError) as error:
+    except LOADING_ERRORS as error:
         raise UsageError(f"base.path: {params.path!r} cannot be loaded ({str(error).splitlines()[0]})") from None
     if len(tokenizer) < LEAST_WORDS:  # transformers makes one of two tokens where the files are not there
         raise UsageError(f"base.path: {params.path!r}: expected a CLIP tokenizer under tokenizer/, found {len(tokenizer)} tokens")
+    _check_fit(params.path, unet, vae, text)
     for module in (unet, vae, text):
         module.to(device)
     backbone = Backbone(unet, vae, text, tokenizer, schedule, device, dtype, path, weights_digest(path)).freeze()
     backbone.latent_side(params.size)  # a size that does not fit is named before anything is trained
     return backbone
-
-
-def embedded_card() -> dict[str, object]:
-    """What is known of the shipped weights: version, training, checksums."""
-    return dict(read_json(EMBEDDED / "card.json"))

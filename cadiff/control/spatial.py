@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
 from jaxtyping import Float
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from cadiff.backbone import Backbone
+from cadiff.backbone.load import LOADING_ERRORS, load_whole
 from cadiff.backbone.save import save_part
 from cadiff.control.saim import SelfAdaptiveInteraction
 from cadiff.errors import CADiffError, UsageError
@@ -78,9 +78,9 @@ class SpatialControl(nn.Module):
         try:
             saim = SelfAdaptiveInteraction.from_config(SelfAdaptiveInteraction.load_config(folder / "saim"))
             if saim.interaction != "none":  # plain ControlNet has no weights of its own here, so no file of them
-                saim = SelfAdaptiveInteraction.from_pretrained(folder / "saim", **options)
-            control = cls(ControlNetModel.from_pretrained(folder / "controlnet", **options), saim)
-        except (OSError, ValueError, SafetensorError) as error:
+                saim = load_whole(SelfAdaptiveInteraction, folder / "saim", **options)
+            control = cls(load_whole(ControlNetModel, folder / "controlnet", **options), saim)
+        except LOADING_ERRORS as error:
             raise CADiffError(f"{folder}: its controlnet/ or saim/ cannot be loaded ({str(error).splitlines()[0]}).") from None
         return control.to(backbone.device).requires_grad_(False).eval()
 

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from diffusers import UNet2DConditionModel
+from safetensors.torch import load_file, save_file
 
 from cadiff.backbone import load_backbone
-from cadiff.errors import UsageError
+from cadiff.errors import CADiffError, UsageError
 from cadiff.params import BaseParams
 from cadiff.storage import read_json, write_json
 
@@ -53,6 +54,43 @@ def test_weights_that_are_cut_off_are_named(base: Path, part: str) -> None:
     path = base / part / f"{WEIGHTS[part]}.safetensors"
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(UsageError, match=r"base\.path: .* cannot be loaded"):
+        load_backbone(BaseParams(path=str(base), device="cpu"))
+
+
+@pytest.mark.parametrize(
+    ("part", "lost"), [("unet", "mid_block."), ("vae", "decoder.conv_out.weight"), ("text_encoder", "final_layer_norm.")]
+)
+def test_weights_that_lack_tensors_are_refused(base: Path, part: str, lost: str) -> None:
+    """The libraries would warn and draw random ones, other ones at each start."""
+    path = base / part / f"{WEIGHTS[part]}.safetensors"
+    kept = {name: tensor for name, tensor in load_file(path).items() if lost not in name}
+    save_file(kept, path, {"format": "pt"})
+    with pytest.raises(UsageError, match=rf"base\.path: .*{part}/: its weights lack \d+ of the model's tensors, .*{lost}.* first"):
+        load_backbone(BaseParams(path=str(base), device="cpu"))
+
+
+@pytest.mark.parametrize(
+    ("part", "changes"),
+    [("unet", {"block_out_channels": [32, 32, 96]}), ("text_encoder", {"intermediate_size": 24}), ("vae", {"_class_name": None})],
+)
+def test_a_config_that_is_not_its_weights_is_named(base: Path, part: str, changes: dict[str, object]) -> None:
+    write_json(base / part / "config.json", {**read_json(base / part / "config.json"), **changes})
+    with pytest.raises(CADiffError, match=part):
+        load_backbone(BaseParams(path=str(base), device="cpu"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"in_channels": 9}, "the U-Net takes 9 channels, expected the autoencoder's 4"),
+        ({"cross_attention_dim": 48}, "text encoder's 32 numbers a token, found 48"),
+    ],
+)
+def test_parts_of_different_models_are_refused(base: Path, changes: dict[str, int], named: str) -> None:
+    """An inpainting model's U-Net, say, takes a mask and an image beside the latents."""
+    config = {key: value for key, value in UNet2DConditionModel.load_config(base / "unet").items() if not key.startswith("_")}
+    UNet2DConditionModel.from_config({**config, **changes}).save_pretrained(base / "unet", safe_serialization=True)
+    with pytest.raises(UsageError, match=named):
         load_backbone(BaseParams(path=str(base), device="cpu"))
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from cadiff.backbone import Backbone, load_backbone
 from cadiff.control import SelfAdaptiveInteraction, SpatialControl
@@ -104,6 +105,15 @@ def test_a_saved_control_is_the_same_control(backbone: Backbone, tmp_path: Path,
         )
     with pytest.raises(CADiffError, match="run the train stage"):
         SpatialControl.load(tmp_path / "nowhere", backbone)
+
+
+@pytest.mark.parametrize(("part", "lost"), [("controlnet", "mid_block."), ("saim", "blocks.0.")])
+def test_a_control_that_lacks_tensors_is_refused(backbone: Backbone, tmp_path: Path, part: str, lost: str) -> None:
+    SpatialControl.started(backbone, ControlParams(heads=2)).save(tmp_path)
+    path = tmp_path / part / "diffusion_pytorch_model.safetensors"
+    save_file({name: tensor for name, tensor in load_file(path).items() if lost not in name}, path, {"format": "pt"})
+    with pytest.raises(CADiffError, match=rf"{part}/: its weights lack \d+ of the model's tensors, .*{lost}.* first"):
+        SpatialControl.load(tmp_path, backbone)
 
 
 def test_a_saved_control_does_not_depend_on_the_folder_that_its_start_lies_in(backbone: Backbone, tmp_path: Path) -> None:
