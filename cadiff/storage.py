@@ -84,25 +84,38 @@ def table_writer(path: str | Path, schema: pa.Schema) -> Iterator[Callable[[pa.T
         yield writer.write_table
 
 
-def read_table(path: str | Path, schema: pa.Schema | None = None) -> pa.Table:
-    """A Parquet file, with the schema it must have.
+def read_table(path: str | Path, schema: pa.Schema | None = None, columns: list[str] | None = None) -> pa.Table:
+    """A Parquet file, with the schema it must have; ``columns``: these of it only.
 
     Raises:
         CADiffError: if the file is absent, is no Parquet file, or has other columns.
     """
+    with _opened(path, schema) as file:
+        return file.read(columns)
+
+
+def read_batches(path: str | Path, schema: pa.Schema, rows: int = 64) -> Iterator[pa.Table]:
+    """A Parquet file as ``read_table``, but ``rows`` of it in memory at a time."""
+    with _opened(path, schema) as file:
+        for batch in file.iter_batches(rows):
+            yield pa.Table.from_batches([batch])
+
+
+@contextlib.contextmanager
+def _opened(path: str | Path, schema: pa.Schema | None) -> Iterator[pq.ParquetFile]:
     try:
-        table = pq.read_table(path)
+        with pq.ParquetFile(path) as file:
+            if schema is not None and file.schema_arrow.names != schema.names:
+                raise CADiffError(
+                    f"{path}: expected the columns {schema.names}, found {file.schema_arrow.names}. Rerun the stage that makes it."
+                )
+            yield file
     except FileNotFoundError:
         raise missing(path) from None
     except pa.ArrowInvalid as error:
         raise CADiffError(
             f"{path}: expected a whole Parquet file, but it does not open ({error}). Remove it and rerun its stage."
         ) from None
-    if schema is not None and table.schema.names != schema.names:
-        raise CADiffError(
-            f"{path}: expected the columns {schema.names}, found {table.schema.names}. Rerun the stage that makes it."
-        )
-    return table
 
 
 def image_files(path: Path) -> list[Path]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cadiff.params import Params
 from cadiff.records import (
@@ -28,7 +30,7 @@ from cadiff.records import (
     VectorRow,
     from_table,
 )
-from cadiff.storage import missing, read_image, read_table
+from cadiff.storage import missing, read_batches, read_image, read_table
 
 ABLATIONS = "data/ablations/ablations.parquet"  # of benchmarks/ablations.py
 WITHOUT_SHARDS = {"union", "detector", "maps"}  # kinds of methods that have no generated images of their own
@@ -87,9 +89,17 @@ class Artefacts:
         path = self.root / ABLATIONS
         return read_table(path, METRIC_SCHEMA) if path.is_file() else METRIC_SCHEMA.empty_table()
 
-    def scored(self, method: str, product: str) -> list[ScoredRow]:
+    def scored(self, method: str, product: str, only: Collection[str] | None = None) -> Iterator[ScoredRow]:
+        """What the lowest seed's detector said of each held-out image (``only``: of these), a few in memory at a time."""
         name = f"data/made/evaluated/{method}/{product}/scored.parquet"
-        return from_table(self.table(name, SCORED_SCHEMA), ScoredRow)
+        if not self._is_there(name):
+            return
+        lowest = pc.min(read_table(self.root / name, SCORED_SCHEMA, ["seed"])["seed"])
+        for table in read_batches(self.root / name, SCORED_SCHEMA):
+            kept = pc.equal(table["seed"], lowest)
+            if only is not None:
+                kept = pc.and_(kept, pc.is_in(table["sample_id"], pa.array(sorted(only), pa.string())))
+            yield from from_table(table.filter(kept), ScoredRow)
 
     def quality(self, method: str, product: str) -> list[QualityRow]:
         name = f"data/made/reported/quality/{method}/{product}.parquet"

@@ -1,4 +1,4 @@
-"""Pictures for the page: real and generated anomalies with their masks outlined, and anomaly maps."""
+"""Pictures for the page: real and generated anomalies with their masks outlined."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ import matplotlib
 import numpy as np
 from PIL import Image
 from skimage.measure import approximate_polygon, find_contours
-from sklearn.metrics import average_precision_score
 
-from cadiff.records import GeneratedRow, QualityRow, SampleRow, ScoredRow
+from cadiff.records import GeneratedRow, QualityRow, SampleRow
 from cadiff.reporting.artefacts import WITHOUT_SHARDS, Artefacts
 from cadiff.reporting.signals import SIGNALS, signals_of
 from cadiff.storage import decode_image, encode_png
@@ -63,15 +62,6 @@ class Group:
         return len(self.areas)
 
 
-@dataclass(frozen=True)
-class MapRow:
-    """A held-out image, and what each method's detector saw: ``maps`` are (method, data URI, pixel AP)."""
-
-    title: str
-    picture: Picture
-    maps: list[tuple[str, str, float | None]]
-
-
 def data_uri(pixels: np.ndarray) -> str:
     """uint8 pixels (``h w 3`` or ``h w``) as a PNG data URI: exact to 128 px, a 64-colour thumbnail above."""
     if max(pixels.shape[:2]) <= EXACT_SIDE:
@@ -83,6 +73,11 @@ def data_uri(pixels: np.ndarray) -> str:
         image.quantize(64, method=Image.Quantize.MEDIANCUT).save(buffer, format="PNG", compress_level=9)
         png = buffer.getvalue()
     return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+def heat(anomaly_map: np.ndarray) -> np.ndarray:
+    """An 8-bit anomaly map (``h w``) in colours (``h w 3``): dark 0, bright 255."""
+    return (matplotlib.colormaps["inferno"](anomaly_map)[..., :3] * 255).round().astype(np.uint8)
 
 
 def outline(mask: np.ndarray) -> str:
@@ -211,64 +206,3 @@ def _group_size(artefacts: Artefacts) -> int:
     sources = 1 + len(shard_methods(artefacts))
     groups = sum(len(artefacts.types(product, "cadiff")) * sources for product in artefacts.params.products)
     return int(np.clip(BUDGET // (size * max(groups, 1)), 2, PER_GROUP))
-
-
-def heat(anomaly_map: np.ndarray) -> np.ndarray:
-    """An 8-bit anomaly map (``h w``) in colours (``h w 3``): dark 0, bright 255."""
-    return (matplotlib.colormaps["inferno"](anomaly_map)[..., :3] * 255).round().astype(np.uint8)
-
-
-def map_rows(artefacts: Artefacts, product: str) -> list[MapRow]:
-    """The best, median and worst held-out anomaly by pixel AP of the first method's map, and the good image
-    that its detector suspects most. Maps are the lowest seed's; AP comes from their 8 bits, to rank."""
-    found = {method: _first_seed(artefacts.scored(method, product)) for method in artefacts.params.methods}
-    by_method = {method: rows for method, rows in found.items() if rows}
-    if not by_method:
-        return []
-    reference = next(iter(by_method.values()))
-    samples = {row.sample_id: row for row in artefacts.samples(product)}
-    masks = {i: _mask(artefacts, samples[i]) for i in reference if i in samples}
-    rows = []
-    for title, sample_id in _chosen(reference, masks):
-        picture = real_picture(artefacts, samples[sample_id])
-        if picture:
-            maps = [_map(method, scored[sample_id], masks[sample_id])
-                    for method, scored in by_method.items() if sample_id in scored]  # fmt: skip
-            rows.append(MapRow(title, picture, maps))
-    return rows
-
-
-def _chosen(scored: dict[str, ScoredRow], masks: dict[str, np.ndarray | None]) -> list[tuple[str, str]]:
-    """(title, sample_id) of the rows to show."""
-    values = {i: _ap(scored[i], mask) for i, mask in masks.items() if mask is not None}
-    ranked = sorted(values, key=lambda i: (-values[i], i))
-    good = sorted((-scored[i].image_score, i) for i in masks if scored[i].anomaly_type is None)
-    chosen = []
-    if ranked:
-        chosen = [("best", ranked[0]), ("median", ranked[len(ranked) // 2]), ("worst", ranked[-1])]
-    return chosen + [("most suspected good image", i) for _, i in good[:1]]
-
-
-def _first_seed(rows: list[ScoredRow]) -> dict[str, ScoredRow]:
-    seed = min((row.seed for row in rows), default=None)
-    return {row.sample_id: row for row in sorted(rows, key=lambda row: row.sample_id) if row.seed == seed}
-
-
-def _mask(artefacts: Artefacts, sample: SampleRow) -> np.ndarray | None:
-    """The true mask at the base's size; None for a good image, or if absent or empty."""
-    if sample.mask_path is None:
-        return None
-    mask = artefacts.image(sample.mask_path, "L", artefacts.params.base.size)
-    return mask if mask is not None and mask.any() else None
-
-
-def _ap(row: ScoredRow, mask: np.ndarray) -> float:
-    pixels = decode_image(row.anomaly_map["bytes"], "L", row.sample_id)
-    if pixels.shape != mask.shape:
-        mask = np.asarray(Image.fromarray(mask).resize(pixels.shape[::-1], Image.Resampling.NEAREST))
-    return float(average_precision_score(mask.ravel() > 127, pixels.ravel()))
-
-
-def _map(method: str, row: ScoredRow, mask: np.ndarray | None) -> tuple[str, str, float | None]:
-    pixels = decode_image(row.anomaly_map["bytes"], "L", row.sample_id)
-    return method, data_uri(heat(pixels)), None if mask is None else _ap(row, mask)

@@ -18,7 +18,8 @@ from markupsafe import Markup
 from cadiff.params import RESULT_KEYS, Params
 from cadiff.reporting import figures, model_figures, paper, signals, tables
 from cadiff.reporting.artefacts import WITH_GENERATOR, Artefacts
-from cadiff.reporting.gallery import Group, Picture, gallery, map_rows, shard_methods
+from cadiff.reporting.gallery import Group, Picture, gallery, shard_methods
+from cadiff.reporting.maps import map_rows
 from cadiff.reporting.tables import Cell, Row, Table, counted
 from cadiff.storage import write_bytes, write_json, write_table, write_text
 

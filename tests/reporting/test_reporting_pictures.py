@@ -27,7 +27,8 @@ from cadiff.records import (
 )
 from cadiff.reporting import figures, model_figures
 from cadiff.reporting.artefacts import Artefacts
-from cadiff.reporting.gallery import data_uri, heat, map_rows, outline, spread_out
+from cadiff.reporting.gallery import data_uri, heat, outline, spread_out
+from cadiff.reporting.maps import map_rows
 from cadiff.reporting.signals import quality_table, signals_of, spoken
 from cadiff.storage import decode_image, read_table, write_table
 
@@ -77,10 +78,10 @@ def test_maps_are_ranked_and_show_every_method(artefacts_root: Path) -> None:
     rows = map_rows(Artefacts(make_params(), artefacts_root), "metal_plate")
     assert [row.title for row in rows] == ["best", "median", "worst", "most suspected good image"]
     methods = ["cadiff", "exemplars", "both", "perlin"]
-    assert [[method for method, _, _ in row.maps] for row in rows] == [methods] * 4
-    aps = [row.maps[0][2] for row in rows[:3]]
+    assert [[shown.method for shown in row.maps] for row in rows] == [methods] * 4
+    aps = [row.maps[0].ap for row in rows[:3]]
     assert aps == sorted(aps, reverse=True)
-    assert rows[3].maps[0][2] is None
+    assert rows[3].maps[0].ap is None
     assert rows[3].picture.anomaly_type == "good"
 
 

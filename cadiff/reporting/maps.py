@@ -1,0 +1,108 @@
+"""Anomaly maps for the page: what each method's detector saw on a few held-out images of a product."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+from sklearn.metrics import average_precision_score
+
+from cadiff.params import Kind
+from cadiff.records import SampleRow, ScoredRow
+from cadiff.reporting.artefacts import Artefacts
+from cadiff.reporting.gallery import Picture, data_uri, heat, real_picture
+from cadiff.storage import decode_image
+
+SEEN_BY: dict[Kind, str] = {"detector": "by {}", "maps": "by {}"}  # a detector by itself; all else is what one was trained on
+
+
+@dataclass(frozen=True)
+class AnomalyMap:
+    """``ap``: the pixel AP of this image's 8-bit map, None without an anomaly."""
+
+    method: str
+    uri: str
+    alt: str
+    ap: float | None
+
+
+@dataclass(frozen=True)
+class MapRow:
+    """A held-out image, and what each method's detector saw."""
+
+    title: str
+    picture: Picture
+    maps: list[AnomalyMap]
+
+
+@dataclass(frozen=True)
+class _Ranked:
+    sample_id: str
+    ap: float | None
+    image_score: float
+
+
+def map_rows(artefacts: Artefacts, product: str) -> list[MapRow]:
+    """The best, median and worst held-out anomaly by pixel AP of the first method's map, and the good image
+    that its detector suspects most. Maps are the lowest seed's; AP comes from their 8 bits, to rank.
+
+    A few images are in memory at a time, however many were scored.
+    """
+    samples = {row.sample_id: row for row in artefacts.samples(product)}
+    ranked: list[_Ranked] = []
+    for method in artefacts.params.methods:
+        if ranked := list(_ranked(artefacts, method, product, samples)):
+            break
+    chosen = _chosen(ranked)
+    shown = {sample_id for _, sample_id in chosen}
+    found = {method: {row.sample_id: row for row in artefacts.scored(method, product, shown)} for method in artefacts.params.methods}
+    rows = []
+    for title, sample_id in chosen:
+        picture, mask = real_picture(artefacts, samples[sample_id]), _mask(artefacts, samples[sample_id])
+        if picture:
+            scored = {method: by_id[sample_id] for method, by_id in found.items() if sample_id in by_id}
+            maps = [_map(artefacts.params.kind_of(method), row, picture, mask) for method, row in scored.items()]
+            rows.append(MapRow(title, picture, maps))
+    return rows
+
+
+def _ranked(artefacts: Artefacts, method: str, product: str, samples: dict[str, SampleRow]) -> Iterator[_Ranked]:
+    for row in artefacts.scored(method, product):
+        if row.sample_id in samples:
+            mask = _mask(artefacts, samples[row.sample_id])
+            if mask is not None or row.anomaly_type is None:
+                yield _Ranked(row.sample_id, None if mask is None else _ap(row, mask), row.image_score)
+
+
+def _chosen(ranked: list[_Ranked]) -> list[tuple[str, str]]:
+    """(title, sample_id) of the rows to show."""
+    anomalies = [sample_id for _, sample_id in sorted((-row.ap, row.sample_id) for row in ranked if row.ap is not None)]
+    good = sorted((-row.image_score, row.sample_id) for row in ranked if row.ap is None)
+    chosen = []
+    if anomalies:
+        chosen = [("best", anomalies[0]), ("median", anomalies[len(anomalies) // 2]), ("worst", anomalies[-1])]
+    return chosen + [("most suspected good image", sample_id) for _, sample_id in good[:1]]
+
+
+def _mask(artefacts: Artefacts, sample: SampleRow) -> np.ndarray | None:
+    """The true mask at the base's size; None for a good image, or if absent or empty."""
+    if sample.mask_path is None:
+        return None
+    mask = artefacts.image(sample.mask_path, "L", artefacts.params.base.size)
+    return mask if mask is not None and mask.any() else None
+
+
+def _ap(row: ScoredRow, mask: np.ndarray) -> float:
+    pixels = decode_image(row.anomaly_map["bytes"], "L", row.sample_id)
+    if pixels.shape != mask.shape:
+        mask = np.asarray(Image.fromarray(mask).resize(pixels.shape[::-1], Image.Resampling.NEAREST))
+    return float(average_precision_score(mask.ravel() > 127, pixels.ravel()))
+
+
+def _map(kind: Kind, row: ScoredRow, picture: Picture, mask: np.ndarray | None) -> AnomalyMap:
+    pixels = decode_image(row.anomaly_map["bytes"], "L", row.sample_id)
+    seen = SEEN_BY.get(kind, "by a detector trained on {}").format(row.method)
+    alt = f"Anomaly map of {picture.alt}, {seen}"
+    return AnomalyMap(row.method, data_uri(heat(pixels)), alt, None if mask is None else _ap(row, mask))
