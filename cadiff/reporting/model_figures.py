@@ -116,7 +116,9 @@ def _share(value: float | None) -> Cell:
 
 def compositions(rows: Sequence[ShowcaseRow]) -> list[Picture]:
     """Fig. 1 right and 7: several types in one image, and one type at two places."""
-    return [showcase_picture(row) for row in rows if row.figure == "composition"]
+    found = [row for row in rows if row.figure == "composition"]
+    weights = [", ".join(f"{w:g}" for w in row.intensities).replace("-", "−") for row in found]
+    return [replace(showcase_picture(row), caption=f"{row.label}, w = {w}") for row, w in zip(found, weights, strict=True)]
 
 
 def edits(artefacts: Artefacts, product: str, rows: Sequence[ShowcaseRow]) -> list[Strip]:
@@ -151,7 +153,7 @@ def attention_strips(pictures: Sequence[ShowcaseRow], rows: Sequence[AttentionRo
             steps = sorted((step for step in own if step.label == row.label), key=lambda step: step.step)
             chosen = [steps[i] for i in np.unique(np.linspace(0, len(steps) - 1, MOMENTS).round().astype(int))] if steps else []
             shown = replace(showcase_picture(row), caption="the picture")
-            cells = [_attention_cell(step, shown, top) for step in chosen]
+            cells = [_attention_cell(step, shown, top, acts=row.intensities[0] != 1) for step in chosen]
             strip = AttentionStrip(_variant(row), attention_finding(row, steps), cells, shown)
             result.setdefault(group, []).append(strip)
     return result
@@ -177,12 +179,13 @@ def attention_finding(row: ShowcaseRow, steps: Sequence[AttentionRow]) -> str:
     return f"{began} Change from w = 1: {_percent(row.change_inside)} inside the mask, {_percent(row.change_outside, 2)} outside."
 
 
-def _attention_cell(step: AttentionRow, shown: Picture, top: float) -> AttentionCell:
-    values = np.asarray(step.attention, float).reshape(step.side, step.side) / top
-    state = "re-weighted" if step.acting else "as it is"
+def _attention_cell(step: AttentionRow, shown: Picture, top: float, acts: bool) -> AttentionCell:
+    """``acts``: its w is not 1, which changes nothing at the steps where it is on."""
+    values, acting = np.asarray(step.attention, float).reshape(step.side, step.side) / top, step.acting and acts
+    state = "re-weighted" if acting else "as it is"
     alt = f"Attention of {step.group} at step {step.step}, {state}, focus {step.focus:.2f}"
-    caption = [f"step {step.step}", f"focus {step.focus:.2f}", *(["re-weighted"] if step.acting else [])]
-    return AttentionCell(data_uri(heat((255 * values).astype(np.uint8))), alt, caption, step.acting, shown.outline, shown.width)
+    caption = [f"step {step.step}", f"focus {step.focus:.2f}", *(["re-weighted"] if acting else [])]
+    return AttentionCell(data_uri(heat((255 * values).astype(np.uint8))), alt, caption, acting, shown.outline, shown.width)
 
 
 def token_map(rows: Sequence[VectorRow]) -> tuple[Markup | None, str]:

@@ -191,6 +191,7 @@ def verdict(
             f"{alone[comparison.outcome]}."
         )
     rankings = [mean_and_spread(frame, method, "pixel_auroc")[0] for method in (ours, peer)]
+    figures += lost(frame, ours, peer, metric)
     if any(pd.notna(value) for value in rankings) and max(value for value in rankings if pd.notna(value)) < CHANCE:
         conclusion = (
             f"Neither detector works: both are near chance (pixel AUROC below {percent(CHANCE)}), so their difference "
@@ -200,6 +201,13 @@ def verdict(
         side = "ahead" if comparison.gain > 0 else "not ahead"
         conclusion = f"An indication only: CADiff is {side}, but a claim needs at least 3 seeds."
     return [conclusion, figures]
+
+
+def lost(frame: pd.DataFrame, ours: str, peer: str, but: str) -> str:
+    """A sentence on the headline metrics that ``ours`` lowers in every one of at least three seeds, empty where there are none."""
+    found = {name: compare(frame, metric, ours, peer) for metric, name in HEADLINE.items() if metric != but}
+    worse = [f"{name} by {points(-c.gain)[1:]} points" for name, c in found.items() if c and c.outcome == "worse" and len(c.by_seed) >= 3]
+    return f" But it lost {' and '.join(worse)}, in every seed." if worse else ""
 
 
 def comparable(frame: pd.DataFrame, methods: Sequence[str], metric: str = "pixel_ap") -> pd.DataFrame:
@@ -305,19 +313,18 @@ def type_table(frame: pd.DataFrame, products: list[str], methods: Sequence[str])
                  ["Product", "Anomaly type", *methods], rows, sortable=True)  # fmt: skip
 
 
-def other_table(frame: pd.DataFrame, products: list[str]) -> Table:
+def other_table(frame: pd.DataFrame, products: list[str], methods: Sequence[str]) -> Table:
     """Figures that no other table shows, such as realism and diversity."""
     plain = frame[~frame["metric"].isin(list(METRIC_NAMES)) & ~frame["metric"].str.contains("/", regex=False)]
+    shown = [method for method in methods if method in set(plain["method"])]
+    means = plain.groupby(["product", "metric", "method"], sort=True)["value"].mean()
     rows = []
     for product in products:
-        for (method, metric), part in plain[plain["product"] == product].groupby(
-            ["method", "metric"], sort=True
-        ):
-            value = part["value"].mean()
-            shown = Cell(ABSENT) if pd.isna(value) else Cell(f"{value:.3f}", value)
-            rows.append(Row([product, plain_name(str(metric)), str(method)], [shown]))
-    return Table("Other figures, in the metric's own unit, mean over seeds.",
-                 ["Product", "Metric", "Method", "Value"], rows, sortable=True)  # fmt: skip
+        for metric in sorted(set(plain.loc[plain["product"] == product, "metric"])):
+            values = [means.get((product, metric, method), float("nan")) for method in shown]
+            cells = [Cell(ABSENT) if pd.isna(value) else Cell(f"{value:.3f}", value) for value in values]
+            rows.append(Row([product, plain_name(str(metric))], cells))
+    return Table("Other figures, in the metric's own unit, mean over seeds.", ["Product", "Metric", *shown], rows, sortable=True)
 
 
 OTHER_NAMES = {
@@ -327,9 +334,11 @@ OTHER_NAMES = {
 
 
 def plain_name(metric: str) -> str:
-    """What a metric says, before its name with the network that it was measured by."""
-    name = metric.partition("(")[0]
-    return f"{OTHER_NAMES[name]}: {metric}" if name in OTHER_NAMES and name != metric else OTHER_NAMES.get(name, metric)
+    """What a metric says, with the network that it was measured by: ``is(vgg,splits=10)`` is "realism (inception score, ...; vgg)"."""
+    name, _, settings = metric.partition("(")
+    said = OTHER_NAMES.get(name, metric)
+    network = settings.rstrip(")").partition(",")[0]
+    return f"{said.removesuffix(')')}; {network})" if network and name in OTHER_NAMES else said
 
 
 def markdown(table: Table) -> str:
@@ -363,4 +372,5 @@ def _figure(value: float, spread: float, best: float | None) -> Cell:
     if pd.isna(value):
         return Cell(ABSENT)
     text = f"{100 * value:.1f}" + ("" if pd.isna(spread) else f" ± {100 * spread:.1f}")
-    return Cell(text, value, "best" if best is not None and value >= best else "")
+    as_printed = f"{100 * value:.1f}" == f"{100 * best:.1f}" if best is not None else False  # what prints alike is marked alike
+    return Cell(text, value, "best" if as_printed else "")

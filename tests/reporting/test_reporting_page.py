@@ -95,7 +95,9 @@ def test_page_answers_the_four_questions(page: Page) -> None:
     assert "Can it be believed?" in page.text
     assert "Yes: the generated images helped, in every seed." in page.text
     assert "augmented exemplars alone" in page.text
-    assert "No test image is byte for byte a training image." in page.text
+    assert "No test image is byte for byte a training image; near-duplicates were not looked for." in page.text
+    assert "The demo’s images are drawn, not photographed." in page.text
+    assert "of the detector, one of the generator" in page.text
 
 
 def test_gallery_shows_real_beside_generated_with_provenance(page: Page) -> None:

@@ -99,6 +99,21 @@ def test_a_gain_between_two_detectors_at_chance_is_no_gain() -> None:
     assert tables.verdict(pd.concat([frame, chance.assign(value=0.9)]))[0].startswith("Yes")
 
 
+def test_what_was_lost_elsewhere_is_said_beside_a_gain() -> None:
+    frame = paired(0.1, 0.1, 0.1)
+    images = paired(-0.01, -0.02, -0.03).assign(metric="image_auroc")
+    conclusion, figures = tables.verdict(pd.concat([frame, images]))
+    assert conclusion.startswith("Yes")
+    assert figures.endswith("But it lost Image AUROC by 2.0 points, in every seed.")
+    assert "But it lost" not in tables.verdict(pd.concat([frame, paired(-0.01, 0.02, -0.03).assign(metric="image_auroc")]))[1]
+
+
+def test_what_prints_alike_is_best_alike() -> None:
+    frame = frame_of({("cadiff", "a", 0): 0.99701, ("exemplars", "a", 0): 0.99699, ("both", "a", 0): 0.996}, "pixel_ap/hole")
+    cells = tables.type_table(frame, ["a"], ["cadiff", "exemplars", "both"]).rows[0].cells
+    assert [(cell.text, cell.kind) for cell in cells] == [("99.7", "best"), ("99.7", "best"), ("99.6", "")]
+
+
 def test_verdict_without_a_peer_makes_no_claim() -> None:
     frame = paired(0.1, 0.1, 0.1)
     assert tables.verdict(frame[frame["method"] == "cadiff"])[0].startswith("Not compared")
@@ -174,7 +189,9 @@ def test_paper_averages_agree_with_their_columns() -> None:
 
 def test_an_undefined_figure_is_a_dash_that_does_not_sort() -> None:
     frame = frame_of({("cutpaste", "a", 0): float("nan"), ("cadiff", "a", 0): 0.25}, "ic_lpips(some-network)")
-    cells = {row.heads[-1]: row.cells[0] for row in tables.other_table(frame, ["a"]).rows}
+    table = tables.other_table(frame, ["a"], ["cadiff", "cutpaste", "perlin"])
+    assert table.columns == ["Product", "Metric", "cadiff", "cutpaste"]
+    cells = dict(zip(table.columns[2:], table.rows[0].cells, strict=True))
     assert (cells["cutpaste"].text, cells["cutpaste"].order) == (tables.ABSENT, None)
     assert (cells["cadiff"].text, cells["cadiff"].order) == ("0.250", 0.25)
 
