@@ -21,12 +21,13 @@ Method = Annotated[str, typer.Option(help="one method of the parameters")]
 
 @app.command()
 def inspect(
-    root: Path, layout: Annotated[Layout | None, typer.Option(help="recognised if not given")] = None
-) -> None:
-    """Read a data set; print products, types, counts and every problem, each with its file."""
+    root: Path, layout: Annotated[Layout | None, typer.Option(help="recognised if not given")] = None,
+    size: Annotated[int, typer.Option(help="base.size: the side that images are brought to", min=1)] = 64,
+) -> None:  # fmt: skip
+    """Read a data set; print products, types, counts, how large defects will be, and every problem, each with its file."""
     from cadiff.data.inspect import inspect_root
 
-    found = inspect_root(root, layout)
+    found = inspect_root(root, layout, size)
     typer.echo(found.text())
     if found.problems:
         raise CADiffError(f"{root}: {len(found.problems)} problems, named above. Mend or remove those files.")
@@ -72,6 +73,8 @@ def export(
     values = load_params(params)
     if out.resolve().is_relative_to(Path(values.dataset.root).resolve()):
         raise UsageError(f"{out}: lies in the data set (dataset.root), which generated images must not be mixed with; name another folder")
+    if method not in values.methods:
+        raise UsageError(f"--method {method}: not among the parameters' methods; they have {', '.join(values.methods)}")
     for product in products or values.products:
         values.for_product(product)  # names it if it is unknown
         count = export_product(Path("data/made/generated") / method / product, out / product)

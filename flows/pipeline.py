@@ -24,7 +24,7 @@ from typing import Literal
 from prefect import flow
 
 from cadiff.errors import CADiffError, TransientError, UsageError, exit_code
-from cadiff.params import load_params
+from cadiff.params import Params, load_params
 from cadiff.progress import be_quiet, speaking
 from cadiff.storage import write_bytes
 from flows.artifacts import StageTable, publish_report
@@ -61,7 +61,7 @@ def plan_stages(root: Path, products: Sequence[str] = (), force: str | None = No
     them. ``force`` is a stage's name (``train``: of every selected product) that runs even if up to date.
 
     Raises:
-        UsageError: if a product or the forced stage is unknown.
+        UsageError: if a product or the forced stage is unknown, or a product's images are not there.
         TransientError: if another DVC holds the checkout's lock.
     """
     import networkx as nx
@@ -93,6 +93,7 @@ def plan_stages(root: Path, products: Sequence[str] = (), force: str | None = No
     pending = changed | forced  # an edge leads from a stage to what it needs
     pending |= {user for name in pending for user in nx.ancestors(graph, name)}
     chosen = {name for name in pending - others if not nx.descendants(graph, name) & pending & others}
+    require_images(root, params, [product for product in known if f"samples@{product}" in chosen])
     order = [name for name in nx.topological_sort(graph.reverse()) if name in chosen]
     return [
         Node(
@@ -103,6 +104,20 @@ def plan_stages(root: Path, products: Sequence[str] = (), force: str | None = No
         )
         for name in order
     ]
+
+
+def require_images(root: Path, params: Params, products: Sequence[str]) -> None:
+    """That the folders to be read are there, before anything runs; the demo's are drawn by its first stage.
+
+    Raises:
+        UsageError: if one is not.
+    """
+    for folder in [root / params.dataset.root / product for product in products if product not in params.draw.products]:
+        if not folder.is_dir():
+            raise UsageError(
+                f"{folder}: expected this product's images, but it is not there; set dataset.root and products in params.yaml "
+                "(`cadiff inspect ROOT` lists what a folder holds)"
+            )
 
 
 def uses_accelerator(meta: dict[str, bool], remote: bool) -> bool:

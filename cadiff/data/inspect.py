@@ -6,24 +6,31 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from cadiff.data import folder, loco, mvtec, visa
 from cadiff.data.listing import folders
 from cadiff.data.readers import list_products, scan_product
 from cadiff.errors import UsageError
 from cadiff.params import DatasetParams, Layout
 from cadiff.records import Role, SampleRow
+from cadiff.storage import read_image
+
+SMALL = 12  # pixels: three by four, about what the embedded base's latents still show
 
 
 @dataclass(frozen=True)
 class ProductSummary:
     """Counts of one product's whole images: per role, per anomaly type and role, and per (width, height); ``repeated``:
-    of those that are scored, how many are byte for byte one that is learned from."""
+    of those that are scored, how many are byte for byte one that is learned from; ``areas``: per type, the median mask's
+    pixels at the size that everything is learned at."""
 
     product: str
     roles: Counter[Role]
     types: dict[str, Counter[Role]]
     sizes: Counter[tuple[int, int]]
     repeated: int
+    areas: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -34,18 +41,20 @@ class Inspection:
     layout: Layout
     products: list[ProductSummary]
     problems: list[str]
+    size: int
 
     def text(self) -> str:
         """The inspection as lines for a terminal."""
         lines = [f"{self.root}: {len(self.products)} products, layout {self.layout}"]
         for summary in self.products:
-            lines += ["", *_product_lines(summary)]
+            lines += ["", *_product_lines(summary, self.size)]
         lines += ["", f"{len(self.problems)} problems" if self.problems else "No problems found."]
         return "\n".join(lines + [f"  {problem}" for problem in self.problems])
 
 
-def inspect_root(root: str | Path, layout: Layout | None = None) -> Inspection:
-    """Reads every image and mask under ``root``; the layout is guessed from its files if not given.
+def inspect_root(root: str | Path, layout: Layout | None = None, size: int = 64) -> Inspection:
+    """Reads every image and mask under ``root``; the layout is guessed from its files if not given. ``size`` is the side
+    that images will be brought to (``base.size``).
 
     Raises:
         UsageError: if the root is not there, or holds no product in the layout.
@@ -59,11 +68,11 @@ def inspect_root(root: str | Path, layout: Layout | None = None) -> Inspection:
             rows, found = scan_product(dataset, product)
         except UsageError as error:  # a product whose own table does not read must not hide the others
             rows, found = [], [str(error)]
-        summaries.append(_summarise(product, rows))
+        summaries.append(_summarise(product, rows, size))
         problems += found
     if layout in ("mvtec", "loco"):
         problems += _unseen(Path(root), {summary.product for summary in summaries})
-    return Inspection(str(root), layout, summaries, problems)
+    return Inspection(str(root), layout, summaries, problems, size)
 
 
 def _unseen(root: Path, products: set[str]) -> list[str]:
@@ -100,7 +109,7 @@ def guess_layout(root: Path) -> Layout:
     )
 
 
-def _summarise(product: str, rows: list[SampleRow]) -> ProductSummary:
+def _summarise(product: str, rows: list[SampleRow], size: int) -> ProductSummary:
     types: dict[str, Counter[Role]] = {}
     for row in rows:
         if row.anomaly_type is not None:
@@ -108,19 +117,34 @@ def _summarise(product: str, rows: list[SampleRow]) -> ProductSummary:
     roles = Counter(row.role for row in rows)
     learned = {row.image_sha256 for row in rows if row.role in ("normal", "exemplar")}
     repeated = sum(row.image_sha256 in learned for row in rows if row.role in ("held_out", "test_good"))
-    return ProductSummary(product, roles, types, Counter((row.width, row.height) for row in rows), repeated)
+    masked = {name: [row.mask_path for row in rows if row.anomaly_type == name and row.mask_path] for name in types}
+    areas = {
+        name: float(np.median([np.count_nonzero(read_image(path, "L", size)) for path in paths])) for name, paths in masked.items() if paths
+    }
+    return ProductSummary(product, roles, types, Counter((row.width, row.height) for row in rows), repeated, areas)
 
 
-def _product_lines(summary: ProductSummary) -> list[str]:
+def _product_lines(summary: ProductSummary, size: int) -> list[str]:
     sizes = ", ".join(f"{w}x{h} ({n})" for (w, h), n in sorted(summary.sizes.items()))
     unscored = "" if summary.roles["test_good"] else "  (no test/good: image AUROC and the like cannot be measured)"
     good = f"{summary.roles['normal']} train normals, {summary.roles['test_good']} test normals{unscored}"
     lines = [f"{summary.product}: {good}", f"  sizes: {sizes or 'none'}"]
+    if any(width != height for width, height in summary.sizes):
+        lines.append(f"  images that are not square are squeezed to {size}x{size}: if that matters, cut them square first")
     if summary.repeated:
         lines.append(f"  {summary.repeated} images to be scored are copies of train normals or exemplars: their scores prove nothing")
     if not summary.types:
         lines.append("  no anomaly of any type: nothing can be learned to generate")
     for name, roles in sorted(summary.types.items()):
         lone = "" if roles["held_out"] else "  (nothing is held out: its results cannot be measured)"
-        lines.append(f"  {name}: {roles['exemplar']} exemplars, {roles['held_out']} held out{lone}")
+        seen = _size_said(summary.areas.get(name), size)
+        lines.append(f"  {name}: {roles['exemplar']} exemplars, {roles['held_out']} held out{seen}{lone}")
     return lines
+
+
+def _size_said(area: float | None, size: int) -> str:
+    """How large a defect is where everything is learned, and what to do if that is next to nothing."""
+    if area is None:
+        return ""
+    small = "  (hardly to be seen: cut the images closer around the product, or use a base for larger ones)" if area < SMALL else ""
+    return f", a defect covers {area:g} of {size}x{size} pixels in the median{small}"

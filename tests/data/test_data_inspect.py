@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from cadiff.data import inspect_root
 from cadiff.errors import UsageError
@@ -19,7 +21,7 @@ def test_counts_and_sizes(mvtec_root):
     assert nut.sizes == {(24, 24): 14}
     assert inspection.problems == []
     text = inspection.text()
-    assert "scratch: 2 exemplars, 5 held out\n" in text
+    assert "scratch: 2 exemplars, 5 held out, a defect covers " in text
     assert "nothing is held out" in text
     assert "No problems found." in text
 
@@ -52,3 +54,22 @@ def test_a_root_that_is_no_data_set(tmp_path):
         inspect_root(tmp_path)
     with pytest.raises(UsageError, match="not there"):
         inspect_root(tmp_path / "nowhere")
+
+
+def test_a_defect_is_told_as_large_as_it_will_be_learned(mvtec_root):
+    """24 px images brought to 12: a mask of 4 x 6 px covers 2 x 3, which is hardly to be seen; at 24 it is not small."""
+    scratches = sorted((mvtec_root / "nut/ground_truth/scratch").glob("*.png"))
+    for path in scratches:
+        mask = np.zeros((24, 24), np.uint8)
+        mask[4:8, 6:12] = 255
+        Image.fromarray(mask).save(path)
+    small, whole = (inspect_root(mvtec_root, size=size).text() for size in (12, 24))
+    assert "scratch: 2 exemplars, 5 held out, a defect covers 6 of 12x12 pixels in the median  (hardly to be seen" in small
+    assert "scratch: 2 exemplars, 5 held out, a defect covers 24 of 24x24 pixels in the median\n" in whole
+    assert "squeezed" not in whole
+
+
+def test_images_that_are_not_square_are_said_to_be_squeezed(mvtec_root):
+    for path in (mvtec_root / "nut/train/good").glob("*.png"):
+        Image.new("RGB", (48, 24)).save(path)
+    assert "squeezed to 64x64" in inspect_root(mvtec_root).text()

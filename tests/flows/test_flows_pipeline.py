@@ -12,7 +12,8 @@ import yaml
 from dvc.lock import make_lock
 
 from cadiff.errors import CADiffError, TransientError, UsageError
-from flows.pipeline import Node, devices_for, execute, pipeline, plan_stages, product_of, use_preset, uses_accelerator
+from cadiff.params import DrawParams, Params
+from flows.pipeline import Node, devices_for, execute, pipeline, plan_stages, product_of, require_images, use_preset, uses_accelerator
 from flows.rwlock import mend_rwlock
 from flows.stage import checkout_lock, end_all, passing_reason, run_stage
 
@@ -99,6 +100,15 @@ def test_unknown_products_and_stages_are_usage_errors(project: Path) -> None:
         plan_stages(project, ["c"])
     with pytest.raises(UsageError, match="--force nothing: no such stage"):
         plan_stages(project, force="nothing")
+
+
+def test_images_that_are_not_there_are_named_before_anything_runs(tmp_path: Path) -> None:
+    params = Params(products={"tile": {}, "wood": {}}, draw=DrawParams(products=["wood"]))
+    params = params.model_copy(update={"dataset": params.dataset.model_copy(update={"layout": "mvtec", "root": "raw"})})
+    with pytest.raises(UsageError, match=r"raw/tile: expected this product's images, .*set dataset.root and products"):
+        require_images(tmp_path, params, ["wood", "tile"])
+    (tmp_path / "raw" / "tile").mkdir(parents=True)
+    require_images(tmp_path, params, ["wood", "tile"])
 
 
 def test_a_checkout_that_another_dvc_holds_is_a_failure_that_may_pass(project: Path) -> None:
