@@ -122,8 +122,8 @@ def evaluate(
     folder of anomaly maps with the same metrics."""
     from rich.console import Console
 
-    from cadiff.evaluate import evaluate_folder, evaluate_maps, metrics_table
-    from cadiff.records import METRIC_SCHEMA, to_table
+    from cadiff.evaluate import evaluate_folder, evaluate_maps, lack_good, metrics_table
+    from cadiff.records import METRIC_SCHEMA, WITHOUT_GOOD, to_table
     from cadiff.storage import write_table
 
     values = load_params(params)
@@ -138,6 +138,8 @@ def evaluate(
     else:
         rows = evaluate_folder(values, folder, against, layout, products or (), seeds or ())
     Console().print(metrics_table(rows))
+    if not maps and (without := lack_good(folder, products or ())):
+        typer.echo(f"Caution: {', '.join(without)} {WITHOUT_GOOD}.")
     if out:
         write_table(out, to_table(rows, METRIC_SCHEMA))
 

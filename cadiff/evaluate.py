@@ -20,6 +20,7 @@ from cadiff.metrics.networks import find_networks
 from cadiff.params import DatasetParams, DrawParams, Layout, Params
 from cadiff.records import MetricRow, SampleRow
 from cadiff.synthesis import import_folder
+from cadiff.synthesis.folder import GOOD
 
 SHOWN = (
     "images_kept", "pixel_auroc", "pixel_ap", "pixel_f1max", "pro", "image_auroc", "image_ap", "image_f1max",
@@ -83,6 +84,12 @@ def evaluate_maps(
         own = _params_of(params, dataset, product)
         rows += score_maps(own, folder.resolve().name, product, read_samples(dataset, product), folder)
     return rows
+
+
+def lack_good(folder: Path, products: Sequence[str] = ()) -> list[str]:
+    """The folder's products that bring no normal images that took the generator's path."""
+    chosen = _products_in(folder, products, "PRODUCT/<type>/ with images and masks")
+    return [name for name in chosen if not any((folder / name / part).is_dir() for part in (GOOD, f"test/{GOOD}"))]
 
 
 def _products_in(folder: Path, products: Sequence[str], expected: str) -> list[str]:

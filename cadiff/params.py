@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from cadiff import names
 from cadiff.errors import UsageError
-from cadiff.records import ProtocolName
+from cadiff.records import ChosenProtocol
 from cadiff.storage import digest
 
 Layout = Literal["demo", "mvtec", "visa", "loco", "folder"]
@@ -80,6 +80,9 @@ class PromptParams(Section):
     beta: float = Field(0.0005, ge=0, description="weight of Eq. 7 (paper: 0.0005)")
     balanced: bool = Field(False, description="Eq. 5 weighs inside and outside of a mask alike, however small it is")
     temperature: float = Field(0.1, gt=0, description="of NT-Xent, Eq. 6")
+    contrastive_over: Literal["vectors", "pairs"] = Field(
+        "vectors", description="Eq. 7 sums a vector's positives and averages over vectors (paper), or averages over all positive pairs"
+    )
     learning_rate: float = Field(1e-5, gt=0, description="paper: 1e-5")
     initial_word: str = Field("anomaly", description="what the tokens start from (paper: anomaly)")
     initial_context: str | None = Field(None, description="what the context's token starts from; null: as the others (paper)")
@@ -243,7 +246,7 @@ class DetectorParams(Section):
     learning_rate: float = Field(1e-4, gt=0)
     pooling: int = Field(21, ge=1, description="side of the average pooling before the maximum (image score)")
     seeds: list[int] = Field([0], min_length=1)
-    protocol: ProtocolName = "strict"
+    protocol: ChosenProtocol = "strict"
     checkpoint_seconds: float = Field(30, gt=0)
 
     @field_validator("seeds")

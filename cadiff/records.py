@@ -9,7 +9,8 @@ from typing import Any, Literal, TypeVar
 import pyarrow as pa
 
 Role = Literal["normal", "exemplar", "held_out", "test_good"]
-ProtocolName = Literal["strict", "filtered", "legacy"]  # cadiff.params.DetectorParams
+ChosenProtocol = Literal["strict", "filtered", "legacy"]  # cadiff.params.DetectorParams
+ProtocolName = Literal["strict", "filtered", "legacy", "unknown"]  # unknown: of maps that were made elsewhere
 ROLES: tuple[Role, ...] = ("normal", "exemplar", "held_out", "test_good")
 
 # Hugging Face `datasets` reads a struct of this shape as an Image feature.
@@ -54,6 +55,10 @@ class MaskRow:
 
 
 REDRAWN = "redrawn"  # mask_source of a normal image in which a place was drawn anew
+WITHOUT_GOOD = (  # said of a folder of images that was made elsewhere
+    "brought no normal images that took the generator’s path (a folder “good”), so a detector may have learnt from the generator’s "
+    "traces what is generated, not what is anomalous"
+)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from cadiff.detection.folder import open_maps
 from cadiff.detection.measuring import Detector, Keep, measure, pooling_window, rows_to_score
 from cadiff.detection.patchcore import fit_patchcore, load_patchcore
 from cadiff.params import Params
-from cadiff.records import MetricRow, ProtocolName, SampleRow
+from cadiff.records import MetricRow, SampleRow
 
 Fit = Callable[[Params, str, str, Sequence[SampleRow], int, Path, Path], None]
 Load = Callable[[Params, str, str, int, Path], Detector]
@@ -52,7 +52,7 @@ def score_maps(
 ) -> list[MetricRow]:
     """The same metrics of the anomaly maps below ``folder/PRODUCT`` (cadiff.detection.folder); the seed is ``params.seed``.
 
-    How that detector was trained, and whether it saw test images, is its maker's to say.
+    How that detector was trained, and whether it saw test images, is its maker's to say: their protocol is ``unknown``.
 
     Raises:
         CADiffError: if there is nothing to score, or a map is missing or none.
@@ -60,6 +60,4 @@ def score_maps(
     params = params.for_product(product)
     window = pooling_window(params.detector.pooling, params.base.size)
     detector = open_maps(params, rows_to_score(samples, product), folder, window)
-    # the filter leaves out none of what this detector had learnt from
-    protocol: ProtocolName = "legacy" if params.detector.protocol == "legacy" else "strict"
-    return measure(params, method, product, samples, params.seed, detector, keep, protocol)
+    return measure(params, method, product, samples, params.seed, detector, keep, "unknown")

@@ -151,7 +151,7 @@ def joint_loss(generator: Generator, view: View, params: Params, rng: torch.Gene
         present = positions >= 0
         vectors = text.float().gather(1, positions.clamp(min=0)[..., None].expand(-1, -1, text.shape[-1]))[present]
         concepts = torch.arange(positions.shape[1], device=positions.device).expand_as(positions)[present]
-        contrast = contrastive_loss(vectors, concepts, prompt.temperature)
+        contrast = contrastive_loss(vectors, concepts, prompt.temperature, prompt.contrastive_over)
         loss, parts["contrastive"] = loss + prompt.beta * contrast, contrast.item()
     return loss, parts
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -47,10 +48,13 @@ def localizing_loss(
     return total
 
 
-def contrastive_loss(vectors: Float[Tensor, "n d"], concepts: Int[Tensor, " n"], temperature: float) -> Float[Tensor, ""]:
+def contrastive_loss(
+    vectors: Float[Tensor, "n d"], concepts: Int[Tensor, " n"], temperature: float, over: Literal["vectors", "pairs"] = "vectors"
+) -> Float[Tensor, ""]:
     """Eq. 6-7, NT-Xent over the contextual vectors of a batch; positives share a concept.
 
-    l_ij = -ln( exp(cos(v_i, v_j)/tau) / sum_{k != i} exp(cos(v_i, v_k)/tau) ), averaged over all positive pairs.
+    l_ij = -ln( exp(cos(v_i, v_j)/tau) / sum_{k != i} exp(cos(v_i, v_k)/tau) ), summed over all positive pairs and divided by the
+    number of ``vectors`` (the printed 1/C 1/B), so that it grows with a concept's share of the batch, or of ``pairs``.
     A batch without any positive pair has nothing to compare and gives 0.
     """
     unit = F.normalize(vectors.float(), dim=-1)
@@ -60,4 +64,5 @@ def contrastive_loss(vectors: Float[Tensor, "n d"], concepts: Int[Tensor, " n"],
     positive = (concepts[:, None] == concepts[None, :]) & ~itself
     if not positive.any():
         return vectors.sum() * 0
-    return -log_share[positive].mean()
+    found = log_share[positive]
+    return -found.mean() if over == "pairs" else -found.sum() / len(unit)

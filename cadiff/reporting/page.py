@@ -16,6 +16,7 @@ import pyarrow as pa
 from markupsafe import Markup
 
 from cadiff.params import RESULT_KEYS, Params
+from cadiff.records import WITHOUT_GOOD
 from cadiff.reporting import figures, model_figures, paper, signals, tables
 from cadiff.reporting.artefacts import WITH_GENERATOR, Artefacts
 from cadiff.reporting.gallery import Group, Picture, gallery, shard_methods
@@ -216,10 +217,7 @@ def elsewhere(artefacts: Artefacts) -> str:
     said = f"; what {', '.join(methods)} had seen when it was made is not known here" if methods else ""
     without = [method for method in methods if params.kind_of(method) == "images" and artefacts.lack_good(method)]
     if without:
-        said += (
-            f"; {', '.join(without)} brought no normal images that took the generator’s path (a folder “good”), so a detector may have "
-            "learnt from the generator’s traces what is generated, not what is anomalous"
-        )
+        said += f"; {', '.join(without)} {WITHOUT_GOOD}"
     return said
 
 

@@ -94,6 +94,16 @@ def test_figures_are_the_pipelines_own(
     table = capsys.readouterr().out
     for metric in ("pixel_auroc", "pixel_ap", "pixel_f1max", "pro", "image_auroc", "image_ap", "is(", "ic_lpips("):
         assert metric in table
+    assert "Caution" not in table
+
+
+def test_a_folder_without_the_generators_normals_is_told_what_that_may_mean(
+    drawn_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = to_plain(Path("exported") / METHOD, tmp_path / METHOD)
+    shutil.rmtree(folder / "nut" / "good")
+    assert call("evaluate", str(folder), "--against", str(drawn_root), "--seeds", "0") == 0
+    assert "Caution: nut brought no normal images that took the generator’s path" in capsys.readouterr().out
 
 
 def test_a_product_that_the_parameters_do_not_have(drawn_root: Path, tmp_path: Path) -> None:

@@ -92,6 +92,7 @@ def test_maps_from_a_folder_get_the_figures_that_scikit_learn_gives_them(toy, fo
     assert rows["pixel_auroc"].value == pytest.approx(roc_auc_score(masks.ravel(), values.ravel()), abs=1e-9)
     assert rows["pixel_ap"].value == pytest.approx(average_precision_score(masks.ravel(), values.ravel()), abs=1e-9)
     assert {(row.method, row.variant, row.n) for row in rows.values() if "/" not in row.metric} == {("destseg", "maps", 12)}
+    assert {row.protocol for row in rows.values()} == {"unknown"}, "what its detector had seen is not known here"
 
 
 def test_maps_below_zero_score_as_those_above_it(toy, tmp_path) -> None:

@@ -83,13 +83,21 @@ def test_a_stopped_training_goes_on_to_the_same_bytes(
     assert sha256_folder(tmp_path / "out") == sha256_folder(trained / "generator")
 
 
-def test_gradients_reach_what_learns_and_nothing_frozen(small_params: Params, nut_samples: list[SampleRow], trained: Path) -> None:
+@pytest.mark.parametrize("interaction", ["residual", "literal", "none"])
+def test_gradients_reach_what_learns_and_nothing_frozen(
+    small_params: Params, nut_samples: list[SampleRow], trained: Path, interaction: str
+) -> None:
     backbone = load_adapted(small_params, trained / "adapted")
-    generator = new_generator(small_params, "nut", ["chip", "rust", "scratch"], backbone)
     exemplars = Exemplars.read(nut_samples, 64)
-    wide = small_params.model_copy(update={"train": small_params.train.model_copy(update={"batch": 16})})  # every type in it
+    wide = small_params.model_copy(
+        update={
+            "train": small_params.train.model_copy(update={"batch": 16}),  # every type in it
+            "control": small_params.control.model_copy(update={"interaction": interaction}),
+        }
+    )
+    generator = new_generator(wide, "nut", ["chip", "rust", "scratch"], backbone)
     optimiser = torch.optim.SGD([*generator.tokens.parameters(), *generator.control.parameters()], lr=0.1)
-    for step in range(3):  # zero-convolutions and the zero MLP let gradients through after the first steps only
+    for step in range(5):  # each zero that it starts from lets gradients through one step later; as printed there are four in a row
         rng = torch_generator(0, "test", step)
         loss, parts = joint_loss(generator, draw_view(exemplars, generator.tokens, backbone, wide, rng), wide, rng)
         optimiser.zero_grad()

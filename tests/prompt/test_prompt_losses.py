@@ -55,8 +55,10 @@ def test_contrastive_loss_is_nt_xent() -> None:
         -np.log(similarity[i, j] / sum(similarity[i, k] for k in range(6) if k != i))
         for i in range(6) for j in range(6) if i != j and concepts[i] == concepts[j]
     ]  # fmt: skip
-    found = contrastive_loss(torch.tensor(vectors), torch.tensor(concepts), temperature)
-    assert found.item() == pytest.approx(np.mean(terms), rel=1e-5)
+    arguments = torch.tensor(vectors), torch.tensor(concepts), temperature
+    assert contrastive_loss(*arguments, "pairs").item() == pytest.approx(np.mean(terms), rel=1e-5)
+    assert len(terms) == 3 * 2 + 2 * 1
+    assert contrastive_loss(*arguments, "vectors").item() == pytest.approx(np.sum(terms) / 6, rel=1e-5), "Eq. 7: 1/C 1/B of 6 vectors"
 
 
 def test_contrastive_loss_without_positives_is_zero_and_differentiable() -> None:
