@@ -1,8 +1,8 @@
 """The networks behind IS and IC-LPIPS: the published ones where the user has their weights, else the shipped stand-in.
 
-Nothing is downloaded and nothing is unpickled. A network's name goes into the metric's name: ``inception-v3`` and
-``lpips-vgg`` only for the weights that torchvision publishes (by checksum), with part of the file's own checksum for any
-others, ``efficientnet-lite0`` for the stand-in.
+Nothing is downloaded; torchvision's files, which are pickled, are read by torch's ``weights_only`` reader, which runs no
+code. A network's name goes into the metric's name: ``inception-v3`` and ``lpips-vgg`` only for the weights that torchvision
+publishes (by checksum), with part of the file's own checksum for any others, ``efficientnet-lite0`` for the stand-in.
 """
 
 from __future__ import annotations
