@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 import matplotlib
 import numpy as np
 from PIL import Image
+from scipy.ndimage import binary_dilation
 from skimage.measure import approximate_polygon, find_contours
 
 from cadiff.records import GeneratedRow, QualityRow, SampleRow
@@ -20,6 +21,7 @@ from cadiff.storage import decode_image, encode_png
 PER_GROUP = 24
 PER_PEER = 8
 BUDGET = 3_000_000  # characters of data URIs in the gallery, so that the page stays a few MB
+APART = 64  # an outline runs one part in so many of the side outside of its mask: along a crack's own border it would hide the crack
 EXACT_SIDE = 128  # larger images become thumbnails of this side
 
 
@@ -80,10 +82,11 @@ def heat(anomaly_map: np.ndarray) -> np.ndarray:
     return (matplotlib.colormaps["inferno"](anomaly_map)[..., :3] * 255).round().astype(np.uint8)
 
 
-def outline(mask: np.ndarray) -> str:
-    """The border of a mask (uint8 ``h w``, 0/255) as an SVG path in pixels; empty for an empty mask."""
+def outline(mask: np.ndarray, apart: int = 0) -> str:
+    """The border of a mask (uint8 ``h w``, 0/255), grown by ``apart`` pixels, as an SVG path in pixels; empty for an empty mask."""
+    inside = binary_dilation(mask > 127, iterations=apart) if apart else mask > 127
     # Padding by one pixel closes contours that touch the image's border; pixel i covers [i, i + 1] in SVG.
-    contours = find_contours(np.pad(mask > 127, 1).astype(float), 0.5)
+    contours = find_contours(np.pad(inside, 1).astype(float), 0.5)
     paths = []
     for contour in contours:
         limits = np.array([mask.shape[1], mask.shape[0]])
@@ -135,7 +138,7 @@ def picture(
     shown = {name: _shown(value) for name, value in row.items()}
     shown["mask_area"] = f"{100 * area:.2f} %"
     height, width = mask.shape
-    return Picture(data_uri(image), alt, caption, outline(mask), width, height, source, product, kind,
+    return Picture(data_uri(image), alt, caption, outline(mask, max(1, max(mask.shape) // APART)), width, height, source, product, kind,
                    intensity, area, shown)  # fmt: skip
 
 

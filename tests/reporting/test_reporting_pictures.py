@@ -48,6 +48,13 @@ def test_outline_encloses_exactly_the_mask(place: tuple[slice, slice]) -> None:
     assert (polygon2mask((64, 64), xy[:, ::-1] - 0.5) == (mask > 0)).mean() > 0.995
 
 
+def test_outline_apart_leaves_the_masks_own_pixels_free() -> None:
+    mask = np.zeros((16, 16), np.uint8)
+    mask[5, 4:9] = 255
+    xy = corners(outline(mask, 1))
+    assert (xy.min(0).tolist(), xy.max(0).tolist()) == ([3, 4], [10, 7])
+
+
 def test_outline_of_nothing_is_empty() -> None:
     assert outline(np.zeros((16, 16), np.uint8)) == ""
 
