@@ -16,12 +16,12 @@ import pyarrow.parquet as pq
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, UInt8
-from PIL import Image
 from scipy.ndimage import binary_dilation
 from torch import Tensor
 
 from cadiff.errors import CADiffError
-from cadiff.metrics.imagenet import embeddings, features
+from cadiff.metrics.copies import Originals, originals
+from cadiff.metrics.imagenet import features
 from cadiff.params import Params
 from cadiff.records import GENERATED_SCHEMA, REDRAWN, QualityRow, SampleRow
 from cadiff.seeds import numpy_generator
@@ -29,8 +29,6 @@ from cadiff.storage import decode_image, read_image, read_table
 
 NORMALS = 100  # real normal images that are compared with, at most
 VISIBLE = 8  # of 255: smaller changes are not counted
-MARGIN = 0.25  # of the mask's larger side, around a crop
-CROP = 64  # pixels of a crop's side
 SEARCH = 64  # pixels of the side at which the nearest normal image is looked for
 CHUNK = 64  # rows in memory at a time
 PATCH_SIDE = 28  # places a side at which an image is compared with normal ones
@@ -42,7 +40,7 @@ class Reference:
     """The real images of one product, and how far they are from each other.
 
     ``bank`` are the normals' patch features, ``backgrounds`` normal images (real, and as the method's shards show
-    them), ``crops`` embeddings of the exemplars' defects by type.
+    them), ``originals`` the exemplars' defects by type.
     """
 
     bank: Float[Tensor, "patches d"]
@@ -50,22 +48,16 @@ class Reference:
     backgrounds: UInt8[np.ndarray, "n h w 3"]
     background_spread: float
     exemplars: dict[str, list[SampleRow]]
-    crops: dict[str, Float[Tensor, "e d"]]
-
-    def exemplar_spread(self, kind: str) -> float | None:
-        """The median distance of an exemplar's defect to the nearest other one of its type; None for a single one."""
-        crops = self.crops[kind]
-        if len(crops) < 2:
-            return None
-        distances = _squared_distances(crops, crops).fill_diagonal_(torch.inf)
-        return float(distances.amin(dim=1).median())
+    originals: dict[str, Originals]
 
 
 def assess(params: Params, product: str, method: str, samples: Sequence[SampleRow], shards: Path) -> list[QualityRow]:
     """A row for every anomalous image in ``shards``, and for every exemplar.
 
-    - ``exemplar_distance``: squared LPIPS-like distance of the defect (the mask's box with a margin) to the nearest
-      exemplar's defect of the type, over the median of that distance among the exemplars. Near 0: a copy.
+    - ``exemplar_distance``: mean squared difference of the masked pixels from the nearest exemplar's of the type, over the
+      median of that distance among the exemplars (cadiff/metrics/copies.py). Both are brought to one place and size, and the
+      least over mirrored and turned views is taken. 0: the same defect again, wherever it lies; about 1: as usual. None for
+      a type without exemplars, or whose exemplars differ by noise alone. A single exemplar stands for its type by its own pixels.
     - ``mask_agreement``: share of the visible change that lies inside the mask. The change is from the normal image
       that is nearest outside the mask; None where none is near enough to be the image's background.
     - ``normal_distance``: mean distance of the mask's patches to the nearest patch of any normal image, over the same
@@ -78,7 +70,7 @@ def assess(params: Params, product: str, method: str, samples: Sequence[SampleRo
     if not paths:
         raise CADiffError(f"{shards}: expected shards of anomalies (*.parquet), found none. Generate them.")
     reference = read_reference(params, product, samples, Path(shards) / "good.parquet")
-    rows = [row for kind in reference.exemplars for row in _of_exemplars(reference, params, product, method, kind)]
+    rows = [row for kind in reference.exemplars for row in _of_exemplars(reference, product, method, kind)]
     for path in paths:
         for ids, images, masks in _chunks(path):
             rows += _signals(reference, product, method, path.stem, ids, images, masks)
@@ -101,9 +93,9 @@ def read_reference(params: Params, product: str, samples: Sequence[SampleRow], g
     for row in samples:
         if row.role == "exemplar" and row.anomaly_type:
             exemplars.setdefault(row.anomaly_type, []).append(row)
-    crops = {kind: embeddings(_crops(*_load(rows, params.base.size))) for kind, rows in exemplars.items()}
+    found_originals = {kind: originals(*_load(rows, params.base.size)) for kind, rows in exemplars.items()}
     return Reference(
-        found.flatten(0, 1), normal_spread(found), np.concatenate(backgrounds), background_spread(images), exemplars, crops
+        found.flatten(0, 1), normal_spread(found), np.concatenate(backgrounds), background_spread(images), exemplars, found_originals
     )
 
 
@@ -189,30 +181,27 @@ def _signals(
     ]
 
 
-def _of_exemplars(reference: Reference, params: Params, product: str, method: str, kind: str) -> Iterator[QualityRow]:
+def _of_exemplars(reference: Reference, product: str, method: str, kind: str) -> Iterator[QualityRow]:
     """What the same signals say of the real exemplars, each against the others."""
-    rows, crops = reference.exemplars[kind], reference.crops[kind]
-    images, masks = _load(rows, params.base.size)
-    spread, unusual = reference.exemplar_spread(kind), _to_normals(reference, images, masks)
-    distances = _squared_distances(crops, crops).fill_diagonal_(torch.inf)
-    for index, row in enumerate(rows):
-        value = float(distances[index].min()) / spread if spread else None
-        nearest = rows[int(distances[index].argmin())].sample_id if spread else None
+    rows, own = reference.exemplars[kind], reference.originals[kind]
+    unusual, distances = _to_normals(reference, own.images, own.masks), own.distances(own.images, own.masks)
+    np.fill_diagonal(distances, np.inf)
+    for index, (row, (value, nearest)) in enumerate(zip(rows, _nearest_of(distances, rows), strict=True)):
         yield QualityRow(row.sample_id, product, method, kind, "exemplar", value, nearest, None, unusual[index])
 
 
 def _to_exemplars(
     reference: Reference, kind: str, images: UInt8[np.ndarray, "n h w 3"], masks: Bool[np.ndarray, "n h w"]
 ) -> list[tuple[float | None, str | None]]:
-    spread = reference.exemplar_spread(kind) if kind in reference.crops else None
-    if not spread:
+    if kind not in reference.originals:
         return [(None, None)] * len(images)
-    distances = _squared_distances(embeddings(_crops(images, masks)), reference.crops[kind])
-    values, nearest = distances.min(dim=1)
-    return [
-        (float(value) / spread, reference.exemplars[kind][int(index)].sample_id)
-        for value, index in zip(values, nearest, strict=True)
-    ]
+    return _nearest_of(reference.originals[kind].distances(images, masks), reference.exemplars[kind])
+
+
+def _nearest_of(distances: Float[np.ndarray, "n e"], exemplars: Sequence[SampleRow]) -> list[tuple[float | None, str | None]]:
+    """Each image's least distance and the exemplar that it is to; None where there is no distance."""
+    least = zip(distances.min(axis=1).tolist(), distances.argmin(axis=1), strict=True)
+    return [(value, exemplars[index].sample_id) if np.isfinite(value) else (None, None) for value, index in least]
 
 
 def _to_normals(
@@ -233,27 +222,6 @@ def _load(rows: Sequence[SampleRow], size: int) -> tuple[UInt8[np.ndarray, "n si
     return images, np.stack(masks)
 
 
-def _crops(
-    images: UInt8[np.ndarray, "n h w 3"], masks: Bool[np.ndarray, "n h w"]
-) -> UInt8[np.ndarray, "n side side 3"]:
-    """The square around each mask's box with a margin, kept inside the image, at CROP x CROP; all of an image whose
-    mask is empty."""
-    found = []
-    for image, mask in zip(images, masks, strict=True):
-        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        if len(rows) == 0:
-            rows, columns = np.arange(mask.shape[0]), np.arange(mask.shape[1])
-        extent = max(rows[-1] - rows[0], columns[-1] - columns[0]) + 1
-        side = min(round(extent * (1 + 2 * MARGIN)) + 2, *mask.shape)
-        top, left = (
-            int(np.clip((line[0] + line[-1] + 1 - side) // 2, 0, length - side))
-            for line, length in zip((rows, columns), mask.shape, strict=True)
-        )
-        cut = Image.fromarray(np.ascontiguousarray(image[top : top + side, left : left + side]))
-        found.append(np.asarray(cut.resize((CROP, CROP), Image.Resampling.BICUBIC)))
-    return np.stack(found)
-
-
 def _chunks(path: Path) -> Iterator[tuple[list[str], UInt8[np.ndarray, "n h w 3"], Bool[np.ndarray, "n h w"]]]:
     """A shard's ids, images and masks, CHUNK rows at a time."""
     for batch in pq.ParquetFile(path).iter_batches(CHUNK, columns=["sample_id", "image", "mask"]):
@@ -266,10 +234,6 @@ def _chunks(path: Path) -> Iterator[tuple[list[str], UInt8[np.ndarray, "n h w 3"
 def _small(images: np.ndarray) -> np.ndarray:
     step = max(1, images.shape[1] // SEARCH)
     return images[:, ::step, ::step].astype(np.float32)
-
-
-def _squared_distances(one: Float[Tensor, "n d"], other: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
-    return torch.cdist(one, other, compute_mode="donot_use_mm_for_euclid_dist").square()
 
 
 def _nearest(cells: Float[Tensor, "n d"], bank: Float[Tensor, "m d"]) -> Float[Tensor, " n"]:

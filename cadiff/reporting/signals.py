@@ -11,7 +11,7 @@ from cadiff.records import QualityRow
 from cadiff.reporting.artefacts import Artefacts
 from cadiff.reporting.tables import ABSENT, Cell, Row, Table
 
-COPY = 0.5  # exemplar_distance below this: nearer to one exemplar than exemplars are to each other
+COPY = 0.5  # exemplar_distance below this: twice as near to one exemplar as exemplars usually are to each other (benchmarks/copies.py)
 LEAK = 0.5  # mask_agreement below this: most of the visible change lies outside the mask
 FAINT = 1.0  # normal_distance below this: no more unusual than normal images are
 LIMITS = {
@@ -39,9 +39,10 @@ def quality_table(artefacts: Artefacts, methods: Sequence[str]) -> Table:
     table = [_row("real exemplars", real)] if real else []
     table += [_row(method, found) for method, found in own.items() if found]
     caption = (
-        f"Quality signals of all images that were made. Distance to the nearest exemplar: 1 is usual among exemplars, below {COPY:g} a "
-        f"likely copy. Change inside the mask: below {100 * LEAK:g}\u202f% the image changed more beside its mask. Distance to normal "
-        f"images: 1 is usual among normal images, below {FAINT:g} no defect can be seen. Median, and share of images below the limit."
+        "Quality signals of all images that were made. Distance to the nearest exemplar, of the masked pixels alone, wherever they lie, "
+        f"mirrored and turned too: 1 is usual among exemplars, below {COPY:g} a likely copy. Change inside the mask: below "
+        f"{100 * LEAK:g}\u202f% the image changed more beside its mask. Distance to normal images: 1 is usual among normal images, below "
+        f"{FAINT:g} no defect can be seen. Median, and share of images below the limit."
     )
     if "cadiff" in methods and keeps_background(artefacts):
         caption += (

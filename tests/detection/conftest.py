@@ -61,7 +61,7 @@ def _draw(rng: np.random.Generator, kind: str | None) -> tuple[np.ndarray, np.nd
     row, column = rng.integers(2, SIZE - 12, 2)
     if kind == "blot":
         mask[row : row + 8, column : column + 8] = True
-        image[mask] = 230
+        image[mask] = rng.integers(215, 246, (64, 3))  # no blot is another's copy
     elif kind == "line":
         mask[row : row + 3, 2:-2] = True
         image[mask] = 20
