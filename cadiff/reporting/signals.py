@@ -42,7 +42,7 @@ def quality_table(artefacts: Artefacts, methods: Sequence[str]) -> Table:
         "Quality signals of all images that were made. Distance to the nearest exemplar, of the masked pixels alone, wherever they lie, "
         f"mirrored and turned too: 1 is usual among exemplars, below {COPY:g} a likely copy. Change inside the mask: below "
         f"{100 * LEAK:g}\u202f% the image changed more beside its mask. Distance to normal images: 1 is usual among normal images, below "
-        f"{FAINT:g} no defect can be seen. Median, and share of images below the limit."
+        f"{FAINT:g} no defect can be seen. Median, and how many images are below the limit."
     )
     if "cadiff" in methods and keeps_background(artefacts):
         caption += (
@@ -62,9 +62,9 @@ def _row(name: str, rows: Sequence[QualityRow]) -> Row:
             cells += [Cell(ABSENT), Cell(ABSENT)]
             continue
         median, share = float(np.median(values)), float(np.mean([value < limit for value in values]))
-        known = "" if len(values) == len(rows) else f" of {len(values):,}"
+        counted = f"{sum(value < limit for value in values):,}" + ("" if len(values) == len(rows) else f" of {len(values):,}")
         text = f"{100 * median:.0f}\u202f%" if signal == "mask_agreement" else f"{median:.2f}"
-        cells += [Cell(text, median), Cell(f"{100 * share:.0f}\u202f%{known}", share)]
+        cells += [Cell(text, median), Cell(f"{counted} ({100 * share:.0f}\u202f%)", share)]
     return Row([name], cells)
 
 
@@ -108,7 +108,7 @@ def spoken(artefacts: Artefacts, method: str = "cadiff") -> str:
         values = [value for row in rows if (value := getattr(row, signal)) is not None]
         if values:
             known = "" if len(values) == len(rows) else f" of the {len(values):,} where it is known"
-            parts.append(f"{100 * np.mean([value < limit for value in values]):.0f}\u202f%{known} {PLAIN[name]}")
+            parts.append(f"{sum(value < limit for value in values):,}{known} {PLAIN[name]}")
     return f"Of {len(rows):,} images " + ", ".join(parts) + "." if parts else ""
 
 

@@ -191,7 +191,7 @@ def test_quality_table_counts_every_image(artefacts_root: Path) -> None:
     rows = {row.heads[0]: [cell.text for cell in row.cells] for row in table.rows}
     assert list(rows) == ["real exemplars", "cadiff", "exemplars", "perlin"]
     assert rows["cadiff"][0] == "120"
-    assert rows["cadiff"][2] == "20\u202f%"  # 6 of every 30
+    assert rows["cadiff"][2] == "24 (20\u202f%)"  # 6 of every 30
     assert rows["cadiff"][6] == "17\u202f%"  # 5 of every 30
     assert rows["perlin"][3] == "–", "no background is known"
 
