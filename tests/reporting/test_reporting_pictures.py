@@ -192,7 +192,7 @@ def test_quality_table_counts_every_image(artefacts_root: Path) -> None:
     assert list(rows) == ["real exemplars", "cadiff", "exemplars", "perlin"]
     assert rows["cadiff"][0] == "120"
     assert rows["cadiff"][2] == "24 (20\u202f%)"  # 6 of every 30
-    assert rows["cadiff"][6] == "17\u202f%"  # 5 of every 30
+    assert rows["cadiff"][6] == "20 (17\u202f%)"  # 5 of every 30
     assert rows["perlin"][3] == "–", "no background is known"
 
 
@@ -203,8 +203,8 @@ def test_a_share_off_the_masks_is_told_where_the_background_is_kept_too(tmp_path
     write_table(path, to_table(rows, QUALITY_SCHEMA))
     artefacts = Artefacts(make_params(products={"fabric": {}}), tmp_path)
     table = quality_table(artefacts, ["cadiff"])
-    assert table.rows[0].cells[4].text == "25\u202f%"
-    assert "25\u202f% changed more beside their mask than inside it" in spoken(artefacts)
+    assert table.rows[0].cells[4].text == "1 (25\u202f%)"
+    assert "1 changed more beside their mask than inside it" in spoken(artefacts)
     why = "is the autoencoder’s error"
     assert why in table.caption
     assert why not in quality_table(artefacts, []).caption, "it says something of cadiff's images"
