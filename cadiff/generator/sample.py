@@ -17,6 +17,7 @@ from torch import Tensor
 from cadiff.backbone import Backbone
 from cadiff.generator.reweighting import Reading, Reweighting, tapped
 from cadiff.generator.train import Generator
+from cadiff.intensity import touched_cells
 from cadiff.params import GenerateParams, IntensityParams
 from cadiff.prompt import Prompt
 
@@ -197,8 +198,9 @@ def _keep_background(
     known = torch.stack([r.background for r in requests if r.background is not None]).to(latents)
     if step + 1 < len(scheduler.timesteps):
         known = scheduler.add_noise(known, noise[kept], scheduler.timesteps[step + 1].expand(len(kept)))
-    cells = F.adaptive_max_pool2d(union[kept].float(), latents.shape[-1])
-    cells = F.max_pool2d(cells, 2 * dilate + 1, stride=1, padding=dilate)
+    side = latents.shape[-1]
+    touched = touched_cells(union[kept], side).float().unflatten(2, (side, side))
+    cells = F.max_pool2d(touched, 2 * dilate + 1, stride=1, padding=dilate)
     latents = latents.clone()
     latents[kept] = torch.where(cells > 0, latents[kept], known)
     return latents

@@ -318,7 +318,7 @@ def image_table(artefacts: Artefacts, groups: list[Group]) -> Table:
         rows.append(Row([product], [Cell(f"{count:,}", count) for count in counts]))
     columns = ["Product", *roles.values(), *(f"Made by {source}" for source in sources)]
     return Table(
-        "Images: trained on are normal and exemplars, tested on are held out and test good.", columns, rows
+        "Images: trained on are normal and exemplars, tested on are held out and test good.", columns, rows, sortable=True
     )
 
 

@@ -334,7 +334,7 @@ def _table(
     where = f"“Here” is this run ({run.scale}){_not_compared(run, dataset)}"
     starred = any("*" in cell.text for row in rows for cell in row.cells)
     star = " * with another network, or other textures, than the paper’s." if starred else ""
-    return Table(f"{title}. {where}.{star}{note}", columns, rows, title=title)
+    return Table(f"{title}. {where}.{star}{note}", columns, rows, title=title, sortable=True)
 
 
 def _not_compared(run: Run, dataset: str) -> str:

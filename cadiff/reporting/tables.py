@@ -284,7 +284,7 @@ def gain_table(frame: pd.DataFrame, methods: Sequence[str], ours: str = "cadiff"
     caption = (
         "Difference in points, paired by product and seed. Underlined: every one of at least 3 seeds agrees."
     )
-    return Table(caption, ["Against", *HEADLINE.values()], rows)
+    return Table(caption, ["Against", *HEADLINE.values()], rows, sortable=True)
 
 
 def product_table(frame: pd.DataFrame, products: list[str], methods: Sequence[str]) -> Table:

@@ -114,6 +114,12 @@ def test_gallery_shows_real_beside_generated_with_provenance(page: Page) -> None
     assert any(row.get("role") == "exemplar" for row in rows)
 
 
+def test_every_table_sorts(page: Page) -> None:
+    tables = [attributes for tag, attributes in page.elements if tag == "table"]
+    assert tables
+    assert all("data-sortable" in attributes for attributes in tables)
+
+
 def test_signals_stand_at_the_pictures_they_speak_against(page: Page) -> None:
     cards = [figure for figure in page.all("figure") if "data-w" in figure]
     marked = [figure["data-signals"] for figure in cards if "data-signals" in figure]
