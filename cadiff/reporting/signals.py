@@ -109,7 +109,7 @@ def spoken(artefacts: Artefacts, method: str = "cadiff") -> str:
         if values:
             known = "" if len(values) == len(rows) else f" of the {len(values):,} where it is known"
             parts.append(f"{sum(value < limit for value in values):,}{known} {PLAIN[name]}")
-    return f"Of {len(rows):,} images " + ", ".join(parts) + "." if parts else ""
+    return f"Of {len(rows):,} images: " + ", ".join(parts) + "." if parts else ""
 
 
 def keeps_background(artefacts: Artefacts) -> bool:
@@ -119,7 +119,7 @@ def keeps_background(artefacts: Artefacts) -> bool:
 
 
 PLAIN = {
-    "likely copy": "are likely copies of an exemplar",
-    "off its mask": "changed more beside their mask than inside it",
-    "not visible": "show no defect that can be told from a normal image",
+    "likely copy": "likely copies of an exemplar",
+    "off its mask": "that changed more beside their mask than inside it",
+    "not visible": "without a defect that can be told from a normal image",
 }
