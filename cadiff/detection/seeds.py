@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,7 +48,9 @@ def detect_seeds(
     metrics: list[MetricRow] = []
     bar, written = Progress(f"detectors {method} {product}", len(seeds)), 0
     shared = (params, method, product, list(generated), list(samples), work)
-    for index, detected in run_parts(params.cluster, detect_seed, shared, [(seed,) for seed in seeds]):
+    # in this process the scored images go where they are kept, a batch at a time; a worker elsewhere can only send them back
+    part = partial(detect_seed, keep=keep) if params.cluster is None else detect_seed
+    for index, detected in run_parts(params.cluster, part, shared, [(seed,) for seed in seeds]):
         for row in detected.files.to_pylist():
             write_bytes(out / row["name"], row["data"])
         waiting[index] = detected
@@ -62,14 +65,16 @@ def detect_seeds(
 
 
 def detect_seed(
-    params: Params, method: str, product: str, generated: Sequence[Path], samples: Sequence[SampleRow], work: Path, seed: int
-) -> Detected:
-    """One seed; only its checkpoints, in ``work``, outlive the call."""
+    params: Params, method: str, product: str, generated: Sequence[Path], samples: Sequence[SampleRow], work: Path, seed: int,
+    keep: Keep | None = None,
+) -> Detected:  # fmt: skip
+    """One seed; only its checkpoints, in ``work``, outlive the call. ``keep`` is given the scored images; without, they are
+    returned, all of the seed's at once."""
     scored: list[pa.Table] = []
     with tempfile.TemporaryDirectory(prefix="cadiff-") as name:
         folder = Path(name)
         train_detector(params, method, product, generated, samples, seed, folder, work)
-        metrics = score(params, method, product, samples, seed, folder, scored.append)
+        metrics = score(params, method, product, samples, seed, folder, keep or scored.append)
         metrics += classify(params, method, product, generated, samples, seed, work)
         files = [{"name": path.name, "data": path.read_bytes()} for path in sorted(folder.iterdir())]
     return Detected(pa.Table.from_pylist(files, schema=FILES_SCHEMA), to_table(metrics, METRIC_SCHEMA), scored)
