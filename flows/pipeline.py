@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextvars import copy_context
 from dataclasses import dataclass
@@ -61,7 +61,7 @@ def plan_stages(root: Path, products: Sequence[str] = (), force: str | None = No
     them. ``force`` is a stage's name (``train``: of every selected product) that runs even if up to date.
 
     Raises:
-        UsageError: if a product or the forced stage is unknown, or a product's images are not there.
+        UsageError: if a product or the forced stage is unknown, or a product's images or a metric's weights are not there.
         TransientError: if another DVC holds the checkout's lock.
     """
     import networkx as nx
@@ -94,6 +94,8 @@ def plan_stages(root: Path, products: Sequence[str] = (), force: str | None = No
     pending |= {user for name in pending for user in nx.ancestors(graph, name)}
     chosen = {name for name in pending - others if not nx.descendants(graph, name) & pending & others}
     require_images(root, params, [product for product in known if f"samples@{product}" in chosen])
+    scored = {product_of(name, known) for name in chosen if name.startswith("detect-")}
+    require_networks(params, [product for product in known if product in scored])
     order = [name for name in nx.topological_sort(graph.reverse()) if name in chosen]
     return [
         Node(
@@ -118,6 +120,20 @@ def require_images(root: Path, params: Params, products: Sequence[str]) -> None:
                 f"{folder}: expected this product's images, but it is not there; set dataset.root and products in params.yaml "
                 "(`cadiff inspect ROOT` lists what a folder holds)"
             )
+
+
+def require_networks(params: Params, products: Iterable[str]) -> None:
+    """That the weights are there which detectors' stages ask for, and are those that are meant: these stages come after hours
+    of training.
+
+    Raises:
+        UsageError: if a file is not, or is another.
+    """
+    for own in map(params.for_product, sorted(products)):
+        if own.classifier.weights or own.metrics.inception or own.metrics.lpips:
+            from cadiff.metrics.networks import find_networks  # imports torch, which a plan does not need otherwise
+
+            find_networks(own)
 
 
 def uses_accelerator(meta: dict[str, bool], remote: bool) -> bool:

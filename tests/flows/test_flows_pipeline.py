@@ -13,7 +13,18 @@ from dvc.lock import make_lock
 
 from cadiff.errors import CADiffError, TransientError, UsageError
 from cadiff.params import DrawParams, Params
-from flows.pipeline import Node, devices_for, execute, pipeline, plan_stages, product_of, require_images, use_preset, uses_accelerator
+from flows.pipeline import (
+    Node,
+    devices_for,
+    execute,
+    pipeline,
+    plan_stages,
+    product_of,
+    require_images,
+    require_networks,
+    use_preset,
+    uses_accelerator,
+)
 from flows.rwlock import mend_rwlock
 from flows.stage import checkout_lock, end_all, passing_reason, run_stage
 
@@ -109,6 +120,13 @@ def test_images_that_are_not_there_are_named_before_anything_runs(tmp_path: Path
         require_images(tmp_path, params, ["wood", "tile"])
     (tmp_path / "raw" / "tile").mkdir(parents=True)
     require_images(tmp_path, params, ["wood", "tile"])
+
+
+def test_weights_that_are_not_there_are_named_before_anything_runs(tmp_path: Path) -> None:
+    params = Params(products={"tile": {"classifier": {"network": "resnet34", "weights": str(tmp_path / "r.pth")}}, "wood": {}})
+    require_networks(params, ["wood"])
+    with pytest.raises(UsageError, match=r"classifier\.weights: expected .*r\.pth, which is not there"):
+        require_networks(params, ["wood", "tile"])
 
 
 def test_a_checkout_that_another_dvc_holds_is_a_failure_that_may_pass(project: Path) -> None:
