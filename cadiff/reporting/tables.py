@@ -18,8 +18,9 @@ HEADLINE = {
     "pixel_f1max": "Pixel F1-max",
     "pro": "PRO",
     "image_auroc": "Image AUROC",
+    "image_ap": "Image AP",
 }
-METRIC_NAMES = {**HEADLINE, "image_ap": "Image AP", "image_f1max": "Image F1-max"}
+METRIC_NAMES = {**HEADLINE, "image_f1max": "Image F1-max"}
 METHOD_NAMES = {
     "cadiff": "CADiff images",
     "exemplars": "augmented exemplars alone",
