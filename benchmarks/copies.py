@@ -69,7 +69,8 @@ def flagged(samples: Sequence[SampleRow], product: str, size: int) -> Iterator[d
         rng, known = numpy_generator(0, "copies", product, kind), originals(*exemplars)
         shown = {name: copies(name, exemplars, normals, rng) for name in COPIES} | {"held out": held}
         shown |= {path.parent.parent.name: made(path) for path in sorted(MADE.glob(f"generated/*/{product}/{kind}.parquet"))}
-        shares = {name: float((known.distances(*found).min(axis=1) < COPY).mean()) for name, found in shown.items() if len(found[0])}
+        nearest = {name: known.distances(*found).min(axis=1) for name, found in shown.items() if len(found[0])}
+        shares = {name: float((each < COPY).mean()) if np.isfinite(each).all() else float("nan") for name, each in nearest.items()}
         yield {"product": product, "type": kind, **shares}
 
 

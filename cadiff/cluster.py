@@ -40,7 +40,7 @@ def run_parts(
 
     Args:
         cluster: None, ``local:N`` or a scheduler's address (``Params.cluster``).
-        work: a function at the top of a module of this package; it must not write.
+        work: a function at the top of a module of this package; on a cluster it must not write.
         shared: what every part is given; a worker receives it once.
         parts: each part's own arguments.
 

@@ -120,7 +120,7 @@ def metrics_table(rows: Sequence[MetricRow]) -> Table:
     protocols = {row.product: row.protocol for row in rows if row.metric == "pixel_ap"}  # a classifier's may be another
     said = ", ".join(f"{protocol} ({product})" for product, protocol in protocols.items())
     title = next(iter(protocols.values())) if len(set(protocols.values())) == 1 else said
-    table = Table("product", title=f"detector.protocol: {title}")
+    table = Table("product", title=f"protocol: {title}")
     table.add_column("metric", overflow="fold")
     for name in ("mean", "std", "seeds", "images"):
         table.add_column(name, justify="right")

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextvars import copy_context
 from dataclasses import dataclass
@@ -61,7 +61,7 @@ def plan_stages(root: Path, products: Sequence[str] = (), force: str | None = No
     them. ``force`` is a stage's name (``train``: of every selected product) that runs even if up to date.
 
     Raises:
-        UsageError: if a product or the forced stage is unknown, or a product's images or a metric's weights are not there.
+        UsageError: if a product or the forced stage is unknown.
         TransientError: if another DVC holds the checkout's lock.
     """
     import networkx as nx
@@ -93,9 +93,6 @@ def plan_stages(root: Path, products: Sequence[str] = (), force: str | None = No
     pending = changed | forced  # an edge leads from a stage to what it needs
     pending |= {user for name in pending for user in nx.ancestors(graph, name)}
     chosen = {name for name in pending - others if not nx.descendants(graph, name) & pending & others}
-    require_images(root, params, [product for product in known if f"samples@{product}" in chosen])
-    scored = {product_of(name, known) for name in chosen if name.startswith("detect-")}
-    require_networks(params, [product for product in known if product in scored])
     order = [name for name in nx.topological_sort(graph.reverse()) if name in chosen]
     return [
         Node(
@@ -108,32 +105,29 @@ def plan_stages(root: Path, products: Sequence[str] = (), force: str | None = No
     ]
 
 
-def require_images(root: Path, params: Params, products: Sequence[str]) -> None:
-    """That the folders to be read are there, before anything runs; the demo's are drawn by its first stage.
+def require_inputs(root: Path, params: Params, plan: Sequence[Node]) -> None:
+    """That what a plan's stages read is there, before any of them runs: images, and the weights that a detector's stage asks
+    for after hours of training.
 
     Raises:
-        UsageError: if one is not.
+        UsageError: if a product's images or a file of weights are not there, or the weights are others than those that are meant.
     """
-    for folder in [root / params.dataset.root / product for product in products if product not in params.draw.products]:
-        if not folder.is_dir():
+    stages: dict[str | None, set[str]] = {}
+    for node in plan:
+        stages.setdefault(product_of(node.address, list(params.products)), set()).add(node.address.partition("@")[0])
+    for product in params.products:
+        folder, ahead = root / params.dataset.root / product, stages.get(product, set())
+        if "samples" in ahead and product not in params.draw.products and not folder.is_dir():  # the demo's are drawn by its first stage
             raise UsageError(
                 f"{folder}: expected this product's images, but it is not there; set dataset.root and products in params.yaml "
                 "(`cadiff inspect ROOT` lists what a folder holds)"
             )
+    scored = [params.for_product(name) for name in params.products if any(s.startswith("detect-") for s in stages.get(name, set()))]
+    asking = [own for own in scored if own.classifier.weights or own.metrics.inception or own.metrics.lpips]
+    for own in {own.digest_of("classifier", "metrics"): own for own in asking}.values():  # each file is read once
+        from cadiff.metrics.networks import find_networks  # imports torch, which a plan does not need otherwise
 
-
-def require_networks(params: Params, products: Iterable[str]) -> None:
-    """That the weights are there which detectors' stages ask for, and are those that are meant: these stages come after hours
-    of training.
-
-    Raises:
-        UsageError: if a file is not, or is another.
-    """
-    for own in map(params.for_product, sorted(products)):
-        if own.classifier.weights or own.metrics.inception or own.metrics.lpips:
-            from cadiff.metrics.networks import find_networks  # imports torch, which a plan does not need otherwise
-
-            find_networks(own)
+        find_networks(own)
 
 
 def uses_accelerator(meta: dict[str, bool], remote: bool) -> bool:
@@ -239,6 +233,7 @@ def pipeline(
         mend_rwlock(root, say)
         with speaking("planning", tell=say):  # DVC hashes what has changed
             plan = plan_stages(root, products or (), force)
+            require_inputs(root, load_params(root / "params.yaml"), plan)
         say(f"{len(plan)} stages to run: {', '.join(node.address for node in plan)}" if plan else "everything is up to date")
         outcomes = execute(plan, caller(root, devices), jobs, Board(plan, say).tell, accelerators) if plan else []
         if in_run() and report_is_current(outcomes, whole=not products):

@@ -136,7 +136,9 @@ def load_whole(kind: Any, path: str | Path, **options: Any) -> Any:
     place = options.get("subfolder", path)
     try:
         model, info = kind.from_pretrained(path, output_loading_info=True, **options)
-    except RuntimeError as error:  # torch's "Error(s) in loading state_dict" with a line for each weight
+    except RuntimeError as error:  # torch's, with a line for each weight
+        if not any(mark in str(error) for mark in ("loading state_dict", "ignore_mismatched_sizes")):
+            raise
         raise ValueError(f"{place}/: weights of other shapes than its config.json says: {str(error).splitlines()[-1].strip()}") from None
     if other := sorted(str(key) for key in info["mismatched_keys"]):
         raise ValueError(f"{place}/: weights of other shapes than its config.json says: {other[0]} first of {len(other)}")

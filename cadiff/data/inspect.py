@@ -16,7 +16,7 @@ from cadiff.params import DatasetParams, Layout
 from cadiff.records import Role, SampleRow
 from cadiff.storage import read_image
 
-SMALL = 12  # pixels: three by four, about what the embedded base's latents still show
+SMALL = 12 / 64**2  # of the image: 12 pixels of 64 x 64, about what the latents of either base still show
 
 
 @dataclass(frozen=True)
@@ -146,5 +146,6 @@ def _size_said(area: float | None, size: int) -> str:
     """How large a defect is where everything is learned, and what to do if that is next to nothing."""
     if area is None:
         return ""
-    small = "  (hardly to be seen: cut the images closer around the product, or use a base for larger ones)" if area < SMALL else ""
+    advice = "  (hardly to be seen: cut the images closer around the product, or use a base for larger ones)"
+    small = advice if area < SMALL * size**2 else ""
     return f", a defect covers {area:g} of {size}x{size} pixels in the median{small}"

@@ -27,7 +27,8 @@ LEAST = 1e-4  # of the squared range: noise of 1.5 grey levels in every channel
 @dataclass(frozen=True)
 class Originals:
     """One type's exemplars. ``usual``: mean squared difference of two exemplars' content where aligned masks overlap;
-    ``spread``: median distance of an exemplar to the nearest other one. Both of values in [0, 1], summed over channels."""
+    ``spread``: median distance of an exemplar to the nearest other one, of those that are not the same again. Both of values
+    in [0, 1], summed over channels."""
 
     images: UInt8[np.ndarray, "e h w 3"]
     masks: Bool[np.ndarray, "e h w"]
@@ -58,7 +59,8 @@ def originals(images: UInt8[np.ndarray, "e h w 3"], masks: Bool[np.ndarray, "e h
     usual = float(np.median(content[others]))
     found, _ = _compare(images, masks, images, masks, usual)
     nearest = np.where(others, found, np.inf).min(axis=1)
-    return Originals(images, masks, usual, float(np.median(nearest)))
+    apart = nearest[nearest >= LEAST]  # the same piece may be photographed twice, and says nothing of how far two pieces are apart
+    return Originals(images, masks, usual, float(np.median(apart)) if len(apart) else 0.0)
 
 
 def _compare(

@@ -180,7 +180,7 @@ def attention_finding(row: ShowcaseRow, steps: Sequence[AttentionRow]) -> str:
 
 
 def _attention_cell(step: AttentionRow, shown: Picture, top: float, acts: bool) -> AttentionCell:
-    """``acts``: its w is not 1, which changes nothing at the steps where it is on."""
+    """``acts``: whether its w changes anything at all at the steps where re-weighting is on, which w = 1 does not."""
     values, acting = np.asarray(step.attention, float).reshape(step.side, step.side) / top, step.acting and acts
     state = "re-weighted" if acting else "as it is"
     alt = f"Attention of {step.group} at step {step.step}, {state}, focus {step.focus:.2f}"

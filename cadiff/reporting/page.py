@@ -234,13 +234,12 @@ def overlap(artefacts: Artefacts) -> str:
 
 
 def origin(params: Params) -> str:
-    """What to know of the demo's own images, a further sentence; empty for any other data set."""
+    """What to know of the demo's own images, further sentences; empty for any other data set."""
     if params.dataset.layout != "demo":
         return ""
     return (
-        " The demo’s images are drawn, not photographed. The embedded base learnt from other drawings of the same products, and the "
-        "demo’s settings were chosen by such figures on the images of seed 0: this shows that the method works, not how it fares on a "
-        "product of yours."
+        " The demo’s images are drawn, not photographed; the embedded base learnt from other drawings of the same products, and the "
+        "demo’s settings were chosen by such figures on the images of seed 0. How it fares on a product of yours, they do not tell."
     )
 
 

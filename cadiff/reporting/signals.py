@@ -107,8 +107,8 @@ def spoken(artefacts: Artefacts, method: str = "cadiff") -> str:
     for name, (signal, limit) in LIMITS.items():
         values = [value for row in rows if (value := getattr(row, signal)) is not None]
         if values:
-            known = "" if len(values) == len(rows) else f" of the {len(values):,} where it is known"
-            parts.append(f"{sum(value < limit for value in values):,}{known} {PLAIN[name]}")
+            known = "" if len(values) == len(rows) else f" (known of {len(values):,})"
+            parts.append(f"{sum(value < limit for value in values):,} {PLAIN[name]}{known}")
     return f"Of {len(rows):,} images: " + ", ".join(parts) + "." if parts else ""
 
 
@@ -119,7 +119,7 @@ def keeps_background(artefacts: Artefacts) -> bool:
 
 
 PLAIN = {
-    "likely copy": "likely copies of an exemplar",
-    "off its mask": "that changed more beside their mask than inside it",
+    "likely copy": "taken for copies of an exemplar",
+    "off its mask": "changed more beside their mask than inside it",
     "not visible": "without a defect that can be told from a normal image",
 }

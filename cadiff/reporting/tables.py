@@ -164,7 +164,7 @@ CHANCE = 0.65  # a pixel AUROC below this is no detector; ranking at random give
 def verdict(
     frame: pd.DataFrame, metric: str = "pixel_ap", ours: str = "cadiff", peer: str = "exemplars"
 ) -> list[str]:
-    """Two sentences: did the detector trained on generated images beat the same detector without them?"""
+    """A conclusion and the figures behind it: did the detector trained on generated images beat the same detector without them?"""
     comparison = compare(frame, metric, ours, peer)
     if comparison is None:
         return [
@@ -205,10 +205,12 @@ def verdict(
 
 
 def lost(frame: pd.DataFrame, ours: str, peer: str, but: str) -> str:
-    """A sentence on the headline metrics that ``ours`` lowers in every one of at least three seeds, empty where there are none."""
+    """A sentence on the headline metrics other than ``but`` that ``ours`` lowers, visibly and in every one of at least three
+    seeds; empty where there are none."""
     found = {name: compare(frame, metric, ours, peer) for metric, name in HEADLINE.items() if metric != but}
-    worse = [f"{name} by {points(-c.gain)[1:]} points" for name, c in found.items() if c and c.outcome == "worse" and len(c.by_seed) >= 3]
-    return f" But it lost {' and '.join(worse)}, in every seed." if worse else ""
+    gains = {name: c.gain for name, c in found.items() if c and c.outcome == "worse" and len(c.by_seed) >= 3}
+    worse = [f"{name} by {100 * -gain:.1f} points" for name, gain in gains.items() if points(gain) != "0.0"]
+    return f" Lost, in every seed: {', '.join(worse)}." if worse else ""
 
 
 def comparable(frame: pd.DataFrame, methods: Sequence[str], metric: str = "pixel_ap") -> pd.DataFrame:
@@ -339,7 +341,9 @@ def plain_name(metric: str) -> str:
     name, _, settings = metric.partition("(")
     said = OTHER_NAMES.get(name, metric)
     network = settings.rstrip(")").partition(",")[0]
-    return f"{said.removesuffix(')')}; {network})" if network and name in OTHER_NAMES else said
+    if not network or name not in OTHER_NAMES:
+        return said
+    return f"{said.removesuffix(')')}; {network})" if said.endswith(")") else f"{said} ({network})"
 
 
 def markdown(table: Table) -> str:

@@ -129,7 +129,7 @@ def test_a_filter_is_said_and_judges_any_folder_whatever_its_name(
     made = rows[IS]["n"]
     assert (rows["images_kept"]["value"], rows["images_kept"]["n"], rows["pixel_ap"]["protocol"]) == (1, made, "filtered")
     table = capsys.readouterr().out
-    assert "detector.protocol: filtered" in table
+    assert "protocol: filtered" in table
     assert "images_kept" in table
 
 
@@ -138,8 +138,8 @@ def test_the_table_names_each_products_protocol() -> None:
         MetricRow("d", product, "m", "unet", "pixel_ap", 0.5, 0, 4, protocol, None, "")
         for product, protocol in (("nut", "filtered"), ("bolt", "strict"))
     ]
-    assert metrics_table(rows[:1]).title == "detector.protocol: filtered"
-    assert metrics_table(rows).title == "detector.protocol: filtered (nut), strict (bolt)"
+    assert metrics_table(rows[:1]).title == "protocol: filtered"
+    assert metrics_table(rows).title == "protocol: filtered (nut), strict (bolt)"
 
 
 def test_maps_of_another_detector(drawn_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

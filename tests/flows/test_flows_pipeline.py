@@ -20,8 +20,7 @@ from flows.pipeline import (
     pipeline,
     plan_stages,
     product_of,
-    require_images,
-    require_networks,
+    require_inputs,
     use_preset,
     uses_accelerator,
 )
@@ -43,6 +42,10 @@ def alive(marker: str) -> list[int]:
 
 def addresses(root: Path, *products: str, force: str | None = None) -> set[str]:
     return {node.address for node in plan_stages(root, products, force)}
+
+
+def planned(address: str) -> Node:
+    return Node(address, frozenset(), accelerator=False, force=False)
 
 
 def start(root: Path, *arguments: str) -> subprocess.Popen:
@@ -116,17 +119,33 @@ def test_unknown_products_and_stages_are_usage_errors(project: Path) -> None:
 def test_images_that_are_not_there_are_named_before_anything_runs(tmp_path: Path) -> None:
     params = Params(products={"tile": {}, "wood": {}}, draw=DrawParams(products=["wood"]))
     params = params.model_copy(update={"dataset": params.dataset.model_copy(update={"layout": "mvtec", "root": "raw"})})
+    plan = [planned("samples@wood"), planned("samples@tile")]
     with pytest.raises(UsageError, match=r"raw/tile: expected this product's images, .*set dataset.root and products"):
-        require_images(tmp_path, params, ["wood", "tile"])
+        require_inputs(tmp_path, params, plan)
+    require_inputs(tmp_path, params, [planned("train@tile-cadiff"), planned("report")])  # they were read already
     (tmp_path / "raw" / "tile").mkdir(parents=True)
-    require_images(tmp_path, params, ["wood", "tile"])
+    require_inputs(tmp_path, params, plan)
 
 
 def test_weights_that_are_not_there_are_named_before_anything_runs(tmp_path: Path) -> None:
     params = Params(products={"tile": {"classifier": {"network": "resnet34", "weights": str(tmp_path / "r.pth")}}, "wood": {}})
-    require_networks(params, ["wood"])
+    require_inputs(tmp_path, params, [planned("detect-generated@wood-cadiff"), planned("train@tile-cadiff")])
     with pytest.raises(UsageError, match=r"classifier\.weights: expected .*r\.pth, which is not there"):
-        require_networks(params, ["wood", "tile"])
+        require_inputs(tmp_path, params, [planned("detect-generated@tile-cadiff")])
+
+
+def test_the_pipeline_asks_for_its_inputs_first(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def refuse(root: Path, params: Params, plan: list[Node]) -> None:
+        asked.extend(node.address for node in plan)
+        raise UsageError("raw/a: not there")
+
+    monkeypatch.setattr("flows.pipeline.require_inputs", refuse)
+    with pytest.raises(UsageError, match="raw/a: not there"):
+        pipeline.fn(root=project)
+    assert set(asked) == addresses(project)
+    assert not (project / "log").exists()
 
 
 def test_a_checkout_that_another_dvc_holds_is_a_failure_that_may_pass(project: Path) -> None:

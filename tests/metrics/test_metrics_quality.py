@@ -188,3 +188,14 @@ def test_spread_of_patches_by_hand() -> None:
 def test_no_shards_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(CADiffError, match="expected shards of anomalies"):
         assess(Params(products={"plate": {}}), "plate", "cadiff", [], tmp_path)
+
+
+def test_the_same_piece_twice_among_the_exemplars_hides_no_copy() -> None:
+    rng = np.random.default_rng(3)
+    images = rng.integers(0, 256, (3, 24, 24, 3), dtype=np.uint8)
+    images[1] = images[0]
+    masks = np.zeros((3, 24, 24), bool)
+    masks[:, 6:18, 6:18] = True
+    found = originals(images, masks).distances(images[:1], masks[:1])
+    assert np.isfinite(found).all()
+    assert found[0, 0] < COPY < found[0, 2]

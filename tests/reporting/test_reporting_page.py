@@ -96,7 +96,7 @@ def test_page_answers_the_four_questions(page: Page) -> None:
     assert "Yes: the generated images helped, in every seed." in page.text
     assert "augmented exemplars alone" in page.text
     assert "No test image is byte for byte a training image; near-duplicates were not looked for." in page.text
-    assert "The demo’s images are drawn, not photographed." in page.text
+    assert "The demo’s images are drawn, not photographed" in page.text
     assert "of the detector, one of the generator" in page.text
 
 
@@ -124,7 +124,7 @@ def test_signals_stand_at_the_pictures_they_speak_against(page: Page) -> None:
     cards = [figure for figure in page.all("figure") if "data-w" in figure]
     marked = [figure["data-signals"] for figure in cards if "data-signals" in figure]
     assert {signal for signals in marked for signal in signals.split(",")} == {"likely copy", "not visible"}
-    assert "Of 120 images: 24 likely copies of an exemplar" in page.text
+    assert "Of 120 images: 24 taken for copies of an exemplar" in page.text
 
 
 def test_bad_results_are_told(page: Page) -> None:
