@@ -139,6 +139,10 @@ class MaskParams(Section):
     )  # fmt: skip
     min_area: float = Field(0.0005, gt=0, description="smallest accepted share of the image")
     max_cut: float = Field(0.5, ge=0, le=1, description="largest share of a mask that placement may cut away")
+    edge: float = Field(
+        0.1, ge=0, le=1,
+        description="largest difference between the share of a mask that lies by the product's edge and its exemplar's; 1: anywhere",
+    )  # fmt: skip
 
     @model_validator(mode="after")
     def _folder_is_named(self) -> MaskParams:

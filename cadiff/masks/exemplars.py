@@ -9,6 +9,7 @@ from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Bool
+from scipy import ndimage
 
 from cadiff.masks.foreground import foreground
 from cadiff.masks.shapes import Spread, Transform, apply_transform, draw_transform, fit_spread
@@ -16,7 +17,8 @@ from cadiff.params import Params
 from cadiff.records import SampleRow
 from cadiff.storage import read_image
 
-TRIES = 32
+TRIES = 128
+NEAR = 1 / 32  # of the side
 THUMBNAIL = 16  # px
 PLACED = "exemplars"
 UNMOVED = "exemplars, unmoved"
@@ -54,6 +56,13 @@ def most_alike(exemplars: Sequence[SampleRow], normals: Sequence[SampleRow], sha
     return [[normals[i] for i in sorted(chosen)] for chosen in nearest]
 
 
+def near_edge(mask: Bool[np.ndarray, "side side"], product: Bool[np.ndarray, "side side"]) -> float:
+    """The share of a mask's pixels that lie within ``NEAR`` of the side of the product's edge; the image's border is none."""
+    if product.all():
+        return 0.0
+    return float((ndimage.distance_transform_edt(product)[mask] <= NEAR * len(mask)).mean())
+
+
 class ExemplarMasks:
     """One anomaly type's exemplar masks, ready to draw from.
 
@@ -62,7 +71,9 @@ class ExemplarMasks:
     part lies as the exemplar's does.
 
     ``on_product`` says whether masks keep to the foreground: not if most of the exemplars' own masks lie
-    outside it, as where something is missing or lies beside the product.
+    outside it, as where something is missing or lies beside the product. Those that do also keep their exemplar's relation to
+    the product's edge (``masks.edge``): ``near`` are the shares of the exemplars' masks that lie by it, large for a chip in the rim
+    and 0 for a dent in the middle. Else an edge that cuts whatever is placed over it brings dents to where no real one is.
     """
 
     def __init__(
@@ -76,6 +87,12 @@ class ExemplarMasks:
             find(row.image_path)[mask].mean() >= 0.5 for row, mask in zip(exemplars, self.masks, strict=True)
         ]
         self.on_product = 2 * sum(inside) >= len(inside)
+        # A texture has no edge, whatever a stain looks like; and what a defect took from the product was a part of it.
+        textured = np.mean([find(row.image_path).all() for row in normals[:TRIES]]) > 0.5
+        self.near = [
+            0.0 if textured else near_edge(mask, find(row.image_path) | mask)
+            for row, mask in zip(exemplars, self.masks, strict=True)
+        ]
 
     def draw(self, rng: np.random.Generator) -> Placed:
         """One mask. After ``TRIES`` rejected placements it is the exemplar's own, unmoved, and says so."""
@@ -88,7 +105,10 @@ class ExemplarMasks:
             transform = draw_transform(mask, self.spread, rng)
             moved = apply_transform(mask, transform)
             if self.on_product:
-                moved &= self.find(normal.image_path)
+                product = self.find(normal.image_path)
+                moved &= product
+                if not moved.any() or abs(near_edge(moved, product) - self.near[index]) > self.params.edge:
+                    continue
             if self._accepts(moved, mask.sum() * transform.scale**2):
                 return Placed(moved, PLACED, exemplar_id, normal.sample_id, transform)
         return Placed(mask, UNMOVED, exemplar_id, normal.sample_id)

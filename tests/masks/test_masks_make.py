@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import io
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import ndimage
 
 from cadiff.errors import UsageError
 from cadiff.masks import foreground, make_masks, masks_of_type
@@ -50,6 +52,32 @@ def test_masks_keep_to_the_product_of_their_normal(params, samples):
         if row.mask_source == "exemplars":
             product = foreground(read_image(paths[row.normal_id]))
             assert not (pixels(row)[~product]).any()
+
+
+def outermost(mask: np.ndarray, product: np.ndarray) -> float:
+    """The share of a mask in the product's outermost layer of pixels."""
+    layer = product & ~ndimage.binary_erosion(product)
+    return layer[mask > 0].mean()
+
+
+def test_masks_lie_by_the_products_edge_as_their_exemplars_do(params, samples, tmp_path):
+    """Chips in a bar's upper rim and marks in its middle: placed at random, masks of both would be cut at the edge or not as it comes."""
+    paths = {row.sample_id: row.image_path for row in samples}
+    normals = [row for row in samples if row.role == "normal"]
+    known = next(row for row in samples if row.role == "exemplar")
+    top, left = np.argwhere(foreground(read_image(known.image_path))).min(axis=0)
+    for kind, downs, expected in (("chip", (0, 0, 0), 1 / 3), ("mark", (4, 7, 10), 0)):
+        exemplars = []
+        for index, down in enumerate(downs):
+            mask, at = np.zeros((params.base.size,) * 2, np.uint8), left + 6 + 4 * index
+            mask[top + down : top + down + 3, at : at + 4] = 255
+            write_image(path := tmp_path / kind / f"{index}_mask.png", mask)
+            exemplars.append(replace(known, sample_id=f"bar/test/{kind}/{index}", anomaly_type=kind, mask_path=str(path)))
+        free, kept = (masks_of_type(with_masks(params, edge=edge), "bar", [*normals, *exemplars], kind, 40) for edge in (1.0, 0.1))
+        away = [[abs(outermost(pixels(r), foreground(read_image(paths[r.normal_id]))) - expected) for r in rows] for rows in (free, kept)]
+        assert {r.mask_source for r in kept} == {"exemplars"}
+        assert max(away[1]) <= 0.1 + 1e-9
+        assert max(away[0]) > 0.15, "without the rule some lie elsewhere"
 
 
 def test_masks_are_placed_on_the_normals_most_like_their_exemplar_where_asked(params, samples):
