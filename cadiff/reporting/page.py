@@ -239,7 +239,8 @@ def origin(params: Params) -> str:
         return ""
     return (
         " The demo’s images are drawn, not photographed; the embedded base learnt from other drawings of the same products, and the "
-        "demo’s settings were chosen by such figures on the images of seed 0. How it fares on a product of yours, they do not tell."
+        "demo’s settings were chosen by such figures on the images of the seeds 0 and 1. How it fares on a product of yours, they do "
+        "not tell."
     )
 
 
