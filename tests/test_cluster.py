@@ -15,6 +15,7 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+from distributed import default_client
 
 from cadiff.cluster import run_parts
 from cadiff.errors import CADiffError, TransientError, UsageError
@@ -26,14 +27,26 @@ from cadiff.storage import sha256_folder
 
 
 def square(folder: Path, number: int) -> tuple[int, int]:
-    """A part that leaves a trace; the last one kills its own worker, once, when others have long come back."""
+    """A part that leaves a trace; the last to begin kills its own worker, once, when it is told that the others came back.
+
+    Workers begin parts in any order, so which one is the last is known when it begins.
+    """
     with (folder / f"part-{number}").open("a") as trace:
         trace.write("run\n")
-    if number == 7 and not (folder / "killed").exists():
-        time.sleep(4)  # on a busy machine it takes a second until the scheduler has let go of what came back
-        (folder / "killed").touch()
+    if len(list(folder.glob("part-*"))) == 8 and claim(folder / "last", number):
+        wait_until((folder / "others-came-back").exists)
         os.kill(os.getpid(), signal.SIGKILL)
     return os.getpid(), number * number
+
+
+def claim(file: Path, number: int) -> bool:
+    """Whether the file was not there yet; then it holds the number."""
+    try:
+        with file.open("x") as taken:
+            taken.write(str(number))
+    except FileExistsError:
+        return False
+    return True
 
 
 def refuse(number: int) -> None:
@@ -56,17 +69,23 @@ def die() -> None:
 
 @pytest.mark.parametrize("workers", [1, 2])  # of one alone, the part that came back last is always the lost worker's
 def test_a_lost_worker_costs_no_part_that_came_back(workers: int, tmp_path: Path) -> None:
-    results, before = {}, set()
+    results = {}
     for index, result in run_parts(f"local:{workers}", square, (tmp_path,), [(k,) for k in range(8)]):
         results[index] = result
-        if not (tmp_path / "killed").exists():
-            before.add(index)
+        if len(results) == 7:
+            wait_until(lambda: held_tasks() == 2, "the cluster holds more than the last part and its arguments")
+            (tmp_path / "others-came-back").touch()
     assert {k: value for k, (_, value) in results.items()} == {k: k * k for k in range(8)}
     assert os.getpid() not in {process for process, _ in results.values()}
     runs = [len((tmp_path / f"part-{k}").read_text().split()) for k in range(8)]
-    assert runs[7] == 2, "the killed part was not run again"
-    assert before, "nothing came back before the worker was killed"
-    assert [runs[k] for k in before] == [1] * len(before), "a part that had come back was computed again"
+    last = int((tmp_path / "last").read_text())
+    assert runs.pop(last) == 2, "the killed part was not run again"
+    assert runs == [1] * 7, "a part that had come back was computed again"
+
+
+def held_tasks() -> int:
+    """How many tasks the scheduler of this process's client would compute again if their workers were lost."""
+    return default_client().run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks))
 
 
 @contextmanager
@@ -89,10 +108,10 @@ def cluster(folder: Path, threads: int = 1) -> Iterator[tuple[str, subprocess.Po
             process.wait()
 
 
-def wait_until(ask: Callable[[], object], seconds: float = 60.0) -> None:
+def wait_until(ask: Callable[[], object], otherwise: str = "it did not happen", seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not ask():
-        assert time.monotonic() < deadline, "it did not happen"
+        assert time.monotonic() < deadline, otherwise
         time.sleep(0.05)
 
 
@@ -119,7 +138,7 @@ def test_a_full_disk_of_a_worker_is_not_a_lost_scheduler() -> None:
 
 
 def test_in_this_process_parts_come_in_order(tmp_path: Path) -> None:
-    (tmp_path / "killed").touch()
+    (tmp_path / "last").touch()
     results = list(run_parts(None, square, (tmp_path,), [(k,) for k in range(3)]))
     assert [index for index, _ in results] == [0, 1, 2]
     assert {process for _, (process, _) in results} == {os.getpid()}
