@@ -156,9 +156,6 @@ def plan_scenes(run: Run, order: Order, weights: dict[str, float]) -> list[Scene
         masks, source, placed = dict(zip(order.types, given, strict=False)), FILES, []
         if not given:
             own = params.model_copy(update={"seed": derive_seed(params.seed, "masks", sample_id)})
-            if params.masks.alike < 1:  # then the first mask says which pictures it fits
-                first = placed_mask(own, run.product, pictures, exemplars, order.types[0], find)
-                picture = next((row for row in pictures if row.sample_id == first.normal_id), picture)
             placed = [placed_mask(own, run.product, [picture], exemplars, kind, find) for kind in order.types]
             masks = {row.anomaly_type: mask_of(row) for row in placed}
             source = " + ".join(dict.fromkeys(row.mask_source for row in placed))

@@ -130,8 +130,8 @@ class MaskParams(Section):
     spread: float = Field(
         1.0, ge=0, le=1, description="how far masks may move from their exemplars; low where a defect has its place, as a missing pin"
     )
-    alike: float = Field(
-        1.0, gt=0, le=1, description="share of the normals, those most like a mask's exemplar, that it is placed on; low where pose matters"
+    registered: bool = Field(
+        False, description="masks move as the part lies in a normal against their exemplar; true where a defect has its place on a part"
     )
     in_place: float = Field(
         0.0, ge=0, le=1,

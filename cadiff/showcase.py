@@ -81,13 +81,8 @@ class Studio:
             rows += draw_scenes(self.generator, params, self.product, scenes[start : start + size], record)
         return rows
 
-    def normal_for(self, name: str, kind: str) -> SampleRow:
-        """A normal image by the seed; with ``masks.alike`` below 1, one on which a mask of this type may lie."""
-        seed = derive_seed(self.params.seed, "showcase", self.product, name)
-        if self.params.masks.alike < 1 and self.params.masks.source == "exemplars":
-            own = self.params.model_copy(update={"seed": seed})
-            placed = placed_mask(own, self.product, self.normals, self.exemplars, kind, self.find)
-            return next((row for row in self.normals if row.sample_id == placed.normal_id), self.normals[0])
+    def normal_for(self, name: str) -> SampleRow:
+        """A normal image by the seed."""
         rng = numpy_generator(self.params.seed, "showcase", self.product, name)
         return self.normals[int(rng.integers(len(self.normals)))]
 
@@ -154,7 +149,7 @@ def make_showcase(
 
 def ladder(studio: Studio) -> list[ShowcaseRow]:
     """Fig. 3: one scene of each type over w; changes are from w = 0."""
-    scenes = [studio.scene(f"ladder-{kind}", [kind], studio.normal_for(f"ladder-{kind}", kind)) for kind in studio.types]
+    scenes = [studio.scene(f"ladder-{kind}", [kind], studio.normal_for(f"ladder-{kind}")) for kind in studio.types]
     drawn = {w: studio.draw(scenes, studio.with_intensity(w)) for w in LADDER}
     rows = []
     for k, kind in enumerate(studio.types):
@@ -171,7 +166,7 @@ def compositions(studio: Studio) -> list[ShowcaseRow]:
     pairs: list[tuple[str, ...]] = [*list(combinations(kinds, 2))[:PAIRS], *((kind, kind) for kind in kinds)]
     names = [" and ".join(pair) if len(set(pair)) > 1 else f"{pair[0]} twice" for pair in pairs]
     scenes = [
-        studio.scene(f"composition-{'-'.join(pair)}", pair, studio.normal_for(f"composition-{'-'.join(pair)}", pair[0]))
+        studio.scene(f"composition-{'-'.join(pair)}", pair, studio.normal_for(f"composition-{'-'.join(pair)}"))
         for pair in pairs
     ]
     rows = studio.draw(scenes, studio.params)
@@ -208,7 +203,7 @@ def attention(studio: Studio) -> tuple[list[ShowcaseRow], list[AttentionRow]]:
         "without delayed focus": (AMPLIFIED, {"masked_focus": True, "delayed_focus": False}),
     }
     kinds = studio.types[:ATTENDED]
-    scenes = [studio.scene(f"attention-{kind}", [kind], studio.normal_for(f"attention-{kind}", kind)) for kind in kinds]
+    scenes = [studio.scene(f"attention-{kind}", [kind], studio.normal_for(f"attention-{kind}")) for kind in kinds]
     scenes = [replace(scene, cuttings=()) for scene in scenes]  # what is set into a start follows w by itself
     pictures: list[ShowcaseRow] = []
     maps: list[AttentionRow] = []

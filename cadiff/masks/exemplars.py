@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,6 +11,7 @@ from jaxtyping import Bool
 from scipy import ndimage
 
 from cadiff.masks.foreground import foreground
+from cadiff.masks.registration import Registration, register
 from cadiff.masks.shapes import Spread, Transform, apply_transform, draw_transform, fit_spread
 from cadiff.params import Params
 from cadiff.records import SampleRow
@@ -19,7 +19,7 @@ from cadiff.storage import read_image
 
 TRIES = 128
 NEAR = 1 / 32  # of the side
-THUMBNAIL = 16  # px
+SAME_PART = 0.6  # correlation below which two registered pictures are not of one part
 PLACED = "exemplars"
 UNMOVED = "exemplars, unmoved"
 IN_PLACE = "exemplars, in place"
@@ -45,17 +45,6 @@ def product_finder(side: int) -> FindProduct:
     return lru_cache(maxsize=1024)(lambda image_path: foreground(read_image(image_path, "RGB", side)))
 
 
-def most_alike(exemplars: Sequence[SampleRow], normals: Sequence[SampleRow], share: float) -> list[Sequence[SampleRow]]:
-    """For each exemplar the ``share`` of the normals (one at least) that differ least from it, as pictures so small that where
-    the part lies counts and its grain does not; in their own order."""
-    if math.ceil(share * len(normals)) == len(normals):
-        return [normals] * len(exemplars)
-    small = [[read_image(row.image_path, "RGB", THUMBNAIL).astype(float) for row in rows] for rows in (exemplars, normals)]
-    away = [[np.square(other - own).mean() for other in small[1]] for own in small[0]]
-    nearest = [np.argsort(row, kind="stable")[: math.ceil(share * len(normals))] for row in away]
-    return [[normals[i] for i in sorted(chosen)] for chosen in nearest]
-
-
 def near_edge(mask: Bool[np.ndarray, "side side"], product: Bool[np.ndarray, "side side"]) -> float:
     """The share of a mask's pixels that lie within ``NEAR`` of the side of the product's edge; the image's border is none."""
     if product.all():
@@ -66,9 +55,8 @@ def near_edge(mask: Bool[np.ndarray, "side side"], product: Bool[np.ndarray, "si
 class ExemplarMasks:
     """One anomaly type's exemplar masks, ready to draw from.
 
-    A mask that does not stay in its exemplar's picture (``masks.in_place``) is placed on one of the normals that look most like
-    its exemplar (``masks.alike`` of them all): a defect that has its place on a part, as a missing pin, keeps it only where the
-    part lies as the exemplar's does.
+    With ``masks.registered`` a mask first moves as the part does from its exemplar's picture to the normal's: a defect that has
+    its place on a part, as a missing pin, keeps it however the part lies.
 
     ``on_product`` says whether masks keep to the foreground: not if most of the exemplars' own masks lie
     outside it, as where something is missing or lies beside the product. Those that do also keep their exemplar's relation to
@@ -81,7 +69,7 @@ class ExemplarMasks:
     ) -> None:
         self.exemplars, self.normals, self.find, self.params = exemplars, normals, find, params.masks
         self.masks = [read_image(str(row.mask_path), "L", params.base.size) > 0 for row in exemplars]
-        self.places = most_alike(exemplars, normals, params.masks.alike)
+        self.poses: dict[tuple[int, str], Registration] = {}
         self.spread: Spread = fit_spread(self.masks, params.masks.spread)
         inside = [
             find(row.image_path)[mask].mean() >= 0.5 for row, mask in zip(exemplars, self.masks, strict=True)
@@ -97,12 +85,17 @@ class ExemplarMasks:
     def draw(self, rng: np.random.Generator) -> Placed:
         """One mask. After ``TRIES`` rejected placements it is the exemplar's own, unmoved, and says so."""
         index = int(rng.integers(len(self.exemplars)))
-        mask, exemplar_id, places = self.masks[index], self.exemplars[index].sample_id, self.places[index]
+        mask, exemplar_id = self.masks[index], self.exemplars[index].sample_id
         if self.params.in_place and rng.random() < self.params.in_place:
-            return Placed(mask, IN_PLACE, exemplar_id, places[int(rng.integers(len(places)))].sample_id)
+            return Placed(mask, IN_PLACE, exemplar_id, self.normals[int(rng.integers(len(self.normals)))].sample_id)
         for _ in range(TRIES):
-            normal = places[int(rng.integers(len(places)))]
+            normal = self.normals[int(rng.integers(len(self.normals)))]
             transform = draw_transform(mask, self.spread, rng)
+            if self.params.registered:
+                pose = self._pose(index, normal)
+                if pose.likeness < SAME_PART:
+                    continue
+                transform = pose.move(transform, len(mask))
             moved = apply_transform(mask, transform)
             if self.on_product:
                 product = self.find(normal.image_path)
@@ -112,6 +105,14 @@ class ExemplarMasks:
             if self._accepts(moved, mask.sum() * transform.scale**2):
                 return Placed(moved, PLACED, exemplar_id, normal.sample_id, transform)
         return Placed(mask, UNMOVED, exemplar_id, normal.sample_id)
+
+    def _pose(self, index: int, normal: SampleRow) -> Registration:
+        """How the part lies in a normal against an exemplar's; found once for each pair."""
+        key = (index, normal.image_path)
+        if key not in self.poses:
+            pictures = [read_image(row.image_path, "RGB", len(self.masks[index])) for row in (self.exemplars[index], normal)]
+            self.poses[key] = register(pictures[0], self.masks[index], pictures[1])
+        return self.poses[key]
 
     def _accepts(self, mask: Bool[np.ndarray, "side side"], area: float) -> bool:
         """Whether enough is left of a mask of ``area`` pixels after border and foreground have cut it.

@@ -80,19 +80,30 @@ def test_masks_lie_by_the_products_edge_as_their_exemplars_do(params, samples, t
         assert max(away[0]) > 0.15, "without the rule some lie elsewhere"
 
 
-def test_masks_are_placed_on_the_normals_most_like_their_exemplar_where_asked(params, samples):
-    """Of six bars in six places, each exemplar's masks go to the two whose pixels are nearest to its own."""
+def test_registered_masks_lie_on_each_normals_part_where_their_exemplar_has_them(params, samples):
+    """Of six bars in six places; without registration the same masks lie where the exemplar's picture has its bar."""
     by_id = {row.sample_id: row for row in samples}
-    normals = [row for row in samples if row.role == "normal"]
-    rows = masks_of_type(with_masks(params, alike=0.3), "bar", samples, "spot", 40)
-    used = {}
-    for row in rows:
-        used.setdefault(row.exemplar_id, set()).add(row.normal_id)
-    assert len(used) > 1
-    for exemplar, places in used.items():
-        own = read_image(by_id[exemplar].image_path).astype(float)
-        away = {row.sample_id: np.abs(read_image(row.image_path) - own).mean() for row in normals}
-        assert places == set(sorted(away, key=away.get)[:2])
+
+    def off_place(**values) -> list[float]:
+        away = []
+        for row in masks_of_type(with_masks(params, spread=0.0, edge=1.0, **values), "bar", samples, "spot", 40):
+            exemplar = by_id[row.exemplar_id]
+            own = [foreground(read_image(by_id[name].image_path)) for name in (row.exemplar_id, row.normal_id)]
+            masks = [read_image(exemplar.mask_path, "L") > 0, pixels(row) > 0]
+            corners = [np.argwhere(mask).mean(axis=0) - np.argwhere(bar).min(axis=0) for mask, bar in zip(masks, own, strict=True)]
+            away.append(float(np.abs(corners[1] - corners[0]).max()))
+        return away
+
+    assert max(off_place(registered=True)) < 1
+    assert max(off_place()) > 3
+
+
+def test_a_normal_of_another_part_gets_no_registered_mask(params, samples, tmp_path):
+    rng = np.random.default_rng(0)
+    write_image(path := tmp_path / "other.png", rng.normal(128, 30, (32, 32, 3)).clip(0, 255).astype(np.uint8))
+    other = [replace(row, image_path=str(path)) if row.role == "normal" else row for row in samples]
+    rows = masks_of_type(with_masks(params, registered=True), "bar", other, "spot", 2)
+    assert {row.mask_source for row in rows} == {"exemplars, unmoved"}
 
 
 def test_a_type_beside_the_product_is_not_moved_onto_it(params, samples):
