@@ -13,7 +13,7 @@ from cadiff.generator.on_demand import Scene, draw_on_demand
 from cadiff.generator.planting import cuttings
 from cadiff.generator.train import training_of
 from cadiff.masks import mask_of, placed_mask
-from cadiff.masks.exemplars import product_finder
+from cadiff.masks.exemplars import ProductFinder
 from cadiff.masks.folder import read_mask
 from cadiff.params import IntensityParams, Params, first_problem
 from cadiff.records import GeneratedRow, SampleRow
@@ -147,7 +147,7 @@ def plan_scenes(run: Run, order: Order, weights: dict[str, float]) -> list[Scene
         if (found := read_image(path, "L").shape) != (pictures[0].height, pictures[0].width):
             expected = f"{pictures[0].width}x{pictures[0].height}"
             raise UsageError(f"{path}: expected {expected} as {order.on}, found {found[1]}x{found[0]}")
-    find, by_id = product_finder(params.base.size), {row.sample_id: row for row in exemplars}
+    find, by_id = ProductFinder(params.base.size), {row.sample_id: row for row in exemplars}
     keeps = order.on is not None or params.generate.background == "real"
     scenes = []
     for stem in map(stem_of, range(order.count)):

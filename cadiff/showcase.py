@@ -23,7 +23,7 @@ from cadiff.generator.reweighting import Reading
 from cadiff.generator.train import Generator, load_generator
 from cadiff.intensity import reweight, touched_cells
 from cadiff.masks import mask_of, placed_mask
-from cadiff.masks.exemplars import FindProduct, product_finder
+from cadiff.masks.exemplars import ProductFinder
 from cadiff.params import Params
 from cadiff.progress import Progress
 from cadiff.prompt.tokens import NORMAL_TEMPLATES, TEMPLATES
@@ -61,7 +61,7 @@ class Studio:
     product: str
     normals: list[SampleRow]
     exemplars: list[SampleRow]
-    find: FindProduct
+    find: ProductFinder
 
     @property
     def types(self) -> list[str]:
@@ -134,7 +134,7 @@ def make_showcase(
     normals = [row for row in samples if row.role == "normal"]
     exemplars = [row for row in samples if row.role == "exemplar"]
     trained = load_generator(params, product, adapted, generator)
-    studio = Studio(trained, params, product, normals, exemplars, product_finder(params.base.size))
+    studio = Studio(trained, params, product, normals, exemplars, ProductFinder(params.base.size))
     bar = Progress(f"showcase {product}", 4)
     pictures: list[ShowcaseRow] = []
     for figure in (ladder, compositions, edits):

@@ -20,7 +20,7 @@ from cadiff.generator.planting import Cutting, plant, setting_of
 from cadiff.generator.sample import Request, in_lanes, lanes, sample
 from cadiff.generator.train import Generator, load_generator
 from cadiff.masks import mask_of, masks_of_type, placed_mask
-from cadiff.masks.exemplars import product_finder
+from cadiff.masks.exemplars import ProductFinder
 from cadiff.params import RESULT_KEYS, GenerateParams, Params
 from cadiff.progress import Progress
 from cadiff.records import GENERATED_SCHEMA, REDRAWN, GeneratedRow, MaskRow, SampleRow, to_table
@@ -222,7 +222,7 @@ def _redrawn(
     or the detector would only ever see those pieces with one.
     """
     images, _ = load_samples(normals, params.base.size)
-    exemplars, find = [row for row in samples if row.role == "exemplar"], product_finder(params.base.size)
+    exemplars, find = [row for row in samples if row.role == "exemplar"], ProductFinder(params.base.size)
     from_noise = params.generate.strength == 1 or (params.generate.start == "exemplar" and params.masks.source == "folder")  # as anomalies
     requests, by_id = [], {row.sample_id: row for row in exemplars}
     for row, picture in zip(normals, images, strict=True):

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, UInt8
 from scipy import ndimage
 
 from cadiff.masks.foreground import foreground
 from cadiff.masks.registration import Registration, register
-from cadiff.masks.shapes import Spread, Transform, apply_transform, draw_transform, fit_spread
+from cadiff.masks.shapes import Spread, Transform, apply_transform, draw_transform, fit_spread, unmoved
 from cadiff.params import Params
 from cadiff.records import SampleRow
 from cadiff.storage import read_image
@@ -23,7 +23,6 @@ SAME_PART = 0.6  # correlation below which two registered pictures are not of on
 PLACED = "exemplars"
 UNMOVED = "exemplars, unmoved"
 IN_PLACE = "exemplars, in place"
-FindProduct = Callable[[str], Bool[np.ndarray, "side side"]]
 
 
 @dataclass(frozen=True)
@@ -40,9 +39,29 @@ class Placed:
     transform: Transform | None = None
 
 
-def product_finder(side: int) -> FindProduct:
-    """``foreground`` of image files; a file is read once however many masks are tried on it."""
-    return lru_cache(maxsize=1024)(lambda image_path: foreground(read_image(image_path, "RGB", side)))
+class ProductFinder:
+    """Where the product is in image files; what was found in a file is kept, however many masks are tried on it."""
+
+    def __init__(self, side: int) -> None:
+        self.side = side
+        self._foreground = lru_cache(maxsize=1024)(lambda path: foreground(self._picture(path)))
+        self._pose = lru_cache(maxsize=None)(
+            lambda path, mask_path, onto: register(self._picture(path), read_mask(mask_path, side), self._picture(onto))
+        )
+
+    def _picture(self, path: str) -> UInt8[np.ndarray, "side side 3"]:
+        return read_image(path, "RGB", self.side)
+
+    def foreground(self, image_path: str) -> Bool[np.ndarray, "side side"]:
+        return self._foreground(image_path)
+
+    def pose(self, exemplar: SampleRow, onto: SampleRow) -> Registration:
+        """How the part lies in ``onto`` against an exemplar's picture, whose anomaly does not count."""
+        return self._pose(exemplar.image_path, str(exemplar.mask_path), onto.image_path)
+
+
+def read_mask(mask_path: str, side: int) -> Bool[np.ndarray, "side side"]:
+    return read_image(mask_path, "L", side) > 0
 
 
 def near_edge(mask: Bool[np.ndarray, "side side"], product: Bool[np.ndarray, "side side"]) -> float:
@@ -50,6 +69,17 @@ def near_edge(mask: Bool[np.ndarray, "side side"], product: Bool[np.ndarray, "si
     if product.all():
         return 0.0
     return float((ndimage.distance_transform_edt(product)[mask] <= NEAR * len(mask)).mean())
+
+
+def _on_one_part(
+    masks: list[Bool[np.ndarray, "side side"]], poses: Sequence[Registration]
+) -> list[Bool[np.ndarray, "side side"]]:
+    """The masks laid onto one picture's part, for what they are spread there is the anomaly's own and not the part's poses.
+    One that this moves out of the picture is left where it is; without poses all are."""
+    if not poses:
+        return masks
+    laid = [apply_transform(mask, pose.move(unmoved(mask), len(mask))) for mask, pose in zip(masks, poses, strict=True)]
+    return [moved if moved.any() else mask for moved, mask in zip(laid, masks, strict=True)]
 
 
 class ExemplarMasks:
@@ -65,20 +95,21 @@ class ExemplarMasks:
     """
 
     def __init__(
-        self, exemplars: Sequence[SampleRow], normals: Sequence[SampleRow], find: FindProduct, params: Params
+        self, exemplars: Sequence[SampleRow], normals: Sequence[SampleRow], find: ProductFinder, params: Params
     ) -> None:
         self.exemplars, self.normals, self.find, self.params = exemplars, normals, find, params.masks
-        self.masks = [read_image(str(row.mask_path), "L", params.base.size) > 0 for row in exemplars]
-        self.poses: dict[tuple[int, str], Registration] = {}
-        self.spread: Spread = fit_spread(self.masks, params.masks.spread)
+        self.masks = [read_mask(str(row.mask_path), params.base.size) for row in exemplars]
+        poses = [find.pose(row, normals[0]) for row in exemplars] if params.masks.registered else []
+        self.turns = [pose.turn for pose in poses] or [0.0] * len(exemplars)
+        self.spread: Spread = fit_spread(_on_one_part(self.masks, poses), params.masks.spread)
         inside = [
-            find(row.image_path)[mask].mean() >= 0.5 for row, mask in zip(exemplars, self.masks, strict=True)
+            find.foreground(row.image_path)[mask].mean() >= 0.5 for row, mask in zip(exemplars, self.masks, strict=True)
         ]
         self.on_product = 2 * sum(inside) >= len(inside)
         # A texture has no edge, whatever a stain looks like; and what a defect took from the product was a part of it.
-        textured = np.mean([find(row.image_path).all() for row in normals[:TRIES]]) > 0.5
+        textured = np.mean([find.foreground(row.image_path).all() for row in normals[:TRIES]]) > 0.5
         self.near = [
-            0.0 if textured else near_edge(mask, find(row.image_path) | mask)
+            0.0 if textured else near_edge(mask, find.foreground(row.image_path) | mask)
             for row, mask in zip(exemplars, self.masks, strict=True)
         ]
 
@@ -90,29 +121,21 @@ class ExemplarMasks:
             return Placed(mask, IN_PLACE, exemplar_id, self.normals[int(rng.integers(len(self.normals)))].sample_id)
         for _ in range(TRIES):
             normal = self.normals[int(rng.integers(len(self.normals)))]
-            transform = draw_transform(mask, self.spread, rng)
+            transform = draw_transform(mask, self.spread, rng, self.turns[index])
             if self.params.registered:
-                pose = self._pose(index, normal)
+                pose = self.find.pose(self.exemplars[index], normal)
                 if pose.likeness < SAME_PART:
                     continue
                 transform = pose.move(transform, len(mask))
             moved = apply_transform(mask, transform)
             if self.on_product:
-                product = self.find(normal.image_path)
+                product = self.find.foreground(normal.image_path)
                 moved &= product
                 if not moved.any() or abs(near_edge(moved, product) - self.near[index]) > self.params.edge:
                     continue
             if self._accepts(moved, mask.sum() * transform.scale**2):
                 return Placed(moved, PLACED, exemplar_id, normal.sample_id, transform)
         return Placed(mask, UNMOVED, exemplar_id, normal.sample_id)
-
-    def _pose(self, index: int, normal: SampleRow) -> Registration:
-        """How the part lies in a normal against an exemplar's; found once for each pair."""
-        key = (index, normal.image_path)
-        if key not in self.poses:
-            pictures = [read_image(row.image_path, "RGB", len(self.masks[index])) for row in (self.exemplars[index], normal)]
-            self.poses[key] = register(pictures[0], self.masks[index], pictures[1])
-        return self.poses[key]
 
     def _accepts(self, mask: Bool[np.ndarray, "side side"], area: float) -> bool:
         """Whether enough is left of a mask of ``area`` pixels after border and foreground have cut it.

@@ -9,7 +9,7 @@ from jaxtyping import Bool
 
 from cadiff.errors import UsageError
 from cadiff.masks import folder
-from cadiff.masks.exemplars import ExemplarMasks, FindProduct, product_finder
+from cadiff.masks.exemplars import ExemplarMasks, ProductFinder
 from cadiff.masks.shapes import Transform
 from cadiff.params import Params
 from cadiff.progress import Progress
@@ -31,13 +31,13 @@ def make_masks(params: Params, product: str, samples: Sequence[SampleRow]) -> li
     types = sorted({row.anomaly_type for row in samples if row.role == "exemplar" and row.anomaly_type})
     if not types:
         raise UsageError(f"{product}: expected at least one anomaly with its mask (an exemplar), found none")
-    count, find = params.generate.per_type, product_finder(params.base.size)
+    count, find = params.generate.per_type, ProductFinder(params.base.size)
     return [row for name in types for row in masks_of_type(params, product, samples, name, count, find)]
 
 
 def masks_of_type(
     params: Params, product: str, samples: Sequence[SampleRow], anomaly_type: str, count: int,
-    find: FindProduct | None = None,
+    find: ProductFinder | None = None,
 ) -> list[MaskRow]:  # fmt: skip
     """The first ``count`` masks of one type; mask k depends on the seed, the product, the type and k alone.
 
@@ -53,7 +53,7 @@ def masks_of_type(
     if not exemplars or not normals:
         lacking = "train normals to place masks on" if exemplars else f"exemplars of {anomaly_type}"
         raise UsageError(f"{product}: expected {lacking}, found none")
-    source = ExemplarMasks(exemplars, normals, find or product_finder(params.base.size), params)
+    source = ExemplarMasks(exemplars, normals, find or ProductFinder(params.base.size), params)
     names = [(params.seed, "masks", product, anomaly_type, index) for index in range(count)]
     bar = Progress(f"masks {product} {anomaly_type}", count) if count > 1 else None  # one for a scene is no news
     placed = []
@@ -68,7 +68,7 @@ def masks_of_type(
 
 
 def placed_mask(
-    params: Params, product: str, normals: Sequence[SampleRow], exemplars: Sequence[SampleRow], anomaly_type: str, find: FindProduct
+    params: Params, product: str, normals: Sequence[SampleRow], exemplars: Sequence[SampleRow], anomaly_type: str, find: ProductFinder
 ) -> MaskRow:
     """One mask on one of ``normals``, whatever share of the masks stays in place: that picture is to be seen."""
     moved = params.model_copy(update={"masks": params.masks.model_copy(update={"in_place": 0.0})})

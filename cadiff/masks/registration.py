@@ -18,7 +18,7 @@ from skimage.color import rgb2gray
 from skimage.registration import phase_cross_correlation
 from skimage.transform import resize
 
-from cadiff.masks.shapes import Transform
+from cadiff.masks.shapes import Transform, turned
 
 WORKING_SIDE = 64  # px; a part's pose is as plain there, and a search at 512 px takes a minute
 TURNS = np.radians(np.arange(-180, 180, 6))
@@ -41,7 +41,7 @@ class Registration:
     def move(self, transform: Transform, side: int) -> Transform:
         """``transform``, then this: where a moved mask lies on the other picture's part."""
         middle = (side - 1) / 2
-        row, column = _turned(self.turn) @ (np.array(transform.centre) - middle) + middle + np.array(self.shift) * side
+        row, column = turned(self.turn) @ (np.array(transform.centre) - middle) + middle + np.array(self.shift) * side
         return replace(transform, turn=transform.turn + self.turn, centre=(float(row), float(column)))
 
 
@@ -102,13 +102,8 @@ def _likeness(moving: np.ndarray, fixed: np.ndarray, counted: np.ndarray, turn: 
 
 def _moved(values: np.ndarray, turn: float, shift: tuple[float, float], outside: float | None = None) -> np.ndarray:
     """Values turned about their middle and shifted; beyond the border they go on as at it, or are ``outside``."""
-    middle, inverse = (len(values) - 1) / 2, _turned(-turn)
+    middle, inverse = (len(values) - 1) / 2, turned(-turn)
     offset = middle - inverse @ (middle + np.array(shift) * len(values))
     mode, fill = ("nearest", 0.0) if outside is None else ("constant", outside)
     return ndimage.affine_transform(values, inverse, offset, order=1, mode=mode, cval=fill)
 
-
-def _turned(turn: float) -> Float[np.ndarray, "2 2"]:
-    """Rows and columns before a turn to those after it (the inverse is a turn back)."""
-    cos, sin = math.cos(turn), math.sin(turn)
-    return np.array([[cos, -sin], [sin, cos]])

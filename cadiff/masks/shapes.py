@@ -89,16 +89,18 @@ def _fit_turn(angles: Sequence[float], n: int) -> float | None:
 
 
 def draw_transform(
-    mask: Bool[np.ndarray, "side side"], spread: Spread, rng: np.random.Generator
+    mask: Bool[np.ndarray, "side side"], spread: Spread, rng: np.random.Generator, turn_to_spread: float = 0.0
 ) -> Transform:
     """A transform of this exemplar's mask, drawn around its own position, size and orientation.
+
+    ``turn_to_spread`` (radians): by which the mask's picture is turned where ``spread.shift`` was fitted.
 
     A mask that touches a border was cut there, and nobody knows the rest of its shape: it stays at that
     border, and is turned a little at most.
     """
     touches = _touches(mask)
     shift = np.where(touches, 0.0, rng.normal(size=2) * np.array(spread.shift)) * mask.shape[0]
-    row, column = ndimage.center_of_mass(mask) + shift
+    row, column = ndimage.center_of_mass(mask) + turned(-turn_to_spread) @ shift
     # Two standard deviations: a lognormal's tail would draw anomalies larger than any product has.
     scale = math.exp(float(np.clip(rng.normal(), -2, 2)) * spread.scale)
     if spread.turn is None and not touches.any():
@@ -107,6 +109,17 @@ def draw_transform(
         most = LEAST_TURN if touches.any() or spread.turn is None else spread.turn
         turn, mirror = rng.normal() * most, False
     return Transform(scale, float(turn), mirror, (float(row), float(column)))
+
+
+def unmoved(mask: Bool[np.ndarray, "side side"]) -> Transform:
+    row, column = ndimage.center_of_mass(mask)
+    return Transform(1.0, 0.0, False, (float(row), float(column)))
+
+
+def turned(turn: float) -> Float[np.ndarray, "2 2"]:
+    """Rows and columns before a turn to those after it (the inverse is a turn back)."""
+    cos, sin = math.cos(turn), math.sin(turn)
+    return np.array([[cos, -sin], [sin, cos]])
 
 
 def apply_transform(
@@ -139,9 +152,8 @@ def _inverse(
     mask: Bool[np.ndarray, "side side"], transform: Transform
 ) -> tuple[Float[np.ndarray, "2 2"], Float[np.ndarray, " 2"]]:
     """From the moved mask's rows and columns to the mask's: a matrix, and what is added."""
-    cos, sin = math.cos(transform.turn), math.sin(transform.turn)
     flip = np.diag([1.0, -1.0 if transform.mirror else 1.0])
-    inverse = flip @ np.array([[cos, sin], [-sin, cos]]) / transform.scale
+    inverse = flip @ turned(-transform.turn) / transform.scale
     offset = ndimage.center_of_mass(mask) - inverse @ np.array(transform.centre)
     return inverse, offset
 

@@ -8,7 +8,7 @@ import pytest
 from cadiff.data.images import load_samples
 from cadiff.generator.planting import cut, plant, setting_of, without
 from cadiff.masks import make_masks, mask_of, placed_mask
-from cadiff.masks.exemplars import IN_PLACE, product_finder
+from cadiff.masks.exemplars import IN_PLACE, ProductFinder
 from cadiff.masks.shapes import Transform, apply_transform, transform_picture
 from cadiff.params import Params
 from cadiff.records import SampleRow
@@ -104,7 +104,7 @@ def test_a_mask_in_place_lies_in_its_exemplars_own_picture(small_params: Params,
         assert (plant(picture, chosen, {row.anomaly_type: 1.0}) == images[0]).all(), "w = 1 is the exemplar"
         assert np.abs(picture[own[0]].astype(int) - images[0][own[0]]).mean() > 2, "w = 0 is without its anomaly"
     normals, exemplars = ([row for row in nut_samples if row.role == role] for role in ("normal", "exemplar"))
-    placed = placed_mask(params, "nut", normals, exemplars, "rust", product_finder(64))
+    placed = placed_mask(params, "nut", normals, exemplars, "rust", ProductFinder(64))
     assert placed.mask_source != IN_PLACE, "where a given picture is to be seen, the mask lies on it"
 
 

@@ -11,6 +11,8 @@ from scipy import ndimage
 
 from cadiff.errors import UsageError
 from cadiff.masks import foreground, make_masks, masks_of_type
+from cadiff.masks.exemplars import ExemplarMasks, ProductFinder
+from cadiff.masks.shapes import LEAST_SHIFT
 from cadiff.params import Params
 from cadiff.records import MASK_SCHEMA, MaskRow, from_table, to_table
 from cadiff.storage import read_image, write_image
@@ -96,6 +98,24 @@ def test_registered_masks_lie_on_each_normals_part_where_their_exemplar_has_them
 
     assert max(off_place(registered=True)) < 1
     assert max(off_place()) > 3
+
+
+def test_what_is_spread_on_the_part_is_not_what_its_poses_are(params, samples, tmp_path):
+    """One corner of six bars in six places: a spread of its own it has none."""
+    normals = [row for row in samples if row.role == "normal"]
+    exemplars, side = [], params.base.size
+    for index, row in enumerate(normals):
+        top, left = np.argwhere(foreground(read_image(row.image_path))).min(axis=0)
+        mask = np.zeros((side, side), np.uint8)
+        mask[top + 3 : top + 7, left + 3 : left + 7] = 255
+        write_image(path := tmp_path / f"{index}_mask.png", mask)
+        exemplars.append(replace(row, role="exemplar", anomaly_type="spot", mask_path=str(path)))
+    shifts = [
+        np.array(ExemplarMasks(exemplars, normals, ProductFinder(side), with_masks(params, registered=asked)).spread.shift)
+        for asked in (False, True)
+    ]
+    assert shifts[0].min() > 1.2 * LEAST_SHIFT
+    assert shifts[1] == pytest.approx(LEAST_SHIFT)
 
 
 def test_a_normal_of_another_part_gets_no_registered_mask(params, samples, tmp_path):

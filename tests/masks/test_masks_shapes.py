@@ -8,7 +8,7 @@ from scipy import ndimage
 from skimage.draw import ellipse, line
 from skimage.measure import regionprops
 
-from cadiff.masks.shapes import Transform, apply_transform, draw_transform, fit_spread
+from cadiff.masks.shapes import Spread, Transform, apply_transform, draw_transform, fit_spread, unmoved
 from cadiff.seeds import numpy_generator
 
 SIDE = 64
@@ -105,3 +105,11 @@ def test_without_spread_a_mask_stays_where_its_exemplar_is():
     still, free = fit_spread(masks, 0.0), fit_spread(masks)
     assert all((apply_transform(mask, draw_transform(mask, still, rng)) == mask).all() for mask in masks)
     assert any((apply_transform(mask, draw_transform(mask, free, rng)) != mask).any() for mask in masks)
+
+
+def test_a_shift_is_drawn_in_the_frame_that_its_spread_was_fitted_in():
+    """A part that lies a quarter turn away: what is up and down there is left and right here."""
+    mask, spread, rng = blob(32, 32, 3, 6, 0.0), Spread((0.1, 0.0), 0.0, 0.0), np.random.default_rng(0)
+    moves = np.array([draw_transform(mask, spread, rng, math.pi / 2).centre for _ in range(200)]) - unmoved(mask).centre
+    assert np.abs(moves[:, 0]).max() < 1e-9
+    assert moves[:, 1].std() == pytest.approx(0.1 * len(mask), rel=0.15)
