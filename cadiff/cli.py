@@ -1,4 +1,6 @@
-"""Look at data, run stages, export and verify what was made. Exit codes: 0 done, 1 failed, 2 wrong call."""
+"""Look at data, run stages, export and verify what was made. Exit codes: 0 done, 1 failed, 2 wrong call.
+
+With any command, ``--quiet`` hides progress and ``--debug`` shows tracebacks."""
 
 from __future__ import annotations
 

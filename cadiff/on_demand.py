@@ -83,7 +83,7 @@ def check_artefacts(run: Run) -> None:
         run.adapted / "adaptation.json": f"adapt@{run.product}-{run.method}",
         run.generator / "generator.json": f"train@{run.product}-{run.method}",
     }
-    for path, stage in made_by.items():
+    for path, stage in reversed(made_by.items()):  # the last one that is missing brings those before it
         if not path.is_file():
             raise CADiffError(f"{path}: expected this artefact, but it is not there. Run `dvc repro {stage}`.")
     path, stage = run.generator / "generator.json", f"train@{run.product}-{run.method}"

@@ -30,13 +30,14 @@ def nsa(
 ) -> tuple[UInt8[np.ndarray, "h w 3"], Bool[np.ndarray, "h w"]]:
     """A normal image with one to three blended patches of another; the mask is where they changed it visibly.
 
-    Outside the mask the image is the normal image, bit for bit. Patches that do not show are drawn again.
+    Of a single normal image the patches are its own. Outside the mask the image is the normal image, bit for bit.
+    Patches that do not show are drawn again.
 
     Raises:
         CADiffError: if nothing shows after 50 draws.
     """
     rng = numpy_generator(seed, "nsa")
-    base, source = normals[rng.integers(len(normals))], normals[rng.integers(len(normals))]
+    base, source = normals[rng.choice(len(normals), 2, replace=len(normals) < 2)]
     objects = foreground(base), foreground(source)
     for _ in range(TRIES):
         image = base.astype(float)

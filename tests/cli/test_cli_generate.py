@@ -156,7 +156,7 @@ def test_masks_are_placed_on_the_given_image(tmp_path: Path) -> None:
     ("call", "code", "message"),
     [
         (["cup", "--type", "rust"], 2, "products.cup: not in the parameters; products are bolt, nut"),
-        (["bolt", "--type", "rust"], 1, "Run `dvc repro samples@bolt`."),
+        (["bolt", "--type", "rust"], 1, "Run `dvc repro train@bolt-cadiff`."),
         (["nut", "--type", "hole"], 2, "--type hole: nut has no such anomaly type; types are chip, rust, scratch"),
         (["nut", "--type", "rust", "--type", "rust"], 2, "--type rust: expected once, found 2 times"),
         (["nut", "--type", "rust", "--intensity", "1", "0.5"], 2, "--intensity: low (1.0) must not exceed high (0.5)"),

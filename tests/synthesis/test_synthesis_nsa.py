@@ -45,3 +45,14 @@ def test_a_patch_on_its_own_place_and_a_brighter_copy_change_nothing() -> None:
 def test_normals_of_one_colour_are_refused() -> None:
     with pytest.raises(CADiffError, match="nsa: no patch"):
         nsa(np.full((2, 32, 32, 3), 128, np.uint8), seed=0)
+
+
+def test_patches_are_of_another_image() -> None:
+    """One of the two is of one colour: patched with its own colour, nothing would show."""
+    grain = np.random.default_rng(0).integers(60, 200, (32, 32, 3), dtype=np.uint8)
+    normals = np.stack([np.full_like(grain, 128), grain])
+    for seed in range(20):
+        image, mask = nsa(normals, seed)
+        base = normals[0] if (image[~mask] == normals[0][~mask]).all() else normals[1]
+        assert (image[~mask] == base[~mask]).all()
+        assert (image[mask] != base[mask]).any()
