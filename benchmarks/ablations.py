@@ -4,7 +4,7 @@ For each variant under ``variants`` in the parameters (default: ``presets/ablati
 the parameters have none), product and seed: the stages
 adapt, train, masks, generate and detect, with the seed as root seed and as the detector's. Writes tidy rows
 (METRIC_SCHEMA, ``variant`` the printed row that it is; what is a row of both tables is written for each) to
-``data/ablations/ablations.parquet``, where the report finds them by name (``dvc repro report``), and prints both tables:
+``data/ablations/DATASET.parquet``, where that data set's report finds them by name (``dvc repro report``), and prints both tables:
 mean over products and seeds, +- standard deviation over seeds, the paper's figure beside it, and how many pairs of rows
 are in the paper's order.
 """
@@ -26,7 +26,7 @@ from cells import cell_for, draw_if_demo
 from cadiff.errors import UsageError, exit_code
 from cadiff.params import SECTIONS, Params, load_params
 from cadiff.records import METRIC_SCHEMA, MetricRow, to_table
-from cadiff.reporting.artefacts import ABLATIONS
+from cadiff.reporting.artefacts import ablations_of
 from cadiff.reporting.paper import PLAIN_UNITS, ROW_OF, SETTINGS_OF, printed
 from cadiff.storage import write_table
 
@@ -144,7 +144,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--products", nargs="+", default=[])
     parser.add_argument("--variants", nargs="+", default=[])
-    parser.add_argument("--out", type=Path, default=Path(ABLATIONS))
+    parser.add_argument("--out", type=Path, help="default: data/ablations/DATASET.parquet")
     parser.add_argument("--work", type=Path, default=Path(".cadiff/cells"))
     options = parser.parse_args()
 
@@ -157,7 +157,7 @@ def main() -> None:
         names = written_names(params, variants)  # its errors come before hours of work, not after
         rows = measure(params, products, options.seeds, variants, options.work)
         named = [dataclasses.replace(row, variant=name) for row in rows for name in names[row.variant]]
-        write_table(options.out, to_table(named, METRIC_SCHEMA))
+        write_table(options.out or ablations_of(params.dataset.name), to_table(named, METRIC_SCHEMA))
         frame = pd.DataFrame([dataclasses.asdict(row) for row in rows])
         for number in ROW_OF:
             print("\n".join(["", *table(frame, params, number)]))

@@ -17,6 +17,7 @@ from cadiff.detection import detect_seeds, filter_shards, score_maps
 from cadiff.errors import UsageError
 from cadiff.metrics.generated import score_generated
 from cadiff.metrics.networks import find_networks
+from cadiff.names import check_product
 from cadiff.params import DatasetParams, DrawParams, Layout, Params
 from cadiff.records import MetricRow, SampleRow
 from cadiff.synthesis import import_folder
@@ -96,6 +97,11 @@ def _products_in(folder: Path, products: Sequence[str], expected: str) -> list[s
     chosen = list(dict.fromkeys(products)) or [path.name for path in folders(folder)]
     if not chosen:
         raise UsageError(f"{folder}: expected {expected} here, found no folder")
+    for name in chosen:
+        try:
+            check_product(name)
+        except ValueError as error:
+            raise UsageError(f"{folder}: {error}") from None
     return chosen
 
 

@@ -150,6 +150,9 @@ class MaskParams(Section):
             raise ValueError("source: folder needs `folder`, the directory with <anomaly_type>/*.png")
         if self.source == "folder" and self.in_place:
             raise ValueError(f"in_place: expected 0 with source: folder, whose masks have no exemplar, found {self.in_place}")
+        if self.registered and (self.source == "folder" or self.in_place == 1):
+            found = "source: folder" if self.source == "folder" else "in_place: 1.0"
+            raise ValueError(f"registered: expected false with {found}, by which no mask is placed on another picture's part, found true")
         return self
 
 
@@ -620,7 +623,7 @@ def load_params(path: str | Path = "params.yaml") -> Params:
         raise UsageError(f"{path}: expected a mapping of sections, found {type(values).__name__}")
     if odd := [key for key in values if not isinstance(key, str)]:
         raise UsageError(f"{path}: {odd[0]}: unknown key; remove it or correct its spelling")
-    if isinstance(values.get("methods"), list):
+    if not isinstance(values.get("methods", {}), dict):
         raise UsageError(
             f"{path}: methods: expected the lists {', '.join(MethodGroups.model_fields)} (each may be empty, "
             f"as in presets/demo.yaml), found {values['methods']!r}"

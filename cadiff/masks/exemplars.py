@@ -20,6 +20,7 @@ from cadiff.storage import read_image
 TRIES = 128
 NEAR = 1 / 32  # of the side
 SAME_PART = 0.6  # correlation below which two registered pictures are not of one part
+UNTURNED = Registration(0.0, (0.0, 0.0), 1.0)
 PLACED = "exemplars"
 UNMOVED = "exemplars, unmoved"
 IN_PLACE = "exemplars, in place"
@@ -75,9 +76,7 @@ def _on_one_part(
     masks: list[Bool[np.ndarray, "side side"]], poses: Sequence[Registration]
 ) -> list[Bool[np.ndarray, "side side"]]:
     """The masks laid onto one picture's part, for what they are spread there is the anomaly's own and not the part's poses.
-    One that this moves out of the picture is left where it is; without poses all are."""
-    if not poses:
-        return masks
+    One that this moves out of the picture is left where it is."""
     laid = [apply_transform(mask, pose.move(unmoved(mask), len(mask))) for mask, pose in zip(masks, poses, strict=True)]
     return [moved if moved.any() else mask for moved, mask in zip(laid, masks, strict=True)]
 
@@ -99,8 +98,9 @@ class ExemplarMasks:
     ) -> None:
         self.exemplars, self.normals, self.find, self.params = exemplars, normals, find, params.masks
         self.masks = [read_mask(str(row.mask_path), params.base.size) for row in exemplars]
-        poses = [find.pose(row, normals[0]) for row in exemplars] if params.masks.registered else []
-        self.turns = [pose.turn for pose in poses] or [0.0] * len(exemplars)
+        poses = [find.pose(row, exemplars[0]) if params.masks.registered else UNTURNED for row in exemplars]
+        poses = [pose if pose.likeness >= SAME_PART else UNTURNED for pose in poses]
+        self.turns = [pose.turn for pose in poses]
         self.spread: Spread = fit_spread(_on_one_part(self.masks, poses), params.masks.spread)
         inside = [
             find.foreground(row.image_path)[mask].mean() >= 0.5 for row, mask in zip(exemplars, self.masks, strict=True)

@@ -99,8 +99,8 @@ def draw_transform(
     border, and is turned a little at most.
     """
     touches = _touches(mask)
-    shift = np.where(touches, 0.0, rng.normal(size=2) * np.array(spread.shift)) * mask.shape[0]
-    row, column = ndimage.center_of_mass(mask) + turned(-turn_to_spread) @ shift
+    shift = turned(-turn_to_spread) @ (rng.normal(size=2) * np.array(spread.shift)) * mask.shape[0]
+    row, column = ndimage.center_of_mass(mask) + np.where(touches, 0.0, shift)
     # Two standard deviations: a lognormal's tail would draw anomalies larger than any product has.
     scale = math.exp(float(np.clip(rng.normal(), -2, 2)) * spread.scale)
     if spread.turn is None and not touches.any():

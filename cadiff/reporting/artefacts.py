@@ -32,10 +32,14 @@ from cadiff.records import (
 )
 from cadiff.storage import missing, read_batches, read_image, read_table
 
-ABLATIONS = "data/ablations/ablations.parquet"  # of benchmarks/ablations.py
+ABLATIONS = Path("data/ablations")  # where benchmarks/ablations.py leaves a table for each data set
 WITHOUT_SHARDS = {"union", "detector", "maps"}  # kinds of methods that have no generated images of their own
 WITHOUT_TYPES = {"cutpaste", "nsa", "perlin"}  # draw one kind of anomaly, in anomaly.parquet
 WITH_GENERATOR = {"cadiff", "both"}
+
+
+def ablations_of(dataset: str) -> Path:
+    return ABLATIONS / f"{dataset}.parquet"
 
 
 @dataclass
@@ -84,9 +88,9 @@ class Artefacts:
     def metrics(self, method: str, product: str) -> pa.Table:
         return self.table(f"data/made/evaluated/{method}/{product}/metrics.parquet", METRIC_SCHEMA)
 
-    def ablations(self) -> pa.Table:
-        """Measured variants of the method; empty, and nothing absent, where the ablations were not run: no stage runs them."""
-        path = self.root / ABLATIONS
+    def ablations(self, dataset: str) -> pa.Table:
+        """Variants of the method measured on a data set; empty, and nothing absent, where they were not run: no stage runs them."""
+        path = self.root / ablations_of(dataset)
         return read_table(path, METRIC_SCHEMA) if path.is_file() else METRIC_SCHEMA.empty_table()
 
     def scored(self, method: str, product: str, only: Collection[str] | None = None) -> Iterator[ScoredRow]:

@@ -107,7 +107,7 @@ def render(artefacts: Artefacts, frame: pd.DataFrame, dots: Markup, curves: dict
         "histograms": histograms(groups, products),
         "maps": {product: map_rows(artefacts, product) for product in products},
         "curves": list(curves.values()),
-        "paper": paper.paper_tables(frame, params, scale(params), artefacts.ablations().to_pandas()),
+        "paper": paper.paper_tables(frame, params, scale(params), artefacts.ablations(params.dataset.name).to_pandas()),
         "images": image_table(artefacts, groups),
         "parameters": params.model_dump_json(indent=2, exclude={"variants"}),  # the pipeline runs none of them
         "digests": digests(params, groups),

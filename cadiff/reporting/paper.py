@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from cadiff.params import Params
-from cadiff.reporting.artefacts import ABLATIONS
+from cadiff.reporting.artefacts import ablations_of
 from cadiff.reporting.tables import ABSENT, Cell, Row, Table, counted, mean_and_spread
 
 SOURCE = Path(__file__).with_name("paper.csv")
@@ -237,8 +237,9 @@ def variant_table(run: Run, number: int, title: str, own: str | None, ablations:
             rows += _rows_here([], variant, ablations, found, "ablation")
     note = "" if own else " This run's settings are none of the printed rows'."
     if ablations:
+        source = ablations_of(ablations.params.dataset.name)
         note += (
-            f" An “ablation” is of {ABLATIONS} ({ablations.scale}), measured apart from this run{_not_compared(ablations, MVTEC)}. "
+            f" An “ablation” is of {source} ({ablations.scale}), measured apart from this run{_not_compared(ablations, MVTEC)}. "
             "Each of its seeds has a generator of its own (python benchmarks/ablations.py)."
         )
     return _table(number, title, run, ["Variant", *(NAMES[m] for m in metrics), "Protocol", "Seeds"], rows, note)

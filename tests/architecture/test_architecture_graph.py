@@ -155,3 +155,20 @@ def test_where_parts_are_computed_makes_no_result_out_of_date() -> None:
     assert not any("cluster" in key for listed in GRAPH.values() for key in listed["params"])
     with pytest.raises(ValueError, match=r"expected null, local:N .* found 'local:0'"):
         Params(products={"nut": {}}, cluster="local:0")
+
+
+@pytest.mark.parametrize("masks", [{"in_place": 1.0}, {"source": "folder"}], ids=["in place", "of a folder"])
+def test_a_mask_that_is_placed_nowhere_is_not_registered(masks: dict, tmp_path: Path) -> None:
+    values = values_of(ROOT / "params.yaml")
+    values["masks"] |= {"registered": True, **masks}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(UsageError, match="masks: registered: expected false with "):
+        load_params(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize("methods", [None, 3, ["cadiff"]])
+def test_methods_are_lists_by_their_groups(methods: object, tmp_path: Path) -> None:
+    values = values_of(ROOT / "params.yaml") | {"methods": methods}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(UsageError, match=r"methods: expected the lists generators, synthesizers, .*, found "):
+        load_params(tmp_path / "params.yaml")

@@ -217,3 +217,6 @@ def test_problems_name_the_file(drawn_root: Path, tmp_path: Path, capsys: pytest
     assert "no product 'cup' here" in error_of(capsys, folder, drawn_root, "--product", "cup")
     assert f"{tmp_path}/none: expected PRODUCT/<type>/" in error_of(capsys, tmp_path / "none", drawn_root)
     assert "nut: expected anomalies in" in error_of(capsys, tmp_path / "none", drawn_root, "--product", "nut")
+    folder.rename(tmp_path / "spelt")
+    (tmp_path / "spelt" / "nut").rename(tmp_path / "spelt" / "metal nut")
+    assert "'metal nut' cannot name a product: expected letters" in error_of(capsys, tmp_path / "spelt", drawn_root)

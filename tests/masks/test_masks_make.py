@@ -103,13 +103,15 @@ def test_registered_masks_lie_on_each_normals_part_where_their_exemplar_has_them
 def test_what_is_spread_on_the_part_is_not_what_its_poses_are(params, samples, tmp_path):
     """One corner of six bars in six places: a spread of its own it has none."""
     normals = [row for row in samples if row.role == "normal"]
-    exemplars, side = [], params.base.size
+    exemplars, side, rng = [], params.base.size, np.random.default_rng(0)
     for index, row in enumerate(normals):
         top, left = np.argwhere(foreground(read_image(row.image_path))).min(axis=0)
         mask = np.zeros((side, side), np.uint8)
         mask[top + 3 : top + 7, left + 3 : left + 7] = 255
         write_image(path := tmp_path / f"{index}_mask.png", mask)
         exemplars.append(replace(row, role="exemplar", anomaly_type="spot", mask_path=str(path)))
+    write_image(noise := tmp_path / "noise.png", rng.integers(0, 255, (side, side, 3), dtype=np.uint8))
+    normals = [replace(row, image_path=str(noise)) if row is normals[0] else row for row in normals]  # a spoilt picture
     shifts = [
         np.array(ExemplarMasks(exemplars, normals, ProductFinder(side), with_masks(params, registered=asked)).spread.shift)
         for asked in (False, True)

@@ -108,8 +108,12 @@ def test_without_spread_a_mask_stays_where_its_exemplar_is():
 
 
 def test_a_shift_is_drawn_in_the_frame_that_its_spread_was_fitted_in():
-    """A part that lies a quarter turn away: what is up and down there is left and right here."""
+    """A part that lies a quarter turn away: what is up and down there is left and right here. What a border cut stays at it."""
     mask, spread, rng = blob(32, 32, 3, 6, 0.0), Spread((0.1, 0.0), 0.0, 0.0), np.random.default_rng(0)
     moves = np.array([draw_transform(mask, spread, rng, math.pi / 2).centre for _ in range(200)]) - unmoved(mask).centre
     assert np.abs(moves[:, 0]).max() < 1e-9
     assert moves[:, 1].std() == pytest.approx(0.1 * len(mask), rel=0.15)
+    edge = blob(32, 2, 3, 6, 0.0)
+    moves = np.array([draw_transform(edge, spread, rng, math.pi / 4).centre for _ in range(20)]) - unmoved(edge).centre
+    assert np.abs(moves[:, 1]).max() == 0
+    assert np.abs(moves[:, 0]).max() > 1

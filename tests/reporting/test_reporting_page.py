@@ -239,11 +239,11 @@ def test_the_ablations_table_is_read_where_it_is(artefacts_root: Path, tmp_path:
     copy(artefacts_root, tmp_path / "root")
     rows = read_table(tmp_path / "root/data/made/evaluated/cadiff/fabric/metrics.parquet").to_pylist()
     table = pa.Table.from_pylist([{**row, "variant": "MTL + SAIM"} for row in rows], schema=METRIC_SCHEMA)
-    write_table(tmp_path / "root/data/ablations/ablations.parquet", table)
+    write_table(tmp_path / "root/data/ablations/demo.parquet", table)
     write_report(small_params(), tmp_path / "root", tmp_path / "out")
     text = Page((tmp_path / "out/index.html").read_text()).text
     assert "MTL + SAIM, ablation" in text
-    assert "An “ablation” is of data/ablations/ablations.parquet (demo, 1 product)" in text
+    assert "An “ablation” is of data/ablations/demo.parquet (demo, 1 product)" in text
 
 
 def test_images_made_elsewhere_without_normal_ones_are_told(artefacts_root: Path, tmp_path: Path) -> None:
