@@ -14,7 +14,7 @@ from cadiff.errors import CADiffError, UsageError, exit_code
 from cadiff.params import Layout, load_params
 from cadiff.progress import be_quiet
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 ParamsPath = Annotated[Path, typer.Option("--params", help="the parameters' file")]
 Products = Annotated[list[str] | None, typer.Option("--product", help="may be given several times")]
 Product = Annotated[str, typer.Option(help="one product of the parameters")]

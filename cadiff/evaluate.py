@@ -94,6 +94,8 @@ def lack_good(folder: Path, products: Sequence[str] = ()) -> list[str]:
 
 
 def _products_in(folder: Path, products: Sequence[str], expected: str) -> list[str]:
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: expected {expected}, but it is not there")
     chosen = list(dict.fromkeys(products)) or [path.name for path in folders(folder)]
     if not chosen:
         raise UsageError(f"{folder}: expected {expected} here, found no folder")

@@ -170,6 +170,8 @@ def pick(params: Params, key: str) -> Any:
 
 def content_digest(path: Path) -> str:
     """A digest of a file, or of a folder's files and their names (Python's byte code left out)."""
+    if not path.exists():
+        raise missing(path)
     if not path.is_dir():
         return sha256_file(path)
     files = sorted(file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
@@ -295,7 +297,7 @@ def maps(run: Run) -> None:
 def report(run: Run) -> None:
     from cadiff.reporting import write_report
 
-    write_report(run.params, Path(), REPORTS, partial=False)
+    print(f"report: {REPORTS / 'index.html'}: {write_report(run.params, Path(), REPORTS, partial=False)}")
 
 
 STAGES = {

@@ -16,6 +16,8 @@ from cadiff.params import DatasetParams, Layout
 from cadiff.records import Role, SampleRow
 from cadiff.storage import read_image
 
+FEW_EXEMPLARS, FEW_HELD_OUT = 3, 6  # images of a type: to learn from, and to tell whether it helped
+LARGE = 0.5  # of the image
 SMALL = 12 / 64**2  # of the image: 12 pixels of 64 x 64, about what the latents of either base still show
 
 
@@ -49,7 +51,12 @@ class Inspection:
         for summary in self.products:
             lines += ["", *_product_lines(summary, self.size)]
         lines += ["", f"{len(self.problems)} problems" if self.problems else "No problems found."]
-        return "\n".join(lines + [f"  {problem}" for problem in self.problems])
+        lines += [f"  {problem}" for problem in self.problems]
+        if not self.problems:
+            names = ", ".join(f"{summary.product}: {{}}" for summary in self.products)
+            root = Path(self.root).expanduser().resolve()
+            lines += ["", "In params.yaml:", f"  dataset.layout: {self.layout}", f"  dataset.root: {root}", f"  products: {{{names}}}"]
+        return "\n".join(lines)
 
 
 def inspect_root(root: str | Path, layout: Layout | None = None, size: int = 64) -> Inspection:
@@ -137,6 +144,8 @@ def _product_lines(summary: ProductSummary, size: int) -> list[str]:
         lines.append("  no anomaly of any type: nothing can be learned to generate")
     for name, roles in sorted(summary.types.items()):
         lone = "" if roles["held_out"] else "  (nothing is held out: its results cannot be measured)"
+        if roles["held_out"] and (roles["exemplar"] < FEW_EXEMPLARS or roles["held_out"] < FEW_HELD_OUT):
+            lone = f"  (few: give {FEW_EXEMPLARS} to learn from and {FEW_HELD_OUT} that tell whether it helped)"
         seen = _size_said(summary.areas.get(name), size)
         lines.append(f"  {name}: {roles['exemplar']} exemplars, {roles['held_out']} held out{seen}{lone}")
     return lines
@@ -147,5 +156,7 @@ def _size_said(area: float | None, size: int) -> str:
     if area is None:
         return ""
     advice = "  (hardly to be seen: cut the images closer around the product, or use a base for larger ones)"
-    small = advice if area < SMALL * size**2 else ""
-    return f", a defect covers {area:g} of {size}x{size} pixels in the median{small}"
+    remark = advice if area < SMALL * size**2 else ""
+    if area > LARGE * size**2:
+        remark = "  (more than half: a mask is white where the defect is; are these inverted?)"
+    return f", a defect covers {area:g} of {size}x{size} pixels in the median{remark}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,6 +68,13 @@ def unread(path: Path, read: Iterable[Path]) -> list[str]:
     return [f"{p}: not read; {expected}: convert it, or move it away" for p in there if p not in known]
 
 
+def misspelt(base: Path, expected: Sequence[str]) -> list[str]:
+    """A problem for each folder in ``base`` that is one of ``expected`` in other letters, as ``Train`` or ``groundtruth``."""
+    meant = {re.sub(r"[_ -]", "", name): name for name in expected}
+    there = [(path, meant.get(re.sub(r"[_ -]", "", path.name.lower()))) for path in folders(base)]
+    return [f"{path}: not read; expected the name {name}: rename it" for path, name in there if name and path.name != name]
+
+
 def list_product(
     base: Path, training: Sequence[str], masks_in: Callable[[Path], list[Path]], pair: Callable[[Path, Path, Listing], None]
 ) -> Listing:
@@ -75,7 +83,7 @@ def list_product(
     ``masks_in`` lists a type's masks (files or folders); ``pair`` adds a type's images with theirs. What belongs to
     nothing is a problem.
     """
-    listing = Listing()
+    listing = Listing(problems=misspelt(base, (*training, "test", "ground_truth")))
     for split in (*training, "test", "ground_truth"):
         listing.problems += [f"{path}: not read; move it into a folder of {split}/" for path in image_files(base / split)]
     for split in training:
@@ -115,9 +123,12 @@ def read_csv(path: Path, columns: Iterable[str]) -> list[dict[str, str]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
-            lacking = ", ".join(name for name in columns if name not in (reader.fieldnames or []))
+            found = list(reader.fieldnames or [])
+            lacking = ", ".join(name for name in columns if name not in found)
             if lacking:
-                raise UsageError(f"{path}: expected the columns {', '.join(columns)}; {lacking} is not there")
+                advice = "; separate columns with commas" if len(found) == 1 and re.search(r"[;\t]", found[0]) else ""
+                told = ", ".join(found) if found else "an empty file"
+                raise UsageError(f"{path}: expected the columns {', '.join(columns)}; {lacking} is not there, found {told}{advice}")
             return [{name: (row[name] or "").strip() for name in columns} for row in reader]
     except FileNotFoundError:
         raise UsageError(f"{path}: expected this table, but it is not there") from None

@@ -44,8 +44,8 @@ COMMANDS = [
 ]
 
 
-def write_report(params: Params, root: Path, out: Path, partial: bool = False) -> None:
-    """Write metrics.parquet, metrics.json, paper.csv, summary.md, plots/*.svg and index.html into ``out``.
+def write_report(params: Params, root: Path, out: Path, partial: bool = False) -> str:
+    """Write metrics.parquet, metrics.json, paper.csv, summary.md, plots/*.svg and index.html into ``out``; the conclusion in a sentence.
 
     Args:
         params: the whole parameters; ``products`` x ``methods`` is what is reported.
@@ -69,6 +69,7 @@ def write_report(params: Params, root: Path, out: Path, partial: bool = False) -
     write_bytes(Path(out) / "paper.csv", paper.SOURCE.read_bytes())
     write_text(Path(out) / "summary.md", summary(artefacts, frame))
     write_text(Path(out) / "index.html", page)
+    return concluded(artefacts, frame)[0]
 
 
 def render(artefacts: Artefacts, frame: pd.DataFrame, dots: Markup, curves: dict[str, Markup]) -> str:
@@ -80,7 +81,7 @@ def render(artefacts: Artefacts, frame: pd.DataFrame, dots: Markup, curves: dict
     tokens, tokens_said = model_figures.token_map([row for product in products for row in artefacts.vectors(product)])
     context: dict[str, Any] = {
         "title": f"CADiff on {params.dataset.name}",
-        "verdict": tables.verdict(frame),
+        "verdict": concluded(artefacts, frame),
         "facts": facts(artefacts, frame, groups),
         "headline": tables.headline_table(frame, methods, detectors_of(params)),
         "gains": tables.gain_table(frame, methods),
@@ -134,7 +135,7 @@ def render(artefacts: Artefacts, frame: pd.DataFrame, dots: Markup, curves: dict
 def summary(artefacts: Artefacts, frame: pd.DataFrame) -> str:
     """The headline in Markdown."""
     headline = tables.headline_table(frame, artefacts.params.methods, detectors_of(artefacts.params))
-    said = " ".join([*tables.verdict(frame), tables.place_among(frame, sources_of(artefacts.params))]).strip()
+    said = " ".join([*concluded(artefacts, frame), tables.place_among(frame, sources_of(artefacts.params))]).strip()
     text = f"# CADiff: {scale(artefacts.params)}\n\n{said}\n\n"
     text += f"{headline.caption} Protocol: {protocol_of(artefacts.params, frame)}.\n\n{tables.markdown(headline)}"
     if artefacts.absent:
@@ -174,7 +175,7 @@ def facts(artefacts: Artefacts, frame: pd.DataFrame, groups: list[Group]) -> lis
     images = frame.loc[frame["metric"] == "image_auroc"].drop_duplicates(["product"])["n"].sum()
     scored = frame[(frame["metric"] == "pixel_ap") & frame["method"].isin(sources_of(params))]
     seeds = set(scored["seed"])
-    tested = f"{images:,} test images" if images else "No test image"
+    tested = f"{images:,} test images, {sum(held_out(artefacts).values()):,} of them anomalies" if images else "No test image"
     protocol = protocol_said(set(scored["protocol"])) + elsewhere(artefacts)
     generators = ", one of the generator" if WITH_GENERATOR & set(params.methods) else ""
     own = frame[(frame["method"] == "cadiff") & ~frame["metric"].astype(str).str.contains("/")]
@@ -188,11 +189,21 @@ def facts(artefacts: Artefacts, frame: pd.DataFrame, groups: list[Group]) -> lis
         ("Are the generated anomalies good?",
          " ".join(filter(None, [signals.spoken(artefacts), judged])) + f" Judge by eye: {shown}, {used}; "
          "the gallery shows them beside the real exemplars that they were learned from."),
-        ("Do they help the detector?", " ".join([tables.verdict(frame)[0], tables.place_among(frame, sources_of(params))]).strip()),
+        ("Do they help the detector?", " ".join([concluded(artefacts, frame)[0], tables.place_among(frame, sources_of(params))]).strip()),
         ("Against what?", against),
         ("Can it be believed?",
          f"{tested}; {counted(len(seeds), 'seed')} of the detector{generators}; {protocol}. {overlap(artefacts)}{origin(params)}"),
     ]  # fmt: skip
+
+
+def concluded(artefacts: Artefacts, frame: pd.DataFrame) -> list[str]:
+    return tables.verdict(frame, held_out(artefacts))
+
+
+def held_out(artefacts: Artefacts) -> dict[str, int]:
+    """How many anomalies each product is scored on; of products whose samples are absent, nothing."""
+    samples = {product: artefacts.samples(product) for product in artefacts.params.products}
+    return {product: sum(row.role == "held_out" for row in rows) for product, rows in samples.items() if rows}
 
 
 def protocol_said(protocols: set[str]) -> str:

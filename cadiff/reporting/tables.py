@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import pandas as pd
 import pyarrow as pa
@@ -159,12 +160,17 @@ def compare(frame: pd.DataFrame, metric: str, ours: str, peer: str) -> Compariso
 
 
 CHANCE = 0.65  # a pixel AUROC below this is no detector; ranking at random gives 0.5
+FEW = 6  # anomalies that a product is scored on, below which no figure of it is a claim
 
 
 def verdict(
-    frame: pd.DataFrame, metric: str = "pixel_ap", ours: str = "cadiff", peer: str = "exemplars"
-) -> list[str]:
-    """A conclusion and the figures behind it: did the detector trained on generated images beat the same detector without them?"""
+    frame: pd.DataFrame, held_out: Mapping[str, int] = MappingProxyType({}), metric: str = "pixel_ap",
+    ours: str = "cadiff", peer: str = "exemplars",
+) -> list[str]:  # fmt: skip
+    """A conclusion and the figures behind it: did the detector trained on generated images beat the same detector without them?
+
+    ``held_out``: how many anomalies each product is scored on.
+    """
     comparison = compare(frame, metric, ours, peer)
     if comparison is None:
         return [
@@ -198,10 +204,20 @@ def verdict(
             f"Neither detector works: both are near chance (pixel AUROC below {percent(CHANCE)}), so their difference "
             "means nothing. Train the detector longer (detector.epochs)."
         )
-    elif seeds < 3:
+    elif lacking := _lacks(seeds, {name: held_out[name] for name in comparison.by_product if name in held_out}):
         side = "ahead" if comparison.gain > 0 else "not ahead"
-        conclusion = f"An indication only: CADiff is {side}, but a claim needs at least 3 seeds."
+        conclusion = f"An indication only: CADiff is {side}, but {lacking}."
     return [conclusion, figures]
+
+
+def _lacks(seeds: int, held_out: Mapping[str, int]) -> str:
+    """What a claim needs and these figures do not have; empty where nothing lacks."""
+    if seeds < 3:
+        return "a claim needs at least 3 seeds"
+    fewest = min(held_out, key=lambda name: held_out[name], default=None)
+    if fewest is None or held_out[fewest] >= FEW:
+        return ""
+    return f"{fewest} is scored on {held_out[fewest]} anomalies and a claim needs at least {FEW} of each product"
 
 
 def lost(frame: pd.DataFrame, ours: str, peer: str, but: str) -> str:

@@ -87,6 +87,8 @@ def test_figures_are_the_pipelines_own(
     folder = Path("exported") / METHOD
     if layout == "plain":
         folder = to_plain(folder, tmp_path / METHOD)
+        for name in ("rows.parquet", "scenes.json"):  # as `cadiff generate` leaves them beside its images
+            (folder / "nut" / "rust" / name).touch()
     # nothing listens there: a call that sent its parts to the cluster would fail
     words = ("--params", write_params(tmp_path, cluster="tcp://127.0.0.1:1"), "--out", str(tmp_path / "m.parquet"))
     assert call("evaluate", str(folder), "--against", str(drawn_root), *words) == 0
@@ -215,6 +217,10 @@ def test_problems_name_the_file(drawn_root: Path, tmp_path: Path, capsys: pytest
     assert "a second image named 0003" in error_of(capsys, folder, drawn_root)
     (rust / "0003.jpg").unlink()
     assert "no product 'cup' here" in error_of(capsys, folder, drawn_root, "--product", "cup")
+    assert f"{tmp_path}/nowhere: expected PRODUCT/<type>/ with images and masks, but it is not there" in error_of(
+        capsys, tmp_path / "nowhere", drawn_root
+    )
+    (tmp_path / "none").mkdir()
     assert f"{tmp_path}/none: expected PRODUCT/<type>/" in error_of(capsys, tmp_path / "none", drawn_root)
     assert "nut: expected anomalies in" in error_of(capsys, tmp_path / "none", drawn_root, "--product", "nut")
     folder.rename(tmp_path / "spelt")

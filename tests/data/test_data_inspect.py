@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from cadiff.data import inspect_root
@@ -72,3 +73,30 @@ def test_images_that_are_not_square_are_said_to_be_squeezed(mvtec_root):
     for path in (mvtec_root / "nut/train/good").glob("*.png"):
         Image.new("RGB", (48, 24)).save(path)
     assert "squeezed to 64x64" in inspect_root(mvtec_root).text()
+
+
+def test_few_images_of_a_type_are_told(mvtec_root):
+    lines = {line.split(":")[0].strip(): line for line in inspect_root(mvtec_root).text().splitlines()}
+    assert lines["scratch"].endswith("(few: give 3 to learn from and 6 that tell whether it helped)"), "two and five"
+    assert "(few" not in lines["dent"], "nothing at all is held out, which is told instead"
+
+
+def test_masks_that_mark_all_but_the_defect_are_told(mvtec_root):
+    for path in (mvtec_root / "nut/ground_truth/scratch").glob("*.png"):
+        Image.fromarray(255 - np.asarray(Image.open(path).convert("L"))).save(path)
+    line = next(line for line in inspect_root(mvtec_root).text().splitlines() if "scratch" in line)
+    assert "more than half: a mask is white where the defect is; are these inverted?" in line
+
+
+def test_the_lines_for_the_parameters_are_those_that_read_it(mvtec_root, tmp_path):
+    told = inspect_root(mvtec_root).text().split("In params.yaml:\n")[1].splitlines()
+    values = {key.strip(): yaml.safe_load(value) for key, value in (line.split(": ", 1) for line in told)}
+    assert values == {"dataset.layout": "mvtec", "dataset.root": str(mvtec_root.resolve()), "products": {"nut": {}}}
+    (mvtec_root / "nut/train/good/001.png").write_bytes(b"not an image")
+    assert "In params.yaml" not in inspect_root(mvtec_root).text(), "first the problems"
+
+
+@pytest.mark.parametrize(("name", "spelt"), [("train", "Train"), ("ground_truth", "groundtruth"), ("test", "TEST")])
+def test_a_folder_in_other_letters_is_named(mvtec_root, name: str, spelt: str):
+    (mvtec_root / "nut" / name).rename(mvtec_root / "nut" / spelt)
+    assert inspect_root(mvtec_root).problems[0] == f"{mvtec_root / 'nut' / spelt}: not read; expected the name {name}: rename it"

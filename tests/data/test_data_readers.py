@@ -211,5 +211,8 @@ def test_a_table_row_that_contradicts_itself(folder_root, line, what):
 
 def test_a_table_without_its_columns(folder_root):
     (folder_root / "gear" / "table.csv").write_text("image,mask\na.png,\n")
-    with pytest.raises(UsageError, match="anomaly_type, split is not there"):
+    with pytest.raises(UsageError, match=r"anomaly_type, split is not there, found image, mask$"):
+        read_samples(DatasetParams(name="own", layout="folder", root=str(folder_root)), "gear")
+    (folder_root / "gear" / "table.csv").write_text("image;mask;anomaly_type;split\na.png;;;train\n")
+    with pytest.raises(UsageError, match=r"found image;mask;anomaly_type;split; separate columns with commas$"):
         read_samples(DatasetParams(name="own", layout="folder", root=str(folder_root)), "gear")

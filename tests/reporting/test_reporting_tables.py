@@ -115,6 +115,16 @@ def test_what_prints_alike_is_best_alike() -> None:
     assert [(cell.text, cell.kind) for cell in cells] == [("99.7", "best"), ("99.7", "best"), ("99.6", "")]
 
 
+def test_few_anomalies_are_no_claim_whatever_the_seeds_say() -> None:
+    frame = paired(0.01, 0.02, 0.03)
+    product = str(frame["product"].iloc[0])
+    found = tables.verdict(frame, {product: 4, "another": 2})[0]
+    assert found == (
+        f"An indication only: CADiff is ahead, but {product} is scored on 4 anomalies and a claim needs at least 6 of each product."
+    )
+    assert tables.verdict(frame, {product: 6})[0].startswith("Yes")
+
+
 def test_verdict_without_a_peer_makes_no_claim() -> None:
     frame = paired(0.1, 0.1, 0.1)
     assert tables.verdict(frame[frame["method"] == "cadiff"])[0].startswith("Not compared")

@@ -36,9 +36,11 @@ def code_of(*call: str) -> int | str | None:
 def test_repro_reruns_one_product_and_verify_finds_what_changed(
     repository: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    everything = ran(dvc("repro"))
+    first = dvc("repro")
+    everything = ran(first)
     assert {"samples@plate", "report", *STAGES_OF_TRAY} <= everything
     assert Path("reports/index.html").is_file()
+    assert "report: reports/index.html: Not compared" in first, "where the result is, and what it says"
     assert ran(dvc("repro")) == set()
     shutil.copy("data/made/evaluated/exemplars/plate/metrics.parquet", "data/ablations/ablations.parquet")
     assert ran(dvc("repro")) == {"report"}, "the ablations' table is none of the graph's, and makes the report out of date"

@@ -98,6 +98,12 @@ def test_exit_codes(repository: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "Traceback" not in error
 
 
+def test_an_input_that_is_not_there_is_named(repository: Path) -> None:
+    run_stage("samples", load_params(), "plate", "")
+    with pytest.raises(CADiffError, match=r"^data/made/adapted/plate: expected this file, but it is not there\."):
+        Run("masks", load_params().for_product("plate"), "plate").work(Path("data/made/adapted/plate"))
+
+
 def test_what_was_made_elsewhere_and_a_peer_stand_beside_the_pipelines_own(repository: Path) -> None:
     run_all("plate")
     params = load_params()
