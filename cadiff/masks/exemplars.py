@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool
 from scipy import ndimage
 
 from cadiff.masks.foreground import foreground
-from cadiff.masks.registration import Registration, register
+from cadiff.masks.registration import WORKING_SIDE, Registration, register
 from cadiff.masks.shapes import Spread, Transform, apply_transform, draw_transform, fit_spread, unmoved
 from cadiff.params import Params
 from cadiff.records import SampleRow
@@ -19,7 +19,7 @@ from cadiff.storage import read_image
 
 TRIES = 128
 NEAR = 1 / 32  # of the side
-SAME_PART = 0.6  # correlation below which two registered pictures are not of one part
+SAME_PART = 0.75  # correlation below which two registered pictures are not of one part
 UNTURNED = Registration(0.0, (0.0, 0.0), 1.0)
 PLACED = "exemplars"
 UNMOVED = "exemplars, unmoved"
@@ -44,14 +44,11 @@ class ProductFinder:
     """Where the product is in image files; what was found in a file is kept, however many masks are tried on it."""
 
     def __init__(self, side: int) -> None:
-        self.side = side
-        self._foreground = lru_cache(maxsize=1024)(lambda path: foreground(self._picture(path)))
+        self._foreground = lru_cache(maxsize=1024)(lambda path: foreground(read_image(path, "RGB", side)))
+        self._small = lru_cache(maxsize=4096)(lambda path: read_image(path, "RGB", WORKING_SIDE))
         self._pose = lru_cache(maxsize=None)(
-            lambda path, mask_path, onto: register(self._picture(path), read_mask(mask_path, side), self._picture(onto))
+            lambda path, mask_path, onto: register(self._small(path), read_mask(mask_path, WORKING_SIDE), self._small(onto))
         )
-
-    def _picture(self, path: str) -> UInt8[np.ndarray, "side side 3"]:
-        return read_image(path, "RGB", self.side)
 
     def foreground(self, image_path: str) -> Bool[np.ndarray, "side side"]:
         return self._foreground(image_path)
@@ -77,7 +74,7 @@ def _on_one_part(
 ) -> list[Bool[np.ndarray, "side side"]]:
     """The masks laid onto one picture's part, for what they are spread there is the anomaly's own and not the part's poses.
     One that this moves out of the picture is left where it is."""
-    laid = [apply_transform(mask, pose.move(unmoved(mask), len(mask))) for mask, pose in zip(masks, poses, strict=True)]
+    laid = [apply_transform(mask, pose.move(unmoved(mask), len(mask)), goes_on=False) for mask, pose in zip(masks, poses, strict=True)]
     return [moved if moved.any() else mask for moved, mask in zip(laid, masks, strict=True)]
 
 
@@ -127,7 +124,8 @@ class ExemplarMasks:
                 if pose.likeness < SAME_PART:
                     continue
                 transform = pose.move(transform, len(mask))
-            moved = apply_transform(mask, transform)
+            # what a border cut stays at it, or nobody knows what of it comes into the picture
+            moved = apply_transform(mask, transform, goes_on=not self.params.registered)
             if self.on_product:
                 product = self.find.foreground(normal.image_path)
                 moved &= product

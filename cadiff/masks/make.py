@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,7 +10,7 @@ from jaxtyping import Bool
 
 from cadiff.errors import UsageError
 from cadiff.masks import folder
-from cadiff.masks.exemplars import ExemplarMasks, ProductFinder
+from cadiff.masks.exemplars import UNMOVED, ExemplarMasks, ProductFinder
 from cadiff.masks.shapes import Transform
 from cadiff.params import Params
 from cadiff.progress import Progress
@@ -61,6 +62,11 @@ def masks_of_type(
         placed.append(source.draw(numpy_generator(*name)))
         if bar:
             bar.advance()
+    unplaced = sum(p.source == UNMOVED for p in placed)
+    if unplaced and count > 1:
+        told = "see masks.max_cut, masks.edge and, with masks.registered, whether the normals show the exemplars' part"
+        place = f"{unplaced} of {count} found no place and lie as in their exemplar's picture"
+        print(f"masks {product} {anomaly_type}: {place}; {told}", file=sys.stderr)
     return [
         _row(product, anomaly_type, index, p.mask, p.source, p.exemplar_id, p.normal_id, p.transform)
         for index, p in enumerate(placed)

@@ -1,7 +1,8 @@
 """How a part lies in one picture against another: a turn and a shift, found from the pictures alone.
 
-Rigid registration by two steps that each are standard: phase correlation (Kuglin and Hines, 1975) finds the shift at each of a
-ring of turns, and from the best of these the turn and shift of largest correlation coefficient are searched for.
+Rigid registration (Brown, A Survey of Image Registration Techniques, 1992), coarse to fine. At half the side, cross-correlation finds
+the shift at each of a ring of turns; from the best of them a search (Nelder and Mead) goes on to the largest correlation coefficient,
+and once more at the whole side from the one that is chosen.
 """
 
 from __future__ import annotations
@@ -12,26 +13,27 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
-from scipy import ndimage
+from scipy import fft, ndimage
 from scipy.optimize import minimize
-from skimage.color import rgb2gray
-from skimage.registration import phase_cross_correlation
 from skimage.transform import resize
 
 from cadiff.masks.shapes import Transform, turned
 
-WORKING_SIDE = 64  # px; a part's pose is as plain there, and a search at 512 px takes a minute
-TURNS = np.radians(np.arange(-180, 180, 6))
-STARTS = 3
+WORKING_SIDE = 64  # px that pictures are best brought to: a part's pose is as plain there, and a search at 512 px takes a minute
+TURNS = np.radians(np.arange(-180, 180, 6))  # 0 is one of them
+STARTS = 4  # that turn least, of those nearly as like as the best, and as many of the best
+NEARLY = 0.15  # of likeness, before the search
 AS_GOOD = 0.02  # of two poses nearly as like, of a part that is nearly symmetric, the one that turns it less
 STEPS = (math.radians(3), 0.02, 0.02)  # the search's first, of the turn and the shift
+COMMON = 0.75  # of the picture, which two pictures must have in common: a part that is pushed out of it fits anything
 
 
 @dataclass(frozen=True)
 class Registration:
     """A turn in radians about the picture's middle (as ``Transform.turn``), then a shift in rows and columns as shares of the side.
 
-    ``likeness``: the correlation coefficient of the two pictures after it, without what was left out; 1 where they are the same.
+    ``likeness``: the correlation coefficient of the two pictures after it, without what was left out; 1 where they are the same,
+    -1 where no pose leaves them enough in common.
     """
 
     turn: float
@@ -45,59 +47,82 @@ class Registration:
         return replace(transform, turn=transform.turn + self.turn, centre=(float(row), float(column)))
 
 
+class _Pair:
+    """Two pictures at one size, the first with what counts of it; what is left out has the rest's mean colour, so that it pulls nothing."""
+
+    def __init__(self, moving: np.ndarray, counted: np.ndarray, fixed: np.ndarray) -> None:
+        self.side, self.counted = len(fixed), counted
+        rest = np.average(moving, axis=(0, 1), weights=counted)
+        self.moving = counted[..., None] * moving + (1 - counted[..., None]) * rest
+        self.fixed = fixed
+        self.spectrum = fft.rfft2(fixed - fixed.mean(axis=(0, 1)), axes=(0, 1))
+
+    def halved(self) -> _Pair:
+        half = (self.side // 2, self.side // 2)
+        return _Pair(*(resize(values, half, order=1, anti_aliasing=True) for values in (self.moving, self.counted, self.fixed)))
+
+    def shift_at(self, turn: float) -> Registration:
+        """The shift of largest cross-correlation, over all channels, of the picture after a turn."""
+        moved = _moved(self.moving, turn, (0.0, 0.0))
+        product = self.spectrum * fft.rfft2(moved - moved.mean(axis=(0, 1)), axes=(0, 1)).conj()
+        found = fft.irfft2(product, (self.side, self.side), axes=(0, 1)).sum(axis=2)
+        peak = np.array(np.unravel_index(found.argmax(), found.shape))
+        rows, columns = np.where(peak > self.side // 2, peak - self.side, peak) / self.side
+        return self.at(turn, (float(rows), float(columns)))
+
+    def at(self, turn: float, shift: tuple[float, float]) -> Registration:
+        """With the weighted correlation coefficient of all channels, each about its mean, over the pixels that both pictures have."""
+        moved, weight = _moved(self.moving, turn, shift), _moved(self.counted, turn, shift, outside=0.0)
+        if weight.sum() < COMMON * self.counted.sum():
+            return Registration(turn, shift, -1.0)
+        own, other = (values - np.average(values, axis=(0, 1), weights=weight) for values in (moved, self.fixed))
+        shares = weight[..., None]
+        spread = math.sqrt(float((shares * own**2).sum() * (shares * other**2).sum()))
+        return Registration(turn, shift, float((shares * own * other).sum()) / spread if spread else 0.0)
+
+    def best_near(self, start: Registration, steps: Sequence[float] = STEPS) -> Registration:
+        simplex = np.array([start.turn, *start.shift]) + np.vstack([np.zeros(3), np.diag(steps)])
+        options = {"initial_simplex": simplex, "xatol": 1e-3, "fatol": 1e-4}
+        found = minimize(lambda v: -self.at(v[0], (v[1], v[2])).likeness, simplex[0], method="Nelder-Mead", options=options).x
+        return self.at(float(found[0]), (float(found[1]), float(found[2])))
+
+
 def register(
     picture: UInt8[np.ndarray, "side side 3"], left_out: Bool[np.ndarray, "side side"], onto: UInt8[np.ndarray, "side side 3"]
 ) -> Registration:
     """What brings ``picture`` onto ``onto``; the pixels in ``left_out``, its defect's, do not count."""
-    moving, fixed = _prepare(picture), _prepare(onto)
-    counted = resize((~left_out).astype(float), moving.shape, order=1, anti_aliasing=True)
-
-    def unlikeness(given: Sequence[float]) -> float:
-        return -_likeness(moving, fixed, counted, given[0], (given[1], given[2]))
-
-    def best_near(start: Registration) -> Registration:
-        simplex = np.array([start.turn, *start.shift]) + np.vstack([np.zeros(3), np.diag(STEPS)])
-        found = minimize(unlikeness, simplex[0], method="Nelder-Mead", options={"initial_simplex": simplex, "xatol": 1e-3, "fatol": 1e-4})
-        return Registration(float(found.x[0]), (float(found.x[1]), float(found.x[2])), -float(found.fun))
-
-    ring = [_shift_at(moving, fixed, counted, turn) for turn in TURNS]
-    found = [best_near(start) for start in _peaks(ring)]
-    best = max(found, key=_by_likeness).likeness
-    return min((one for one in found if one.likeness >= best - AS_GOOD), key=lambda one: abs(one.turn))
+    if left_out.all():
+        return Registration(0.0, (0.0, 0.0), -1.0)
+    fine = _Pair(_prepared(picture), (~left_out).astype(np.float32), _prepared(onto))
+    coarse = fine.halved()
+    ring = [coarse.shift_at(float(turn)) for turn in TURNS]
+    found = [coarse.best_near(start) for start in _starts(ring)]
+    best = max(map(_by_likeness, found))
+    chosen = min((one for one in found if one.likeness >= best - AS_GOOD), key=_by_turn)
+    result = fine.best_near(chosen, [step / 3 for step in STEPS])
+    return replace(result, turn=math.remainder(result.turn, 2 * math.pi))
 
 
-def _peaks(ring: list[Registration]) -> list[Registration]:
-    """The best of those that are no less like than both neighbours: a part with a half turn's symmetry has two."""
-    peaks = [own for before, own, after in zip([ring[-1], *ring], ring, [*ring[1:], ring[0]], strict=False)
-             if own.likeness >= max(before.likeness, after.likeness)]  # fmt: skip
-    return sorted(peaks, key=_by_likeness)[-STARTS:]
+def _starts(ring: list[Registration]) -> list[Registration]:
+    """Of those that are no less like than both neighbours the best, and of the ones nearly as like those that turn it least: a
+    hexagon has six that are the same, a disc no other than these."""
+    around = zip([ring[-1], *ring], ring, [*ring[1:], ring[0]], strict=False)
+    peaks = [own for before, own, after in around if own.likeness >= max(before.likeness, after.likeness)]
+    ranked = sorted(peaks, key=_by_likeness, reverse=True)
+    nearly = sorted((one for one in ranked if one.likeness >= ranked[0].likeness - NEARLY), key=_by_turn)
+    return list(dict.fromkeys([*ranked[:STARTS], *nearly[:STARTS]]))
 
 
 def _by_likeness(found: Registration) -> float:
     return found.likeness
 
 
-def _prepare(picture: UInt8[np.ndarray, "side side 3"]) -> Float[np.ndarray, "s s"]:
-    grey = rgb2gray(picture)
-    side = min(WORKING_SIDE, len(grey))
-    return ndimage.gaussian_filter(resize(grey, (side, side), order=1, anti_aliasing=True), 1.0)
+def _by_turn(found: Registration) -> float:
+    return abs(math.remainder(found.turn, 2 * math.pi))
 
 
-def _shift_at(moving: np.ndarray, fixed: np.ndarray, counted: np.ndarray, turn: float) -> Registration:
-    turned = _moved(moving, turn, (0.0, 0.0))
-    shift = phase_cross_correlation(fixed, turned, normalization=None)[0] / len(fixed)
-    away = (float(shift[0]), float(shift[1]))
-    return Registration(float(turn), away, _likeness(moving, fixed, counted, float(turn), away))
-
-
-def _likeness(moving: np.ndarray, fixed: np.ndarray, counted: np.ndarray, turn: float, shift: tuple[float, float]) -> float:
-    """The weighted correlation coefficient over the pixels that both pictures have; -1 if these are fewer than half."""
-    moved, weight = _moved(moving, turn, shift), _moved(counted, turn, shift, outside=0.0)
-    if weight.sum() < 0.5 * weight.size:
-        return -1.0
-    centred = [values - np.average(values, weights=weight) for values in (moved, fixed)]
-    spread = math.sqrt(float((weight * centred[0] ** 2).sum() * (weight * centred[1] ** 2).sum()))
-    return float((weight * centred[0] * centred[1]).sum()) / spread if spread else 0.0
+def _prepared(picture: UInt8[np.ndarray, "side side 3"]) -> Float[np.ndarray, "side side 3"]:
+    return ndimage.gaussian_filter(picture.astype(np.float32), (1.0, 1.0, 0.0))
 
 
 def _moved(values: np.ndarray, turn: float, shift: tuple[float, float], outside: float | None = None) -> np.ndarray:
@@ -105,5 +130,6 @@ def _moved(values: np.ndarray, turn: float, shift: tuple[float, float], outside:
     middle, inverse = (len(values) - 1) / 2, turned(-turn)
     offset = middle - inverse @ (middle + np.array(shift) * len(values))
     mode, fill = ("nearest", 0.0) if outside is None else ("constant", outside)
-    return ndimage.affine_transform(values, inverse, offset, order=1, mode=mode, cval=fill)
-
+    channels = values[None] if values.ndim == 2 else np.moveaxis(values, -1, 0)
+    moved = [ndimage.affine_transform(one, inverse, offset, order=1, mode=mode, cval=fill) for one in channels]
+    return moved[0] if values.ndim == 2 else np.stack(moved, -1)

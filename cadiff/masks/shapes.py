@@ -123,14 +123,15 @@ def turned(turn: float) -> Float[np.ndarray, "2 2"]:
 
 
 def apply_transform(
-    mask: Bool[np.ndarray, "side side"], transform: Transform
+    mask: Bool[np.ndarray, "side side"], transform: Transform, goes_on: bool = True
 ) -> Bool[np.ndarray, "side side"]:
-    """The transformed mask, cut by the image's border; one that touched a border goes on beyond it.
+    """The transformed mask, cut by the image's border; one that touched a border goes on beyond it, if it ``goes_on``.
 
     It is in as many pieces as before, or in more only where a line shrank too much to stay whole.
     """
     inverse, offset = _inverse(mask, transform)
-    coverage = ndimage.affine_transform(mask.astype(np.float32), inverse, offset, order=1, mode="nearest")
+    mode = "nearest" if goes_on else "constant"
+    coverage = ndimage.affine_transform(mask.astype(np.float32), inverse, offset, order=1, mode=mode)
     pieces = _pieces(mask)
     for threshold in COVERAGES:
         moved = coverage >= threshold

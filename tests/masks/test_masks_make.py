@@ -120,6 +120,25 @@ def test_what_is_spread_on_the_part_is_not_what_its_poses_are(params, samples, t
     assert shifts[1] == pytest.approx(LEAST_SHIFT)
 
 
+def test_a_registered_mask_that_a_border_cut_gains_nothing(params, samples, tmp_path):
+    """What was beyond the border is not known, so it does not come into the picture with the part."""
+    rows, side = [], params.base.size
+    known = next(row for row in samples if row.role == "exemplar")
+    for index, (top, left) in enumerate([(2, 2), (8, 8), (9, 7)]):
+        picture = np.full((side, side, 3), 40, np.uint8)
+        picture[top : top + 16, left : left + 20] = 180
+        write_image(path := tmp_path / f"{index}.png", picture)
+        rows.append(replace(known, sample_id=f"bar/{index}", image_path=str(path), role="normal", anomaly_type=None, mask_path=None))
+    mask = np.zeros((side, side), np.uint8)
+    mask[:4, :4] = 255
+    write_image(path := tmp_path / "mask.png", mask)
+    exemplar = replace(rows[0], role="exemplar", anomaly_type="corner", mask_path=str(path))
+    chosen = with_masks(params, registered=True, spread=0.0, edge=1.0, min_area=1e-4)
+    made = masks_of_type(chosen, "bar", [exemplar, *rows[1:]], "corner", 8)
+    assert {row.mask_source for row in made} == {"exemplars"}
+    assert max((pixels(row) > 0).sum() for row in made) <= 20
+
+
 def test_a_normal_of_another_part_gets_no_registered_mask(params, samples, tmp_path):
     rng = np.random.default_rng(0)
     write_image(path := tmp_path / "other.png", rng.normal(128, 30, (32, 32, 3)).clip(0, 255).astype(np.uint8))
@@ -144,8 +163,9 @@ def test_masks_are_like_their_exemplars_but_no_copies(params, samples):
     assert len({mask.tobytes() for mask in made}) > 30
 
 
-def test_what_cannot_be_placed_is_the_exemplar_unmoved_and_says_so(params, samples):
+def test_what_cannot_be_placed_is_the_exemplar_unmoved_and_says_so(params, samples, capsys):
     rows = masks_of_type(with_masks(params, min_area=0.9), "bar", samples, "spot", 4)
+    assert "masks bar spot: 4 of 4 found no place and lie as in their exemplar's picture; see masks.max_cut" in capsys.readouterr().err
     masks = {row.sample_id: read_image(row.mask_path, "L") for row in samples if row.anomaly_type == "spot"}
     for row in rows:
         assert row.mask_source == "exemplars, unmoved"

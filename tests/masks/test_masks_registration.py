@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from cadiff.data.drawing import products
 from cadiff.masks.registration import register
 from cadiff.masks.shapes import Transform, apply_transform
 
@@ -64,6 +65,53 @@ def test_a_part_with_a_half_turns_symmetry_is_turned_as_little_as_may_be() -> No
     for seed in range(4):
         found = register(drawn(64, 0.3, (0.0, 0.0), LENGTH), np.zeros((64, 64), bool), drawn(64, 0.5, (0.02, 0.0), LENGTH, seed + 1))
         assert found.turn == pytest.approx(0.2, abs=0.03)
+
+
+@pytest.mark.parametrize("corners", [0, 4, 6])
+def test_a_part_that_looks_the_same_in_many_poses_is_turned_least(corners: int) -> None:
+    """A disc, a square and a hexagon; the second lies three degrees from the first."""
+    rows, columns = np.indices((64, 64)) - 31.5
+
+    def part(turn: float, seed: int) -> np.ndarray:
+        angle = np.arctan2(rows, columns) - turn
+        apothem = np.cos((angle % (2 * np.pi / corners)) - np.pi / corners) if corners else 1.0
+        solid = 170 * (np.hypot(rows, columns) * apothem < 20)
+        noisy = solid + np.random.default_rng(seed).normal(40, 5, (64, 64))
+        return np.repeat(noisy.clip(0, 255).astype(np.uint8)[..., None], 3, 2)
+
+    for seed in range(5):
+        found = register(part(0.0, seed), np.zeros((64, 64), bool), part(math.radians(3), seed + 50))
+        assert abs(found.turn) < math.radians(8)
+
+
+def test_a_large_bright_defect_pulls_the_pose_nowhere() -> None:
+    for corner in ((slice(0, 24), slice(0, 24)), (slice(40, 64), slice(0, 24)), (slice(0, 24), slice(40, 64))):
+        picture, defect = drawn(64, 0.0, (0.0, 0.0)), np.zeros((64, 64), bool)
+        defect[corner] = True
+        picture[defect] = 255
+        found = register(picture, defect, drawn(64, 0.4, (0.03, 0.0), seed=1))
+        assert found.turn == pytest.approx(0.4, abs=0.05)
+
+
+@pytest.mark.parametrize("product", ["capsule", "connector"])
+def test_the_demos_parts_are_found_in_their_own_poses(product: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The drawing code says how each part lies. A capsule's halves differ in colour alone: none may be taken for the other."""
+    poses: list[products.Pose] = []
+    drawn_pose = products.Pose.drawn.__func__
+
+    def listed(cls: type, *numbers: object) -> products.Pose:
+        poses.append(drawn_pose(cls, *numbers))
+        return poses[-1]
+
+    monkeypatch.setattr(products.Pose, "drawn", classmethod(listed))
+    pictures = [products.draw(products.DEMO[product], np.random.default_rng(seed), 64)[0] for seed in range(13)]
+    errors = []
+    for k in range(12):
+        found = register(pictures[k], np.zeros((64, 64), bool), pictures[k + 1])
+        turn = poses[k].angle - poses[k + 1].angle  # from x to y there, from rows to columns here
+        errors.append(abs(math.remainder(found.turn - turn, 2 * math.pi)))
+    assert np.median(errors) < math.radians(4)
+    assert max(errors) < math.radians(45)
 
 
 def test_another_part_and_an_empty_picture_are_not_like() -> None:
