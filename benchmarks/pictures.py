@@ -43,7 +43,8 @@ def row(product: str, kind: str, method: str) -> np.ndarray:
     photos, truths = load_samples(shown, images[0].shape[0])
     left = [outlined(image, mask) for image, mask in zip(photos, truths, strict=True)]
     right = [outlined(image, mask) for image, mask in zip(images, masks, strict=True)]
-    return np.concatenate([*left, np.full((SIDE, GAP, 3), 255, np.uint8), *right], 1)
+    lacking = (REAL - len(left)) * SIDE
+    return np.concatenate([np.full((SIDE, lacking, 3), 255, np.uint8), *left, np.full((SIDE, GAP, 3), 255, np.uint8), *right], 1)
 
 
 def ladders(product: str) -> list[tuple[list[str], list[np.ndarray]]]:

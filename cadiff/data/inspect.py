@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import yaml
 
 from cadiff.data import folder, loco, mvtec, visa
 from cadiff.data.listing import folders
@@ -53,9 +54,10 @@ class Inspection:
         lines += ["", f"{len(self.problems)} problems" if self.problems else "No problems found."]
         lines += [f"  {problem}" for problem in self.problems]
         if not self.problems:
-            names = ", ".join(f"{summary.product}: {{}}" for summary in self.products)
-            root = Path(self.root).expanduser().resolve()
-            lines += ["", "In params.yaml:", f"  dataset.layout: {self.layout}", f"  dataset.root: {root}", f"  products: {{{names}}}"]
+            dataset = {"layout": self.layout, "root": str(Path(self.root).resolve())}
+            values = {"dataset": dataset, "products": {summary.product: {} for summary in self.products}}
+            told = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=1000).splitlines()
+            lines += ["", "In params.yaml:", *(f"  {line}" for line in told)]
         return "\n".join(lines)
 
 

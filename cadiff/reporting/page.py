@@ -172,10 +172,11 @@ def facts(artefacts: Artefacts, frame: pd.DataFrame, groups: list[Group]) -> lis
     against = f"The same detector, trained the same way, on {'; on '.join(peers) or 'nothing else: no peer'}."
     if others:
         against += f" Beside it, detectors of their own: {'; '.join(others)}."
-    images = frame.loc[frame["metric"] == "image_auroc"].drop_duplicates(["product"])["n"].sum()
+    by_product = frame.loc[frame["metric"] == "image_auroc"].drop_duplicates(["product"]).set_index("product")["n"]
+    images, anomalies = by_product.sum(), sum(number for name, number in held_out(artefacts).items() if name in by_product)
     scored = frame[(frame["metric"] == "pixel_ap") & frame["method"].isin(sources_of(params))]
     seeds = set(scored["seed"])
-    tested = f"{images:,} test images, {sum(held_out(artefacts).values()):,} of them anomalies" if images else "No test image"
+    tested = f"{images:,} test images, {anomalies:,} of them anomalies" if images else "No test image"
     protocol = protocol_said(set(scored["protocol"])) + elsewhere(artefacts)
     generators = ", one of the generator" if WITH_GENERATOR & set(params.methods) else ""
     own = frame[(frame["method"] == "cadiff") & ~frame["metric"].astype(str).str.contains("/")]

@@ -204,20 +204,22 @@ def verdict(
             f"Neither detector works: both are near chance (pixel AUROC below {percent(CHANCE)}), so their difference "
             "means nothing. Train the detector longer (detector.epochs)."
         )
-    elif lacking := _lacks(seeds, {name: held_out[name] for name in comparison.by_product if name in held_out}):
+    elif seeds < 3:
         side = "ahead" if comparison.gain > 0 else "not ahead"
-        conclusion = f"An indication only: CADiff is {side}, but {lacking}."
+        conclusion = f"An indication only: CADiff is {side}, but a claim needs at least 3 seeds."
+    elif conclusion.startswith("Yes"):
+        conclusion = _of_few({name: held_out[name] for name in comparison.by_product if name in held_out}, conclusion)
     return [conclusion, figures]
 
 
-def _lacks(seeds: int, held_out: Mapping[str, int]) -> str:
-    """What a claim needs and these figures do not have; empty where nothing lacks."""
-    if seeds < 3:
-        return "a claim needs at least 3 seeds"
+def _of_few(held_out: Mapping[str, int], conclusion: str) -> str:
+    """A "Yes" as what it is where a product has too few anomalies to be scored on: its seeds tell of the detector, not of these."""
     fewest = min(held_out, key=lambda name: held_out[name], default=None)
     if fewest is None or held_out[fewest] >= FEW:
-        return ""
-    return f"{fewest} is scored on {held_out[fewest]} anomalies and a claim needs at least {FEW} of each product"
+        return conclusion
+    number = f"{held_out[fewest]} anomal{'y' if held_out[fewest] == 1 else 'ies'}"
+    rest = conclusion.removeprefix("Yes").lstrip(":, ")
+    return f"An indication only, since {fewest} is scored on {number} and a claim needs at least {FEW} of each product: {rest}"
 
 
 def lost(frame: pd.DataFrame, ours: str, peer: str, but: str) -> str:

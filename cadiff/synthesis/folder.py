@@ -17,7 +17,7 @@ from cadiff.storage import digest, encode_png, read_image, sha256_bytes, write_t
 
 GOOD = "good"
 MASK_END = "_mask"
-TOLD = ("rows.parquet", "scenes.json")  # what `cadiff generate` tells of its images, beside them
+TOLD = ("rows.parquet", "scenes.json", "masks")  # what `cadiff generate` tells of its images, beside them
 
 
 def import_folder(folder: Path, product: str, samples: Sequence[SampleRow], size: int, out: Path) -> None:
@@ -60,7 +60,8 @@ def _list_plain(base: Path) -> Listing:
     listing = Listing()
     listing.problems += [f"{path}: not read; move it into the folder of its type" for path in image_files(base)]
     for folder in folders(base):
-        listing.problems += unread(folder, [*image_files(folder), *(folder / name for name in TOLD)])
+        told = [folder / name for name in TOLD] if (folder / TOLD[0]).is_file() else []
+        listing.problems += unread(folder, [*image_files(folder), *told])
         if not image_files(folder):
             listing.problems.append(f"{folder}: no image of this type; remove the folder, or put some there")
         files = {path.stem: path for path in image_files(folder)}

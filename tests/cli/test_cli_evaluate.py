@@ -89,6 +89,7 @@ def test_figures_are_the_pipelines_own(
         folder = to_plain(folder, tmp_path / METHOD)
         for name in ("rows.parquet", "scenes.json"):  # as `cadiff generate` leaves them beside its images
             (folder / "nut" / "rust" / name).touch()
+        (folder / "nut" / "rust" / "masks" / "rust").mkdir(parents=True)
     # nothing listens there: a call that sent its parts to the cluster would fail
     words = ("--params", write_params(tmp_path, cluster="tcp://127.0.0.1:1"), "--out", str(tmp_path / "m.parquet"))
     assert call("evaluate", str(folder), "--against", str(drawn_root), *words) == 0

@@ -7,6 +7,7 @@ from PIL import Image
 
 from cadiff.data import inspect_root
 from cadiff.errors import UsageError
+from cadiff.params import Params
 
 
 def test_layouts_are_guessed(mvtec_root, visa_root, loco_root, folder_root):
@@ -89,9 +90,11 @@ def test_masks_that_mark_all_but_the_defect_are_told(mvtec_root):
 
 
 def test_the_lines_for_the_parameters_are_those_that_read_it(mvtec_root, tmp_path):
-    told = inspect_root(mvtec_root).text().split("In params.yaml:\n")[1].splitlines()
-    values = {key.strip(): yaml.safe_load(value) for key, value in (line.split(": ", 1) for line in told)}
-    assert values == {"dataset.layout": "mvtec", "dataset.root": str(mvtec_root.resolve()), "products": {"nut": {}}}
+    (mvtec_root / "nut").rename(mvtec_root / "01")
+    values = yaml.safe_load(inspect_root(mvtec_root).text().split("In params.yaml:\n")[1])
+    assert values == {"dataset": {"layout": "mvtec", "root": str(mvtec_root.resolve())}, "products": {"01": {}}}
+    assert Params(**values).products == {"01": {}}
+    (mvtec_root / "01").rename(mvtec_root / "nut")
     (mvtec_root / "nut/train/good/001.png").write_bytes(b"not an image")
     assert "In params.yaml" not in inspect_root(mvtec_root).text(), "first the problems"
 

@@ -120,9 +120,12 @@ def test_few_anomalies_are_no_claim_whatever_the_seeds_say() -> None:
     product = str(frame["product"].iloc[0])
     found = tables.verdict(frame, {product: 4, "another": 2})[0]
     assert found == (
-        f"An indication only: CADiff is ahead, but {product} is scored on 4 anomalies and a claim needs at least 6 of each product."
+        f"An indication only, since {product} is scored on 4 anomalies and a claim needs at least 6 of each product: "
+        "the generated images helped, in every seed."
     )
     assert tables.verdict(frame, {product: 6})[0].startswith("Yes")
+    for gains, begins in (((-0.01, -0.02, -0.03), "No: "), ((0.05, 0.05, -0.01), "Undecided: ")):
+        assert tables.verdict(paired(*gains), {product: 4})[0].startswith(begins), "fewer images make no milder a verdict"
 
 
 def test_verdict_without_a_peer_makes_no_claim() -> None:
