@@ -602,6 +602,12 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def as_written(values: dict[str, Any]) -> list[str]:
+    """Values as the lines of a parameters' file."""
+    text: str = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=1000)
+    return text.splitlines()
+
+
 def load_params(path: str | Path = "params.yaml") -> Params:
     """The parameters in a YAML file.
 

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 from cadiff.data import folder, loco, mvtec, visa
 from cadiff.data.listing import folders
 from cadiff.data.readers import list_products, scan_product
 from cadiff.errors import UsageError
-from cadiff.params import DatasetParams, Layout
+from cadiff.params import DatasetParams, Layout, as_written
 from cadiff.records import Role, SampleRow
 from cadiff.storage import read_image
 
@@ -56,8 +55,7 @@ class Inspection:
         if not self.problems:
             dataset = {"layout": self.layout, "root": str(Path(self.root).resolve())}
             values = {"dataset": dataset, "products": {summary.product: {} for summary in self.products}}
-            told = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=1000).splitlines()
-            lines += ["", "In params.yaml:", *(f"  {line}" for line in told)]
+            lines += ["", "In params.yaml:", *(f"  {line}" for line in as_written(values))]
         return "\n".join(lines)
 
 
