@@ -297,7 +297,8 @@ def maps(run: Run) -> None:
 def report(run: Run) -> None:
     from cadiff.reporting import write_report
 
-    print(f"report: {REPORTS / 'index.html'}: {write_report(run.params, Path(), REPORTS, partial=False)}")
+    conclusion = write_report(run.params, Path(), REPORTS, partial=False)
+    print(f"report: {REPORTS / 'index.html'}: {conclusion}")
 
 
 STAGES = {

@@ -47,7 +47,7 @@ class ProductFinder:
         self._foreground = lru_cache(maxsize=1024)(lambda path: foreground(read_image(path, "RGB", side)))
         self._small = lru_cache(maxsize=4096)(lambda path: read_image(path, "RGB", WORKING_SIDE))
         self._pose = lru_cache(maxsize=None)(
-            lambda path, mask_path, onto: register(self._small(path), read_mask(mask_path, WORKING_SIDE), self._small(onto))
+            lambda path, mask_path, onto: register(self._small(path), exemplar_mask(mask_path, WORKING_SIDE), self._small(onto))
         )
 
     def foreground(self, image_path: str) -> Bool[np.ndarray, "side side"]:
@@ -58,7 +58,8 @@ class ProductFinder:
         return self._pose(exemplar.image_path, str(exemplar.mask_path), onto.image_path)
 
 
-def read_mask(mask_path: str, side: int) -> Bool[np.ndarray, "side side"]:
+def exemplar_mask(mask_path: str, side: int) -> Bool[np.ndarray, "side side"]:
+    """Unchecked: its sample was checked as it was read, and a small one may vanish at another side."""
     return read_image(mask_path, "L", side) > 0
 
 
@@ -94,7 +95,7 @@ class ExemplarMasks:
         self, exemplars: Sequence[SampleRow], normals: Sequence[SampleRow], find: ProductFinder, params: Params
     ) -> None:
         self.exemplars, self.normals, self.find, self.params = exemplars, normals, find, params.masks
-        self.masks = [read_mask(str(row.mask_path), params.base.size) for row in exemplars]
+        self.masks = [exemplar_mask(str(row.mask_path), params.base.size) for row in exemplars]
         poses = [find.pose(row, exemplars[0]) if params.masks.registered else UNTURNED for row in exemplars]
         poses = [pose if pose.likeness >= SAME_PART else UNTURNED for pose in poses]
         self.turns = [pose.turn for pose in poses]
