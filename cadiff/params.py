@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from cadiff import names
 from cadiff.errors import UsageError
 from cadiff.records import ChosenProtocol
-from cadiff.storage import digest
+from cadiff.storage import MaskRule, digest
 
 Layout = Literal["demo", "mvtec", "visa", "loco", "folder"]
 
@@ -36,6 +36,18 @@ class DatasetParams(Section):
         return value
 
     max_normals: int | None = Field(None, ge=1, description="use at most this many train normals, by sorted name")
+    size: int | Literal["native"] = Field(
+        256,
+        description="the canvas: px of a picture's shorter side, its aspect ratio kept; native: as it is. Masks, generated images, "
+        "anomaly maps and exports have this size",
+    )
+
+    @field_validator("size")
+    @classmethod
+    def _canvas_is_no_speck(cls, value: int | str) -> int | str:
+        if isinstance(value, int) and value < 16:
+            raise ValueError(f"expected native or at least 16 px, found {value}")
+        return value
 
 
 class DrawParams(Section):
@@ -58,7 +70,23 @@ class BaseParams(Section):
         "gradients vanish in it",
     )
     device: str = "auto"
-    size: int = Field(64, ge=16, description="side of the images in pixels; a multiple of 8 latent cells")
+    size: int = Field(64, ge=16, description="side in px of the squares that the base draws; a multiple of 8 latent cells")
+
+
+class WindowParams(Section):
+    """What of a picture the base draws: a square around the masks, brought to ``base.size``, drawn, brought back and set in; or the
+    picture itself."""
+
+    cut: Literal["around", "whole"] = Field("around", description="whole: all of the picture, brought to a square of base.size (paper)")
+    context: float = Field(2.0, ge=1, description="side of a window that is drawn in, times the extent of the masks in it")
+    train_context: tuple[float, float] = Field((1.5, 3.0), description="the same in training, drawn from this range")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> WindowParams:
+        low, high = self.train_context
+        if not 1 <= low <= high:
+            raise ValueError(f"train_context: expected two numbers of at least 1, the smaller first, found [{low:g}, {high:g}]")
+        return self
 
 
 class AdaptParams(Section):
@@ -127,32 +155,19 @@ class MaskParams(Section):
 
     source: Literal["exemplars", "folder"] = "exemplars"
     folder: str = Field("data/masks", description="of <product>/<anomaly_type>/*.png; DVC watches it, so it is one for all products")
-    spread: float = Field(
-        1.0, ge=0, le=1, description="how far masks may move from their exemplars; low where a defect has its place, as a missing pin"
+    placement: Literal["auto", "anywhere", "on_part", "in_place"] = Field(
+        "auto",
+        description="where a mask may lie. auto: where what surrounds it looks as around its exemplar, found from the pictures for each "
+        "type; anywhere: on the product, near its exemplar's place; on_part: as the part lies; in_place: in its exemplar's own picture",
     )
-    registered: bool = Field(
-        False, description="masks move as the part lies in a normal against their exemplar; true where a defect has its place on a part"
-    )
-    in_place: float = Field(
-        0.0, ge=0, le=1,
-        description="share of the masks that stay where their exemplar has them, in its own picture; high where no two pieces look alike",
-    )  # fmt: skip
     min_area: float = Field(0.0005, gt=0, description="smallest accepted share of the image")
     max_cut: float = Field(0.5, ge=0, le=1, description="largest share of a mask that placement may cut away")
-    edge: float = Field(
-        0.1, ge=0, le=1,
-        description="largest difference between the share of a mask that lies by the product's edge and its exemplar's; 1: anywhere",
-    )  # fmt: skip
-
     @model_validator(mode="after")
     def _folder_is_named(self) -> MaskParams:
         if self.source == "folder" and not self.folder:
             raise ValueError("source: folder needs `folder`, the directory with <anomaly_type>/*.png")
-        if self.source == "folder" and self.in_place:
-            raise ValueError(f"in_place: expected 0 with source: folder, whose masks have no exemplar, found {self.in_place}")
-        if self.registered and (self.source == "folder" or self.in_place == 1):
-            found = "source: folder" if self.source == "folder" else "in_place: 1.0"
-            raise ValueError(f"registered: expected false with {found}, by which no mask is placed on another picture's part, found true")
+        if self.source == "folder" and self.placement in ("on_part", "in_place"):
+            raise ValueError(f"placement: expected auto with source: folder, whose masks have no exemplar, found {self.placement}")
         return self
 
 
@@ -178,7 +193,7 @@ class IntensityParams(Section):
 
 class GenerateParams(Section):
     """Sampling. ``background: real`` keeps a real image's latents outside the dilated mask: a normal's, or with
-    ``masks.in_place`` the exemplar's own."""
+    ``masks.placement: in_place`` the exemplar's own."""
 
     per_type: int = Field(40, ge=1, description="images per anomaly type (paper: 1000)")
     scheduler: Literal["ddim", "dpm"] = "ddim"
@@ -239,13 +254,20 @@ class FilterParams(Section):
 
 
 class DetectorParams(Section):
-    """The plain U-Net segmenter, and how it is trained.
+    """The segmenter, and how it is trained.
+
+    Pictures are brought to ``size`` px of their shorter side, and seen in squares of ``tile`` px that overlap.
 
     ``protocol``: ``strict`` trains on every generated image and keeps the last checkpoint; ``filtered`` is strict but for the
     images that ``filter`` leaves out; ``legacy`` is strict but for the checkpoint, the best on the test set.
     """
 
-    width: int = Field(64, ge=4, description="base width (reading: 64, DRAEM's)")
+    network: Literal["unet", "efficientnet-lite0"] = Field(
+        "unet", description="unet: DRAEM's, from scratch; efficientnet-lite0: a decoder on the ImageNet encoder that a package ships"
+    )
+    size: int | None = Field(None, ge=32, description="px of the shorter side that it sees pictures at; null: the canvas (dataset.size)")
+    tile: int = Field(256, ge=32, description="side in px of the squares that a larger picture is seen in")
+    width: int = Field(64, ge=4, description="of unet: base width (reading: 64, DRAEM's)")
     standardise: bool = Field(False, description="each image to mean 0 and deviation 1 first: for products under several exposures")
     epochs: int = Field(200, ge=1)
     samples_per_epoch: int = Field(500, ge=1)
@@ -294,9 +316,14 @@ class PeerParams(Section):
 
 
 class MetricParams(Section):
-    """The networks behind IS and IC-LPIPS: ``hub`` (torch's cache), a file, or null for the ImageNet network that a
-    package ships. Nothing is downloaded; a metric's name carries its network."""
+    """How pixels are scored, and the networks behind IS and IC-LPIPS: ``hub`` (torch's cache), a file, or null for the ImageNet
+    network that a package ships. Nothing is downloaded; a metric's name carries its network."""
 
+    size: int = Field(256, ge=16, description="px of the shorter side that maps and masks are brought to before pixels are scored")
+    mask_rule: MaskRule = Field(
+        "half",
+        description="which pixels of a true mask count there: those of which it covers half, a quarter, any, or whose nearest it is",
+    )
     inception: str | None = Field(None, description="torchvision's inception_v3 weights")
     inception_sha256: str | None = Field(None, description="of that file, if it is not the one that torchvision publishes")
     lpips: str | None = Field(None, description="torchvision's weights of lpips_net")
@@ -319,11 +346,11 @@ class ExternalParams(Section):
 
 
 SECTIONS = {
-    "base": BaseParams, "adapt": AdaptParams, "prompt": PromptParams, "control": ControlParams, "train": TrainParams,
+    "base": BaseParams, "window": WindowParams, "adapt": AdaptParams, "prompt": PromptParams, "control": ControlParams, "train": TrainParams,
     "masks": MaskParams, "intensity": IntensityParams, "generate": GenerateParams, "filter": FilterParams,
     "detector": DetectorParams, "classifier": ClassifierParams, "peers": PeerParams, "metrics": MetricParams,
 }  # fmt: skip
-Generator = Literal["cadiff"]
+Generator = Literal["cadiff", "controlnet", "perturbed"]
 Synthesizer = Literal["exemplars", "cutpaste", "nsa", "perlin"]
 Union = Literal["both"]
 Detector = Literal["patchcore", "draem", "sspcab", "rd4ad", "cfa"]
@@ -372,6 +399,7 @@ class Params(Section):
     methods: list[str] = Field(["cadiff", "exemplars"], min_length=1)
     external: ExternalParams = ExternalParams()
     base: BaseParams = BaseParams()
+    window: WindowParams = WindowParams()
     adapt: AdaptParams = AdaptParams()
     prompt: PromptParams = PromptParams()
     control: ControlParams = ControlParams()
@@ -455,6 +483,7 @@ class Params(Section):
             )
         check_filter(self.filter, self.detector)
         check_in_place(self.masks, self.generate)
+        check_sizes(self.dataset, self.base, self.window, self.generate)
         return self
 
     @model_validator(mode="after")
@@ -486,10 +515,12 @@ class Params(Section):
                 FilterParams(**{**self.filter.model_dump(), **overrides.get("filter", {})}),
                 DetectorParams(**{**self.detector.model_dump(), **overrides.get("detector", {})}),
             )
-            check_in_place(
-                MaskParams(**{**self.masks.model_dump(), **overrides.get("masks", {})}),
-                GenerateParams(**{**self.generate.model_dump(), **overrides.get("generate", {})}),
-            )
+            generate = GenerateParams(**{**self.generate.model_dump(), **overrides.get("generate", {})})
+            check_in_place(MaskParams(**{**self.masks.model_dump(), **overrides.get("masks", {})}), generate)
+            check_sizes(
+                self.dataset, BaseParams(**{**self.base.model_dump(), **overrides.get("base", {})}),
+                WindowParams(**{**self.window.model_dump(), **overrides.get("window", {})}), generate,
+            )  # fmt: skip
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
 
@@ -555,9 +586,24 @@ def checked(section: type[SectionType], name: str, values: Any) -> SectionType:
 
 def check_in_place(masks: MaskParams, generate: GenerateParams) -> None:
     """A ValueError where masks stay in a picture that is then not kept."""
-    if masks.in_place and generate.background != "real":
+    if masks.placement == "in_place" and generate.background != "real":
         raise ValueError(
-            f"masks.in_place: expected 0 with generate.background: {generate.background}, which keeps no picture, found {masks.in_place}"
+            f"masks.placement: expected auto or anywhere with generate.background: {generate.background}, which keeps no picture, "
+            "found in_place"
+        )
+
+
+def check_sizes(dataset: DatasetParams, base: BaseParams, window: WindowParams, generate: GenerateParams) -> None:
+    """A ValueError where the base draws more than there is, or a window has nothing to be set into."""
+    if isinstance(dataset.size, int) and dataset.size < base.size:
+        raise ValueError(
+            f"dataset.size: expected at least base.size ({base.size}), which is what the base draws, found {dataset.size}; "
+            f"set dataset.size: {base.size} or more, or native"
+        )
+    if window.cut == "around" and generate.background != "real":
+        raise ValueError(
+            f"window.cut: expected whole with generate.background: {generate.background}, as there is no picture to set a window into, "
+            "found around"
         )
 
 

@@ -37,21 +37,27 @@ class SampleRow:
 
 
 @dataclass(frozen=True)
-class MaskRow:
-    """A mask for synthesis: PNG bytes 0/255 at the base's size. ``normal_id`` is the real normal image whose foreground it was
-    placed on, or in whose light a mask that stayed in place is to be seen (None: placed without one). ``transform`` is what was
-    done to the mask of ``exemplar_id``: scale, turn in radians, mirror (0 or 1), then the row and the column that its centroid
-    went to, in pixels (None: nothing)."""
+class SceneRow:
+    """A scene as a table keeps it (``cadiff.scene.Scene``): one entry a list for each anomaly.
 
-    mask_id: str
+    ``masks`` are PNG 0/255 at the canvas. ``movements`` are what was done to the masks of ``exemplar_ids``: scale, turn in radians,
+    mirror (0 or 1), then the place of the centroid as shares of the height and the width (None: nothing). ``named`` is false where a
+    normal is drawn anew in a place and nothing is asked for.
+    """
+
+    scene_id: str
     product: str
-    anomaly_type: str
-    index: int
-    mask: dict[str, Any]
-    mask_source: str
-    exemplar_id: str | None
+    named: bool
+    anomaly_types: list[str]
+    masks: list[dict[str, Any]]
+    mask_sources: list[str]
+    intensities: list[float]
+    exemplar_ids: list[str | None]
+    movements: list[list[float] | None]
+    picture_id: str | None
     normal_id: str | None
-    transform: list[float] | None = None
+    seed: int
+    template: int
 
 
 REDRAWN = "redrawn"  # mask_source of a normal image in which a place was drawn anew
@@ -66,8 +72,9 @@ class GeneratedRow:
     """A generated image with its provenance. ``anomaly_types`` is empty for a normal image that took the same path.
 
     ``image`` and ``mask`` are ``{"bytes": PNG, "path": name}``; ``focus_step`` is the denoising step (from 0) at
-    which re-weighting began, None if it never did or the generator has no such thing. Fields that a generator does
-    not have (a cut-paste image has no prompt) are None.
+    which re-weighting began, None if it never did or the generator has no such thing. ``normal_id`` is the real normal outside of the
+    mask, byte for byte where nothing was resampled (None: another picture, or none), ``exemplar_ids`` the exemplar of each type's mask.
+    Fields that a generator does not have (a cut-paste image has no prompt) are None.
     """
 
     sample_id: str
@@ -82,6 +89,8 @@ class GeneratedRow:
     steps: int | None
     guidance_scale: float | None
     focus_step: int | None
+    normal_id: str | None
+    exemplar_ids: list[str | None]
     base_digest: str | None
     generator_digest: str | None
     params_digest: str
@@ -193,11 +202,12 @@ SAMPLE_SCHEMA = pa.schema(
         ("mask_path", pa.string()), ("width", pa.int32()), ("height", pa.int32()), ("image_sha256", pa.string()),
     ]
 )
-MASK_SCHEMA = pa.schema(
+SCENE_SCHEMA = pa.schema(
     [
-        ("mask_id", pa.string()), ("product", pa.string()), ("anomaly_type", pa.string()), ("index", pa.int32()),
-        ("mask", IMAGE), ("mask_source", pa.string()), ("exemplar_id", pa.string()), ("normal_id", pa.string()),
-        ("transform", pa.list_(pa.float64())),
+        ("scene_id", pa.string()), ("product", pa.string()), ("named", pa.bool_()), ("anomaly_types", pa.list_(pa.string())),
+        ("masks", pa.list_(IMAGE)), ("mask_sources", pa.list_(pa.string())), ("intensities", pa.list_(pa.float64())),
+        ("exemplar_ids", pa.list_(pa.string())), ("movements", pa.list_(pa.list_(pa.float64()))), ("picture_id", pa.string()),
+        ("normal_id", pa.string()), ("seed", pa.int64()), ("template", pa.int64()),
     ]
 )
 GENERATED_SCHEMA = pa.schema(
@@ -205,7 +215,8 @@ GENERATED_SCHEMA = pa.schema(
         ("sample_id", pa.string()), ("product", pa.string()), ("anomaly_types", pa.list_(pa.string())),
         ("image", IMAGE), ("mask", IMAGE), ("mask_source", pa.string()), ("prompt", pa.string()),
         ("intensity", pa.float64()), ("seed", pa.int64()), ("steps", pa.int32()), ("guidance_scale", pa.float64()),
-        ("focus_step", pa.int32()), ("base_digest", pa.string()), ("generator_digest", pa.string()),
+        ("focus_step", pa.int32()), ("normal_id", pa.string()), ("exemplar_ids", pa.list_(pa.string())),
+        ("base_digest", pa.string()), ("generator_digest", pa.string()),
         ("params_digest", pa.string()), ("image_sha256", pa.string()),
     ]
 )

@@ -10,7 +10,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -168,13 +168,17 @@ def _bits(image: Image.Image, data: bytes) -> int:
     return 8
 
 
-def read_image(path: str | Path, mode: str = "RGB", size: int | None = None) -> np.ndarray:
-    """An image file as uint8 (``h w 3`` for RGB, ``h w`` for L), at ``size`` x ``size`` if given.
+MaskRule = Literal["any", "quarter", "half", "nearest"]
+MASK_RULES: dict[str, float] = {"any": 0.0, "quarter": 63.5, "half": 127.5}  # of 255: how much of a shrunk pixel is anomaly (less rounding)
+
+
+def read_image(path: str | Path, mode: str = "RGB", shape: tuple[int, int] | None = None, rule: MaskRule = "quarter") -> np.ndarray:
+    """An image file as uint8 (``h w 3`` for RGB, ``h w`` for L), brought to ``shape`` (height, width) if given.
 
     Masks (mode L) come back as 0/255. Values above 127 are anomaly; in a mask that has none, any value above 0
     is (VisA numbers its regions 1, 2, ...). Both in one mask, each in an area of its own, would be a guess: an error.
-    A pixel of a shrunk mask counts where at least a quarter of it was anomaly, so that thin defects survive; where no
-    pixel has that much, those with the most count. A mask may be a folder of images, one a defect: their union (MVTec LOCO AD).
+    A mask may be a folder of images, one a defect: their union (MVTec LOCO AD). ``rule`` says which pixels count in a mask that is
+    brought to a shape (``resize_mask``).
     """
     path = Path(path)
     if mode == "L" and path.is_dir():
@@ -189,15 +193,27 @@ def read_image(path: str | Path, mode: str = "RGB", size: int | None = None) -> 
             found = f"both {pixels.max()} and areas of {label}"
             raise CADiffError(f"{path}: expected 0 and 255, or labels up to 127, found {found}. Save it with two values.")
         pixels = np.where(pixels > threshold, 255, 0).astype(np.uint8)
-    if size is None or pixels.shape[:2] == (size, size):
+    if shape is None or pixels.shape[:2] == tuple(shape):
         return pixels
     if mode == "L":
-        shares = Image.fromarray(pixels.astype(np.float32))
-        coverage = np.asarray(shares.resize((size, size), Image.Resampling.BOX))
-        quarter = 63.5  # of 255, less rounding
-        counts = (coverage >= min(quarter, coverage.max())) & (coverage > 0)
-        return np.where(counts, 255, 0).astype(np.uint8)
-    return np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.LANCZOS))
+        return np.where(resize_mask(pixels > 0, shape, rule), 255, 0).astype(np.uint8)
+    return np.asarray(Image.fromarray(pixels).resize(shape[::-1], Image.Resampling.LANCZOS))
+
+
+def resize_mask(mask: np.ndarray, shape: tuple[int, int], rule: MaskRule = "quarter") -> np.ndarray:
+    """A mask (bool, ``h w``) at a height and a width.
+
+    A pixel of the result counts where at least a quarter of what it covers was anomaly (``quarter``: thin defects survive), at least
+    half (``half``: the area stays), any (``any``), or where the pixel nearest to its centre was (``nearest``: as code that shrinks masks
+    without a thought). Where no pixel has that much, those with the most count, so that no defect vanishes; ``nearest`` alone may lose it.
+    """
+    if mask.shape == tuple(shape):
+        return mask
+    if rule == "nearest":
+        return np.asarray(Image.fromarray(mask.astype(np.uint8)).resize(shape[::-1], Image.Resampling.NEAREST)) > 0
+    shares = Image.fromarray(np.where(mask, 255, 0).astype(np.float32))
+    coverage = np.asarray(shares.resize(shape[::-1], Image.Resampling.BOX))
+    return (coverage >= min(MASK_RULES[rule], coverage.max())) & (coverage > 0)
 
 
 def check_anomaly(path: Path, mask: np.ndarray) -> None:
