@@ -1,14 +1,15 @@
 """Measures the embedded base: ``python benchmarks/base.py [--base PATH] [--parts autoencoder words samples] [--quick]``.
 
 Prints one figure a line ("name value") and writes a grid of samples per demo product. Pictures are drawn as those that
-the base learnt from, from beyond the end of its stream. ``--card`` writes what was measured into the base's ``card.json``.
+the base learnt from, whole ones and windows, from beyond the end of its stream. ``--card`` writes what was measured into
+the base's ``card.json``.
 
 | figures | what is measured |
 | --- | --- |
-| autoencoder.psnr* | 8-bit pictures against themselves encoded and decoded, in dB: everywhere, and inside the masks |
+| autoencoder.psnr* | pictures against themselves encoded and decoded, in dB: all, whole ones and windows, and inside the masks |
 | autoencoder.<kind>.* | a segmenter's IoU before and after encoding, their ratio, the defect's median width in px |
 | autoencoder.gate | pass: every kind wider than 3 px keeps at least 85 % of its IoU |
-| words.* | AUROC of the attention map of a defect's word against the defect's mask, over the latents' cells |
+| words.* | AUROC of the attention map of a defect's word against the defect's mask, over the latents' cells; also whole and windows |
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ from cadiff.intensity import mask_cells
 from cadiff.metrics.ranking import auroc
 from cadiff.params import BaseParams
 from cadiff.pretraining.diffusion import caption
+from cadiff.pretraining.photographs import SCALES
 from cadiff.pretraining.stream import Stream, picture
 from cadiff.progress import Progress
 from cadiff.prompt.tokens import NORMAL_TEMPLATES, TEMPLATES
@@ -89,15 +91,13 @@ def held_out(first: int, count: int, size: int, workers: int = 2) -> Stream:
     else:
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
             pictures = list(pool.map(drawn, indices, chunksize=BATCH))
-    return Stream(
-        np.stack([p.image for p in pictures]), np.stack([p.mask for p in pictures]),
-        np.array([p.product for p in pictures]), np.array([p.defect for p in pictures]),
-    )  # fmt: skip
+    return Stream.of(pictures)
 
 
-def chosen(stream: Stream, which: np.ndarray | slice) -> Stream:
-    """Some of the pictures."""
-    return Stream(stream.image[which], stream.mask[which], stream.product[which], stream.defect[which])
+def by_view(values: np.ndarray, scale: np.ndarray) -> Iterator[tuple[str, float]]:
+    """The mean of a figure over whole pictures, and over windows; a picture without one (nan) does not count."""
+    for name, which in (("whole", scale == SCALES), ("windows", scale < SCALES)):
+        yield name, float(np.nanmean(values[which])) if np.isfinite(values[which]).any() else float("nan")
 
 
 # 1. The autoencoder
@@ -110,11 +110,15 @@ def decoded(base: Backbone, images: UInt8[np.ndarray, "n s s 3"]) -> UInt8[np.nd
 
 
 def psnr_figures(
-    images: UInt8[np.ndarray, "n s s 3"], copies: UInt8[np.ndarray, "n s s 3"], masks: Bool[np.ndarray, "n s s"]
+    images: UInt8[np.ndarray, "n s s 3"], copies: UInt8[np.ndarray, "n s s 3"], masks: Bool[np.ndarray, "n s s"], scale: np.ndarray
 ) -> Figures:
-    """Mean over pictures of the PSNR in dB, and of the PSNR of the pixels inside the mask where there is one."""
+    """Mean over pictures of the PSNR in dB, also of whole ones and of windows alone, and of the PSNR of the pixels inside the mask where
+    there is one."""
     every = list(zip(images, copies, masks, strict=True))
-    yield "autoencoder.psnr", float(np.mean([peak_signal_noise_ratio(a, b, data_range=255) for a, b, _ in every]))
+    values = np.array([peak_signal_noise_ratio(a, b, data_range=255) for a, b, _ in every])
+    yield "autoencoder.psnr", float(values.mean())
+    for view, value in by_view(values, scale):
+        yield f"autoencoder.{view}.psnr", value
     inside = [peak_signal_noise_ratio(a[m], b[m], data_range=255) for a, b, m in every if m.any()]
     yield "autoencoder.psnr_inside_masks", float(np.mean(inside))
 
@@ -193,8 +197,8 @@ def gate_figures(
 def autoencoder_figures(base: Backbone, train: Stream, test: Stream, scale: Scale) -> Figures:
     """PSNR on all pictures of ``test``; the gate on those with a defect, by a segmenter that saw ``train`` alone."""
     copies = decoded(base, test.image)
-    yield from psnr_figures(test.image, copies, test.mask)
-    model = train_segmenter(chosen(train, train.defect != ""), scale.steps, scale.width)
+    yield from psnr_figures(test.image, copies, test.mask, test.scale)
+    model = train_segmenter(train.chosen(train.defect != ""), scale.steps, scale.width)
     rows = test.defect != ""
     before, after = segmented(model, test.image[rows]), segmented(model, copies[rows])
     yield from gate_figures(test.mask[rows], before, after, test.defect[rows])
@@ -223,8 +227,8 @@ def word_maps(
     return torch.stack(large).mean(0)[:, 0].cpu()
 
 
-def word_scores(base: Backbone, stream: Stream, t: int) -> tuple[np.ndarray, np.ndarray]:
-    """Per captioned picture with a defect: the AUROC of its word's map against its mask, and its kind."""
+def word_scores(base: Backbone, stream: Stream, t: int) -> tuple[np.ndarray, Stream]:
+    """The captioned pictures with a defect, and for each the AUROC of its word's map against its mask."""
     prompts = caption(stream, np.arange(len(stream.image)), numpy_generator(SEED, "captions"), base.tokenizer)
     said = np.flatnonzero((prompts.defect_at >= 0).numpy())  # some prompts are left empty, as in training
     scores: list[float] = []
@@ -234,18 +238,20 @@ def word_scores(base: Backbone, stream: Stream, t: int) -> tuple[np.ndarray, np.
         maps = word_maps(base, latents, prompts.ids[part], prompts.defect_at[part], t, noise)
         cells = mask_cells(torch.from_numpy(stream.mask[part])[:, None], latents.shape[-1])[:, 0]
         scores += [auroc(mask.numpy(), m.numpy()) for mask, m in zip(cells, maps.flatten(1), strict=True)]
-    return np.array(scores), stream.defect[said]
+    return np.array(scores), stream.chosen(said)
 
 
 def word_figures(base: Backbone, stream: Stream) -> Figures:
-    """Mean AUROC over pictures: per noise level, per kind (over all levels), and over everything."""
+    """Mean AUROC over pictures: per noise level, per kind (over all levels), of whole pictures and of windows, and over everything."""
     measured = {t: word_scores(base, stream, t) for t in NOISE_LEVELS}
     for t, (scores, _) in measured.items():
         yield f"words.t{t}.auroc", float(np.nanmean(scores))
     scores = np.mean([s for s, _ in measured.values()], axis=0)
-    kinds = measured[NOISE_LEVELS[0]][1]
-    for kind in sorted({*kinds}):
-        yield f"words.{kind.replace(' ', '_')}.auroc", float(np.nanmean(scores[kinds == kind]))
+    said = measured[NOISE_LEVELS[0]][1]
+    for kind in sorted({*said.defect}):
+        yield f"words.{kind.replace(' ', '_')}.auroc", float(np.nanmean(scores[said.defect == kind]))
+    for view, value in by_view(scores, said.scale):
+        yield f"words.{view}.auroc", value
     yield "words.n", float(len(scores))
     yield "words.auroc", float(np.nanmean(scores))
 
@@ -327,7 +333,7 @@ def measure(base: Backbone, size: int, scale: Scale, out: Path, workers: int = 2
         yield from autoencoder_figures(base, train, test, scale)
     if "words" in parts:
         test = held_out(TEST_FROM, 2 * scale.words, size, workers)
-        yield from word_figures(base, chosen(test, np.flatnonzero(test.defect != "")[: scale.words]))
+        yield from word_figures(base, test.chosen(np.flatnonzero(test.defect != "")[: scale.words]))
     if "samples" in parts:
         yield from draw_grids(base, size, scale, out)
 

@@ -18,15 +18,17 @@ from cadiff.data import read_samples
 from cadiff.data.demo import draw_product
 from cadiff.detection import score, train_detector
 from cadiff.generator import Generator, adapt_base, generate_shards, load_generator, train_generator
-from cadiff.masks import make_masks
+from cadiff.masks import make_scenes
 from cadiff.metrics.generated import score_generated
 from cadiff.params import Params
-from cadiff.records import MASK_SCHEMA, METRIC_SCHEMA, MaskRow, MetricRow, SampleRow, from_table, to_table
+from cadiff.records import METRIC_SCHEMA, SCENE_SCHEMA, MetricRow, SampleRow, SceneRow, from_table, to_table
+from cadiff.scene import Scene
 from cadiff.stages import STAGES, content_digest, pick
 from cadiff.storage import digest, read_table, write_json, write_table
 
 PACKAGE = Path(__file__).resolve().parents[1] / "cadiff"
 DONE = "done.json"
+METHOD = "cadiff"
 
 
 def draw_if_demo(params: Params, products: list[str]) -> None:
@@ -59,45 +61,46 @@ class Cell:
     @cached_property
     def trained(self) -> Path:
         def make(out: Path, work: Path) -> None:
-            train_generator(self.params, self.product, self.samples, self.adapted, out, work)
+            train_generator(METHOD, self.params, self.product, self.samples, self.adapted, out, work)
 
         return self._made("train", [self.adapted.name], make)
 
     @cached_property
     def generator(self) -> Generator:
-        return load_generator(self.params, self.product, self.adapted, self.trained)
+        return load_generator(METHOD, self.params, self.product, self.adapted, self.trained)
 
     @cached_property
-    def masked(self) -> Path:
+    def planned(self) -> Path:
         def make(out: Path, work: Path) -> None:
-            rows = make_masks(self.params, self.product, self.samples)
-            write_table(out / "masks.parquet", to_table(rows, MASK_SCHEMA))
+            rows = [scene.row() for scene in make_scenes(self.params, self.product, self.samples, METHOD)]
+            write_table(out / "scenes.parquet", to_table(rows, SCENE_SCHEMA))
 
         own = self.params.masks  # its folder's name is among the parameters, what is in it is not
         drawn = content_digest(Path(own.folder)) if own.source == "folder" else None
-        return self._made("masks", drawn, make)
+        return self._made("scenes", drawn, make)
 
     @cached_property
-    def masks(self) -> list[MaskRow]:
-        return from_table(read_table(self.masked / "masks.parquet", MASK_SCHEMA), MaskRow)
+    def scenes(self) -> list[Scene]:
+        by_id = {row.sample_id: row for row in self.samples if row.role in ("normal", "exemplar")}
+        return [Scene.of(row, by_id) for row in from_table(read_table(self.planned / "scenes.parquet", SCENE_SCHEMA), SceneRow)]
 
     @cached_property
     def generated(self) -> Path:
         def make(out: Path, work: Path) -> None:
-            generate_shards(self.params, self.product, self.samples, self.adapted, self.trained, self.masks, out, work)
+            generate_shards(self.params, METHOD, self.product, self.samples, self.adapted, self.trained, self.scenes, out, work)
 
-        return self._made("generate", [self.trained.name, self.masked.name], make)
+        return self._made("generate", [self.trained.name, self.planned.name], make)
 
     @cached_property
     def metrics(self) -> list[MetricRow]:
         """Realism and diversity of the images; the detector's figures, its seed being the cell's."""
 
         def make(out: Path, work: Path) -> None:
-            rows = score_generated(self.params, "cadiff", self.product, self.samples, self.generated)
+            rows = score_generated(self.params, METHOD, self.product, self.samples, self.generated)
             # Not detect_seeds, which trains a classifier too: Tables 4 and 5 print no figure of one.
             for seed in self.params.detector.seeds:
-                train_detector(self.params, "cadiff", self.product, [self.generated], self.samples, seed, out, work)
-                rows += score(self.params, "cadiff", self.product, self.samples, seed, out)
+                train_detector(self.params, METHOD, self.product, [self.generated], self.samples, seed, out, work)
+                rows += score(self.params, METHOD, self.product, self.samples, seed, out)
             write_table(out / "metrics.parquet", to_table(rows, METRIC_SCHEMA))
 
         folder = self._made("detect", [self.generated.name], make)

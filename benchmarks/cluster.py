@@ -21,7 +21,7 @@ from distributed import Client, LocalCluster
 from cadiff.data import read_samples
 from cadiff.data.demo import draw_product
 from cadiff.generator import adapt_base, generate_shards, train_generator
-from cadiff.masks import make_masks
+from cadiff.masks import make_scenes
 from cadiff.params import load_params
 from cadiff.storage import sha256_folder
 
@@ -57,16 +57,16 @@ def main() -> None:
                 "generate": params.generate.model_copy(update={"per_type": given.images, "steps": 20, "batch": 8, "part": 8}),
             }
         ).for_product("nut")
-        draw_product(params.draw, "nut", params.seed, folder / "data" / "nut")
+        draw_product(params.draw, "nut", params.seed, folder / "data" / "nut", side=params.base.size)
         samples = read_samples(params.dataset, "nut")
         adapt_base(params, "nut", samples, folder / "adapted", folder / "a")
-        train_generator(params, "nut", samples, folder / "adapted", folder / "generator", folder / "t")
-        masks = make_masks(params, "nut", samples)
+        train_generator("cadiff", params, "nut", samples, folder / "adapted", folder / "generator", folder / "t")
+        scenes = [scene for scene in make_scenes(params, "nut", samples) if scene.named]
 
         def timed(title: str, cluster: str | None) -> float:
             started = time.monotonic()
             here = params.model_copy(update={"cluster": cluster})
-            arguments = (here, "nut", samples, folder / "adapted", folder / "generator", masks)
+            arguments = (here, "cadiff", "nut", samples, folder / "adapted", folder / "generator", scenes)
             generate_shards(*arguments, folder / f"out-{title}", folder / f"work-{title}")
             return time.monotonic() - started
 
@@ -78,7 +78,7 @@ def main() -> None:
                 warm(cluster.scheduler_address, workers)
                 seconds[str(workers)] = timed(str(workers), cluster.scheduler_address)
         same = {sha256_folder(folder / f"out-{title}") for title in seconds}
-        print(f"{len(masks)} images: here {seconds['here']:.1f} s, one worker {seconds['1']:.1f} s, two {seconds['2']:.1f} s")
+        print(f"{len(scenes)} images: here {seconds['here']:.1f} s, one worker {seconds['1']:.1f} s, two {seconds['2']:.1f} s")
         print(f"two workers against one: {seconds['1'] / seconds['2']:.2f} times as fast; bytes equal: {len(same) == 1}")
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from cadiff.data.demo import SIDE
 from cadiff.data.drawing.products import DEMO, draw
 from cadiff.detection import classify
 from cadiff.errors import UsageError, exit_code
@@ -29,13 +30,13 @@ from cadiff.synthesis.folder import import_folder
 
 LEARNT, NAMED = 300, 60  # pictures of a type
 EPOCHS = 4
-LEAST = 8  # px of half a close-up
+LEAST = 1 / 8  # of the side: half a close-up
 
 
 def close_up(image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The square around the mask (s s) with as much again beside it, both brought back to the side s."""
     side, (rows, columns) = mask.shape[0], np.nonzero(mask)
-    reach = max(LEAST, rows.max() - rows.min() + 1, columns.max() - columns.min() + 1)
+    reach = max(round(LEAST * side), rows.max() - rows.min() + 1, columns.max() - columns.min() + 1)
     half = min(int(reach), side // 2)
     top, left = (int(np.clip((at.max() + at.min()) // 2 - half, 0, side - 2 * half)) for at in (rows, columns))
     box = (left, top, left + 2 * half, top + 2 * half)
@@ -57,8 +58,8 @@ def generated(shards: Path, kinds: Sequence[str], size: int, folder: Path) -> No
     """The shards' images of each type into ``folder/<kind>``."""
     export_product(shards, folder / "whole")
     for path in (path for kind in kinds for path in sorted((folder / "whole" / "test" / kind).glob("*.png"))):
-        mask = read_image(folder / "whole" / "ground_truth" / path.parent.name / f"{path.stem}_mask.png", "L", size) > 0
-        keep(read_image(path, "RGB", size), mask, folder / path.parent.name / path.name)
+        mask = read_image(folder / "whole" / "ground_truth" / path.parent.name / f"{path.stem}_mask.png", "L", (size, size)) > 0
+        keep(read_image(path, "RGB", (size, size)), mask, folder / path.parent.name / path.name)
 
 
 def keep(image: np.ndarray, mask: np.ndarray, path: Path) -> None:
@@ -70,16 +71,22 @@ def keep(image: np.ndarray, mask: np.ndarray, path: Path) -> None:
 def asked(product: str, folder: Path, kinds: Sequence[str]) -> list[SampleRow]:
     """The images in ``folder/<kind>`` as rows whose type is to be named."""
     return [
-        SampleRow(f"{product}/{kind}/{path.stem}", "demo", product, kind, "held_out", str(path), None, 0, 0, sha256_file(path))
+        SampleRow(f"{product}/{kind}/{path.stem}", "demo", product, kind, "held_out", str(path), None, *shape_of(path), sha256_file(path))
         for kind in kinds
         for path in sorted((folder / kind).glob("*.png"))
         if not path.stem.endswith("_mask")
     ]
 
 
+def shape_of(path: Path) -> tuple[int, int]:
+    """Width and height."""
+    with Image.open(path) as image:
+        return image.size
+
+
 def measure(params: Params, product: str, scratch: Path, shards: Path, seeds: Sequence[int] = (0,)) -> dict[str, list[MetricRow]]:
     """The rows of the drawn pictures and of the generated ones, of a classifier a seed."""
-    kinds, size = list(DEMO[product].kinds), params.base.size
+    kinds, size = list(DEMO[product].kinds), SIDE if params.dataset.size == "native" else params.dataset.size
     for kind in kinds:
         drawn(product, kind, size, 0, LEARNT, scratch / "learnt" / product)
         drawn(product, kind, size, LEARNT, NAMED, scratch / "named")

@@ -1,11 +1,13 @@
 """Proof that each part does its work: ``python benchmarks/method.py [PART ...] [--seeds 0 1 2] [--products P ...]``.
 
-- ``control``: where the drawn change is, with SAIM, with Eq. 10 as printed, and without. The whole image is generated, so
+- ``control``: where the drawn change is, with SAIM, with Eq. 10 as printed, and without. All of the window is generated, so
   that nothing but the control keeps the anomaly in its mask.
-- ``intensity``: contrast inside the mask over w, and what moves outside, with and without masked and delayed focus. The whole
-  image is generated here too: with a background that is kept nothing outside can move.
+- ``intensity``: contrast inside the mask over w, and what moves outside, with and without masked and delayed focus. All of the
+  window is generated here too: with a background that is kept nothing outside can move.
 - ``tokens``: separation of concepts, attention of held-out anomalies against their masks, with and without each regulariser.
 - ``healing``: how much of a defect is gone, against the same part drawn without it (the demo's products).
+
+What is drawn and looked at are windows, as the base sees them (``base.size``): a scene's first, a picture's around its defect.
 
 Every figure is one of ``cadiff.metrics.control``. Trained and drawn per seed and product at the scale of the parameters
 (default: ``presets/ablations.yaml``; trainings are shared with ``benchmarks/ablations.py``). Writes tidy rows (METRIC_SCHEMA,
@@ -17,6 +19,7 @@ from __future__ import annotations
 import argparse
 import copy
 import dataclasses
+import itertools
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -31,34 +34,33 @@ from jaxtyping import Bool, UInt8
 
 from cadiff.backbone import CrossAttentionTap
 from cadiff.backbone.attention import token_map
-from cadiff.data import load_samples
+from cadiff.data.demo import SIDE
 from cadiff.data.drawing.defects import DEFECTS, harmless
 from cadiff.data.drawing.products import DEMO
-from cadiff.data.drawing.scene import SUPERSAMPLE, Light, develop
+from cadiff.data.drawing.scene import Light, develop, oversampling
 from cadiff.data.images import to_tensor, to_uint8
 from cadiff.errors import UsageError, exit_code
 from cadiff.generator.sample import Request, sample
-from cadiff.generator.shards import request_for
+from cadiff.generator.windows import Piece, pieces
 from cadiff.intensity import focus_side, mask_cells
 from cadiff.metrics.control import attention_figures, change, control_figures, intensity_figures, separation
 from cadiff.params import Params, load_params
-from cadiff.records import METRIC_SCHEMA, MetricRow, to_table
+from cadiff.pictures import read_picture, resize_mask
+from cadiff.records import METRIC_SCHEMA, MetricRow, SampleRow, to_table
 from cadiff.seeds import derive_seed, torch_generator
-from cadiff.storage import decode_image, write_table
+from cadiff.storage import write_table
 
 Overrides = dict[str, dict[str, object]]
 Figures = dict[str, float]
-NO_START = {"background": "generated", "strength": 1.0, "start": "background", "redraw": False}  # nothing is there to start from
-GENERATED: Overrides = {"generate": NO_START}
+NO_START = {"strength": 1.0, "start": "background"}  # nothing is there to start from
 SETTINGS: dict[str, dict[str, Overrides]] = {
     "control": {
-        "SAIM": GENERATED, "SAIM as printed": {**GENERATED, "control": {"interaction": "literal"}},
-        "plain ControlNet": {**GENERATED, "control": {"interaction": "none"}},
+        "SAIM": {}, "SAIM as printed": {"control": {"interaction": "literal"}}, "plain ControlNet": {"control": {"interaction": "none"}},
     },
     "intensity": {
-        "full": GENERATED, "without masked focus": {**GENERATED, "intensity": {"masked_focus": False}},
-        "without delayed focus": {**GENERATED, "intensity": {"delayed_focus": False}},
-        "without both": {**GENERATED, "intensity": {"masked_focus": False, "delayed_focus": False}},
+        "full": {}, "without masked focus": {"intensity": {"masked_focus": False}},
+        "without delayed focus": {"intensity": {"delayed_focus": False}},
+        "without both": {"intensity": {"masked_focus": False, "delayed_focus": False}},
     },
     "tokens": {
         "both regularisers": {}, "without L_loc": {"prompt": {"localizing": False}},
@@ -78,20 +80,33 @@ def drawn(cell: Cell, requests: Sequence[Request], silent: bool = False) -> UInt
     if silent:  # no mask in the control, the token silenced everywhere from the first step
         requests = [dataclasses.replace(r, intensities=(0.0,) * len(r.types), edits=True) for r in requests]
         intensity = intensity.model_copy(update={"masked_focus": False})
-    images, _ = sample(cell.generator, requests, cell.params.generate, intensity)
-    return to_uint8(images)
+    settings = cell.params.generate.model_copy(update=NO_START) if requests[0].start is None else cell.params.generate
+    return to_uint8(sample(cell.generator, requests, settings, intensity).drawn)
 
 
 def at_weight(requests: Sequence[Request], w: float) -> list[Request]:
     return [dataclasses.replace(r, intensities=(w,) * len(r.types)) for r in requests]
 
 
-def requests_of(cell: Cell, count: int) -> tuple[list[Request], Bool[np.ndarray, "n h w"]]:
-    """The first ``count`` of each type's own masks, as the stage generate draws them, and the masks."""
-    normals = {row.sample_id: row for row in cell.samples if row.role == "normal"}
-    rows = [row for row in cell.masks if row.index < count]
-    masks = np.stack([decode_image(row.mask["bytes"], "L") > 127 for row in rows])
-    return [request_for(cell.generator, cell.params, row, normals) for row in rows], masks
+def requests_of(cell: Cell, count: int) -> tuple[list[Request], Bool[np.ndarray, "n s s"]]:
+    """The first ``count`` of each type's own scenes, their windows without a picture behind them, and the masks."""
+    made, requests, masks = cell.generator, [], []
+    for kind in made.tokens.types:
+        for scene in [scene for scene in cell.scenes if scene.named and scene.types == (kind,)][:count]:
+            mask = seen(first_piece(cell, scene.mask), cell)
+            prompt = made.prompt([kind], scene.template)
+            requests.append(Request(prompt, (kind,), torch.from_numpy(mask)[None], scene.intensities, scene.seed))
+            masks.append(mask)
+    return requests, np.stack(masks)
+
+
+def first_piece(cell: Cell, mask: Bool[np.ndarray, "h w"]) -> Piece:
+    return pieces(mask, cell.params.window, cell.params.base.size)[0]
+
+
+def seen(piece: Piece, cell: Cell) -> Bool[np.ndarray, "s s"]:
+    """A piece's mask as the base sees it."""
+    return resize_mask(piece.part, (cell.params.base.size, cell.params.base.size))
 
 
 def margin(cell: Cell) -> int:
@@ -143,7 +158,7 @@ def held_out_attention(cell: Cell, count: int) -> Figures:
     each type at ``NOISE_LEVELS``, the control being given the mask as in generation."""
     made, backbone = cell.generator, cell.generator.backbone
     rows = [row for kind in made.tokens.types for row in _held_out(cell, kind)[:count]]
-    images, masks = load_samples(rows, cell.params.base.size)
+    images, masks = windows_of(cell, rows)
     prompts = [made.tokens.prompt(backbone, [str(row.anomaly_type)], 0) for row in rows]
     at = torch.tensor([prompt.positions[str(row.anomaly_type)] for prompt, row in zip(prompts, rows, strict=True)], device=backbone.device)
     latents, text = backbone.encode(to_tensor(images)), made.tokens.encode(backbone, prompts)
@@ -162,6 +177,17 @@ def held_out_attention(cell: Cell, count: int) -> Figures:
     return {name: float(np.mean([figures[name] for figures in found])) for name in found[0]}
 
 
+def windows_of(cell: Cell, rows: Sequence[SampleRow]) -> tuple[UInt8[np.ndarray, "n s s 3"], Bool[np.ndarray, "n s s"]]:
+    """Pictures around their defects, and the masks, as the base sees them."""
+    found = []
+    for row in rows:
+        picture = read_picture(row, cell.params.dataset.size)
+        piece = first_piece(cell, picture.mask)
+        found.append((piece.window.picture(picture.image, cell.params.base.size), seen(piece, cell)))
+    images, masks = (np.stack(each) for each in zip(*found, strict=True))
+    return images, masks
+
+
 def _held_out(cell: Cell, kind: str) -> list:
     return [row for row in cell.samples if row.role == "held_out" and row.anomaly_type == kind]
 
@@ -169,12 +195,13 @@ def _held_out(cell: Cell, kind: str) -> list:
 def twins(product: str, kind: str, seed: int, size: int) -> tuple[np.ndarray, np.ndarray, Bool[np.ndarray, "h w"]]:
     """The same part under the same light with and without a defect, and where they differ by more than grain."""
     rng = np.random.default_rng(derive_seed(seed, "twins", product, kind))
-    scene = DEMO[product].build(rng, size * SUPERSAMPLE)
+    k = oversampling(size)
+    scene = DEMO[product].build(rng, size * k)
     harmless(scene, rng)
     light, grain = Light.drawn(rng, DEMO[product].vary), int(rng.integers(1 << 30))
-    good, _ = develop(copy.deepcopy(scene), light, np.random.default_rng(grain))
+    good, _ = develop(copy.deepcopy(scene), light, np.random.default_rng(grain), k)
     (DEMO[product].kinds.get(kind) or DEFECTS[kind])(scene, rng)
-    bad, mask = develop(scene, light, np.random.default_rng(grain))
+    bad, mask = develop(scene, light, np.random.default_rng(grain), k)
     return bad, good, mask
 
 
@@ -185,8 +212,13 @@ def healing(cell: Cell, setting: str, count: int) -> Figures:
     if cell.product not in DEMO:
         return {}
     made = cell.generator
-    cases = [(kind, *twins(cell.product, kind, k, cell.params.base.size)) for kind in made.tokens.types for k in range(count)]
-    cases = [case for case in cases if case[3].any()]
+    size, canvas = cell.params.base.size, SIDE if cell.params.dataset.size == "native" else cell.params.dataset.size
+    cases = []
+    for kind, number in itertools.product(made.tokens.types, range(count)):
+        bad_one, good_one, mask = twins(cell.product, kind, number, canvas)
+        if mask.any():
+            piece = first_piece(cell, mask)
+            cases.append((kind, piece.window.picture(bad_one, size), piece.window.picture(good_one, size), seen(piece, cell)))
     bad, good, masks = (np.stack([case[i] for case in cases]) for i in (1, 2, 3))
     latents, heals = made.backbone.encode(to_tensor(bad)), setting.startswith("healing")
     w = 1.0 if setting == "w = 1" else -1.0
@@ -226,7 +258,7 @@ def measure(params: Params, parts: list[str], products: list[str], seeds: list[i
                         variant = f"{part}: {setting}"
                         yield MetricRow(
                             params.dataset.name, product, "cadiff", variant, name, value, seed, count, params.detector.protocol, None,
-                            cell.params.digest_of("base", "adapt", "prompt", "control", "train", "intensity", "generate"),
+                            cell.params.digest_of("base", "window", "adapt", "prompt", "control", "train", "intensity", "generate"),
                         )  # fmt: skip
                     print(f"seed {seed} {product} {part}: {setting}", flush=True)
 

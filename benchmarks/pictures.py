@@ -1,7 +1,8 @@
 """Draws the README's two pictures from a run's artefacts: ``python benchmarks/pictures.py OUT [--method cadiff]``.
 
-``OUT/demo.jpg``: a row for each product and type, the first three exemplars to the left, eight of the generated images, evenly taken,
-to the right, masks outlined. ``OUT/intensity.png``: the report's ladders from w = 0 on, in two columns.
+``OUT/demo.jpg``: a row for each product and type, the first two exemplars to the left, four of the generated images, evenly taken,
+to the right, masks outlined; as many px as the canvas has, so that one would see a seam. ``OUT/intensity.png``: the report's
+ladders from w = 0 on, in two columns.
 """
 
 from __future__ import annotations
@@ -13,17 +14,19 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from cadiff.data import load_samples
+from cadiff.pictures import fitted, read_picture
 from cadiff.records import GENERATED_SCHEMA, SAMPLE_SCHEMA, SHOWCASE_SCHEMA, SampleRow, from_table
 from cadiff.storage import decode_image, read_table
 
-MADE, SIDE, GAP, REAL, GENERATED = Path("data/made"), 128, 6, 3, 8
+MADE, SIDE, GAP, REAL, GENERATED = Path("data/made"), 256, 6, 2, 4
 LADDER_SIDE, HEAD = 96, 18
 OUTLINE = (220, 40, 40)
 
 
 def enlarged(image: np.ndarray, side: int = SIDE) -> np.ndarray:
-    return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.LANCZOS))
+    """The picture with this shorter side, as it is where it has that already."""
+    shape = fitted(*image.shape[:2], side)
+    return image if image.shape[:2] == shape else np.asarray(Image.fromarray(image).resize(shape[::-1], Image.Resampling.LANCZOS))
 
 
 def outlined(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -38,18 +41,23 @@ def row(product: str, kind: str, method: str) -> np.ndarray:
     shown = [s for s in samples if s.role == "exemplar" and s.anomaly_type == kind][:REAL]
     shard = read_table(MADE / "generated" / method / product / f"{kind}.parquet", GENERATED_SCHEMA).to_pylist()
     made = [shard[k * len(shard) // GENERATED] for k in range(GENERATED)]
-    images = [decode_image(r["image"]["bytes"], "RGB") for r in made]
-    masks = [decode_image(r["mask"]["bytes"], "L") > 127 for r in made]
-    photos, truths = load_samples(shown, images[0].shape[0])
-    left = [outlined(image, mask) for image, mask in zip(photos, truths, strict=True)]
-    right = [outlined(image, mask) for image, mask in zip(images, masks, strict=True)]
-    lacking = (REAL - len(left)) * SIDE
-    return np.concatenate([np.full((SIDE, lacking, 3), 255, np.uint8), *left, np.full((SIDE, GAP, 3), 255, np.uint8), *right], 1)
+    left = [outlined(*read_picture(sample, SIDE)) for sample in shown]
+    right = [outlined(decode_image(r["image"]["bytes"], "RGB"), decode_image(r["mask"]["bytes"], "L") > 127) for r in made]
+    height = max(len(image) for image in left + right)
+    empty = np.full((height, SIDE, 3), 255, np.uint8)
+    cells = [*[empty] * (REAL - len(left)), *left, np.full((height, GAP, 3), 255, np.uint8), *right]
+    return np.concatenate([np.pad(c, ((0, height - len(c)), (0, 0), (0, 0)), constant_values=255) for c in cells], 1)
 
 
-def ladders(product: str) -> list[tuple[list[str], list[np.ndarray]]]:
+def stacked(rows: list[np.ndarray]) -> np.ndarray:
+    """Rows below each other, the shorter ones with white behind them."""
+    wide = max(row.shape[1] for row in rows)
+    return np.concatenate([np.pad(row, ((0, 0), (0, wide - row.shape[1]), (0, 0)), constant_values=255) for row in rows])
+
+
+def ladders(product: str, method: str) -> list[tuple[list[str], list[np.ndarray]]]:
     """Each type's labels and pictures, from w = 0 on."""
-    shown = [r for r in read_table(MADE / "reported" / "showcase" / product / "pictures.parquet", SHOWCASE_SCHEMA).to_pylist()
+    shown = [r for r in read_table(MADE / "reported" / "showcase" / method / product / "pictures.parquet", SHOWCASE_SCHEMA).to_pylist()
              if r["figure"] == "ladder"]  # fmt: skip
     groups = dict.fromkeys(r["group"] for r in shown)
     found = []
@@ -84,8 +92,9 @@ def main() -> None:
         row(folder.name, shard.stem, options.method)
         for folder in products for shard in sorted(folder.glob("*.parquet")) if shard.stem != "good"
     ]  # fmt: skip
-    Image.fromarray(np.concatenate(rows)).save(options.out / "demo.jpg", quality=88, subsampling=0, optimize=True)
-    ladder_sheet([one for folder in products for one in ladders(folder.name)]).save(options.out / "intensity.png", optimize=True)
+    Image.fromarray(stacked(rows)).save(options.out / "demo.jpg", quality=88, subsampling=0, optimize=True)
+    found = [one for folder in products for one in ladders(folder.name, options.method)]
+    ladder_sheet(found).save(options.out / "intensity.png", optimize=True)
 
 
 if __name__ == "__main__":

@@ -17,9 +17,9 @@ from pathlib import Path
 from cadiff.detection.training import total_steps
 from cadiff.params import Params, load_params
 from cadiff.progress import duration
-from cadiff.records import MASK_SCHEMA
+from cadiff.records import SCENE_SCHEMA
 from cadiff.showcase import TYPES
-from cadiff.stages import MADE, METHODS_OF, WITH_METHOD, read_times
+from cadiff.stages import MADE, METHODS_OF, read_times
 from cadiff.storage import read_table
 
 REALISM = "realism"  # of a method's own images; measured within its stage `detect`
@@ -68,7 +68,7 @@ def peer_images(params: Params, size: Size, method: str) -> float:
 
 WORK = (
     Work("samples", "product", lambda params, size, method: 1),
-    Work("masks", "mask", lambda params, size, method: size.images),
+    Work("scenes", "scene", lambda params, size, method: size.images),
     Work("adapt", "trained image", lambda params, size, method: (params.adapt.steps + params.adapt.vae_steps) * params.adapt.batch or 1),
     Work("train", "trained image", lambda params, size, method: params.train.steps * params.train.batch),
     Work("generate", "denoised image", lambda params, size, method: size.images * passes(params),
@@ -88,8 +88,6 @@ WORK = (
 
 def methods_of(stage: str, params: Params) -> list[str]:
     """The methods that a stage runs for; "" for one that has none."""
-    if stage in WITH_METHOD:
-        return [name for name in params.methods if params.kind_of(name) == "generator"]
     if stage in ("peer", TRAINED_PEER):
         found = [name for name in params.methods if params.kind_of(name) == "detector"]
         return [name for name in found if (name == "patchcore") == (stage == "peer")]
@@ -119,7 +117,9 @@ def size_of(product: str, params: Params) -> Size:
     """Of a product that was run here; of the report (no product) only the number of products counts."""
     if not product:
         return Size(len(params.products), 0, 0)
-    kinds = read_table(MADE / "masks" / f"{product}.parquet", MASK_SCHEMA)["anomaly_type"].to_pylist()
+    tables = [MADE / "scenes" / method / f"{product}.parquet" for method in methods_of("scenes", params)]
+    rows = read_table(tables[0], SCENE_SCHEMA, ["named", "anomaly_types"]).to_pylist() if tables else []
+    kinds = [row["anomaly_types"][0] for row in rows if row["named"]]
     return Size(len(params.products), len(set(kinds)), len(kinds))
 
 
@@ -177,7 +177,7 @@ def main() -> None:
     size = Size(given.products, given.types / given.products, given.types * given.per_type / given.products)
     print(f"{given.products} products, {given.types} types x {given.per_type} images, methods {', '.join(target.methods)}, "
           f"{len(target.detector.seeds)} seeds.")  # fmt: skip
-    print(f"Rates measured on {params.base.path}, {params.base.size} px; the rest is computed.\n")
+    print(f"Rates measured on {params.base.path}, windows of {params.base.size} px, canvas {params.dataset.size}; the rest is computed.\n")
     print("| work | rate | " + " | ".join(name for name, _, _ in PLACES) + " |\n" + "| --- " * (2 + len(PLACES)) + "|")
     total = dict.fromkeys(PLACES, 0.0)
     for work in WORK:

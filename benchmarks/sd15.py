@@ -111,8 +111,9 @@ def check(folder: Path, changes: list[str], steps: int) -> None:
         if writer.exitcode:
             raise CADiffError(f"{folder / 'base'}: could not be written; the message is above.")
     write_params(folder, changes)
-    for stage in ("draw", "samples", "adapt", "train"):
+    for stage in ("draw", "samples", "adapt"):
         run(folder, "cadiff.stages", stage, "--product", PRODUCT)
+    run(folder, "cadiff.stages", "train", "--product", PRODUCT, "--method", "cadiff")
     out = folder / "out"
     shutil.rmtree(out, ignore_errors=True)
     run(folder, "cadiff.cli", "generate", PRODUCT, "--type", KIND, "--steps", str(steps), "--out", str(out))

@@ -24,12 +24,15 @@ Method = Annotated[str, typer.Option(help="one method of the parameters")]
 @app.command()
 def inspect(
     root: Path, layout: Annotated[Layout | None, typer.Option(help="recognised if not given")] = None,
-    size: Annotated[int, typer.Option(help="base.size: the side that images are brought to", min=1)] = 64,
+    size: Annotated[str, typer.Option(help="dataset.size: px of the shorter side that pictures are brought to, or native")] = "256",
+    base: Annotated[int, typer.Option(help="base.size: side of the squares that the base draws", min=16)] = 64,
 ) -> None:  # fmt: skip
     """Read a data set; print products, types, counts, how large defects will be, and every problem, each with its file."""
     from cadiff.data.inspect import inspect_root
 
-    found = inspect_root(root, layout, size)
+    if size != "native" and not (size.isdecimal() and int(size) >= 16):
+        raise UsageError(f"--size {size}: expected native or a number of px from 16 on")
+    found = inspect_root(root, layout, "native" if size == "native" else int(size), base)
     typer.echo(found.text())
     if found.problems:
         raise CADiffError(f"{root}: {len(found.problems)} problems, named above. Mend or remove those files.")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import platform
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from cadiff.errors import UsageError
-from cadiff.params import Params
+from cadiff.params import BaseParams, Params
+from cadiff.storage import read_json
 
 PACKAGES = ("torch", "torchvision", "diffusers", "transformers", "prefect", "dvc", "numpy", "pyarrow")
 
@@ -20,6 +22,7 @@ def facts(params: Params) -> list[tuple[str, str]]:
         *((name, version(name)) for name in PACKAGES),
         *devices(params.base.device),
         *weights(params),
+        *sizes(params),
     ]
 
 
@@ -63,6 +66,45 @@ def weights(params: Params) -> list[tuple[str, str]]:
         choice = getattr(params.metrics, key)
         found.append((f"metrics.{key}", choice or "null: the shipped ImageNet network (EfficientNet-Lite0) stands in"))
     return found
+
+
+def sizes(params: Params) -> list[tuple[str, str]]:
+    """The sizes that pictures meet, and whether the base can draw its own; a product may override all but the canvas."""
+    canvas, detector = params.dataset.size, params.detector
+    window = f"a square, {params.window.context:g} times the masks' extent" if params.window.cut == "around" else "all of the picture"
+    seen = canvas if detector.size is None else detector.size
+    return [
+        ("size canvas", f"{_pixels(canvas)} (dataset.size)"),
+        ("size window", f"{window} (window), drawn at {params.base.size} x {params.base.size} px (base.size)"),
+        ("size base", describe_size(params.base)),
+        ("size detector", f"{_pixels(seen)} (detector.size), in squares of {detector.tile} px (detector.tile)"),
+        ("size metrics", f"{_pixels(params.metrics.size)} (metrics.size), mask rule {params.metrics.mask_rule} (metrics.mask_rule)"),
+    ]
+
+
+def _pixels(size: int | str) -> str:
+    return "each picture as it is" if size == "native" else f"{size} px of the shorter side"
+
+
+def describe_size(base: BaseParams) -> str:
+    """Whether the base's levels divide what it is asked to draw, read from its configurations alone; a line that begins with
+    ``error`` where they do not."""
+    from cadiff.backbone import EMBEDDED
+
+    folder = EMBEDDED if base.path == "embedded" else Path(base.path)
+    if not all((folder / part / "config.json").is_file() for part in ("unet", "vae")):
+        return f"{base.size} px; its levels are read when a stage starts"
+    step = step_of(read_json(folder / "unet" / "config.json"), read_json(folder / "vae" / "config.json"))
+    if base.size % step:
+        return f"error: base.size: expected a multiple of {step} for this base, found {base.size}"
+    return f"{base.size} px, a multiple of {step} as this base needs"
+
+
+def step_of(unet: dict[str, Any], vae: dict[str, Any]) -> int:
+    """What a side must be a multiple of: pixels per latent cell, times what the U-Net's levels halve."""
+    widths = vae.get("block_out_channels") or vae.get("encoder_block_out_channels")
+    factor = vae.get("upsampling_scaling_factor", 2) if vae["_class_name"] == "AutoencoderTiny" else 2
+    return int(factor) ** (len(widths or []) - 1) * 2 ** (len(unet["block_out_channels"]) - 1)
 
 
 def describe_base(path: str) -> str:

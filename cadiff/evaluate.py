@@ -24,7 +24,7 @@ from cadiff.synthesis import import_folder
 from cadiff.synthesis.folder import GOOD
 
 SHOWN = (
-    "images_kept", "pixel_auroc", "pixel_ap", "pixel_f1max", "pro", "image_auroc", "image_ap", "image_f1max",
+    "images_kept", "pixel_auroc", "pixel_ap", "pixel_ap_types", "pixel_f1max", "pro", "image_auroc", "image_ap", "image_f1max",
     "classification_accuracy", "is(", "ic_lpips(",
 )  # fmt: skip
 
@@ -51,7 +51,7 @@ def evaluate_folder(
         for product in chosen:  # all are read before the first is trained, so that a wrong file is named at once
             own = _params_of(params, dataset, product)
             samples = read_samples(dataset, product)
-            import_folder(folder, product, samples, own.base.size, scratch / "shards" / product)
+            import_folder(folder, product, samples, own.dataset.size, scratch / "shards" / product)
             ready.append((own, product, samples))
         return [row for each in ready for row in _evaluate(*each, method, seeds, scratch)]
 
@@ -108,11 +108,11 @@ def _products_in(folder: Path, products: Sequence[str], expected: str) -> list[s
 
 
 def dataset_at(params: Params, root: Path, layout: Layout | None) -> DatasetParams:
-    """The parameters' own data set if ``root`` is its root, else all of what is there."""
+    """The parameters' own data set if ``root`` is its root, else all of what is there, at the same canvas."""
     if root.resolve() == Path(params.dataset.root).resolve() and layout in (None, params.dataset.layout):
         return params.dataset
     name = root.resolve().name
-    return DatasetParams(name=name, layout=layout or guess_layout(root), root=str(root), max_normals=None)
+    return DatasetParams(name=name, layout=layout or guess_layout(root), root=str(root), max_normals=None, size=params.dataset.size)
 
 
 def _params_of(params: Params, dataset: DatasetParams, product: str) -> Params:

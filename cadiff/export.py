@@ -13,7 +13,7 @@ GOOD = "good"
 
 def export_product(shards: Path, out: Path) -> int:
     """Writes ``out/test/<type>/NNNN.png`` and ``out/ground_truth/<type>/NNNN_mask.png`` from a folder of
-    shards; ``good`` has no masks. Returns how many images it wrote.
+    shards, each at its own canvas; ``good`` has no masks. Returns how many images it wrote.
 
     The bytes are the shards' own: nothing is decoded or encoded again.
 

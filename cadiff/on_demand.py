@@ -1,4 +1,4 @@
-"""From a call to scenes: which masks, which background, from which trained artefacts. ``cadiff generate``."""
+"""From a call to images: which masks, which picture, from which trained artefacts. ``cadiff generate``."""
 
 from __future__ import annotations
 
@@ -6,20 +6,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import Bool
 from pydantic import ValidationError
 
 from cadiff.errors import CADiffError, UsageError
-from cadiff.generator.on_demand import Scene, draw_on_demand
-from cadiff.generator.planting import cuttings
+from cadiff.generator import Drawn, draw_scenes, generated_row, load_generator, settings_of
+from cadiff.generator.setting import reader
 from cadiff.generator.train import training_of
-from cadiff.masks import mask_of, placed_mask
-from cadiff.masks.exemplars import ProductFinder
-from cadiff.masks.folder import read_mask
+from cadiff.masks import Placed, Placer
 from cadiff.params import IntensityParams, Params, first_problem
-from cadiff.records import GeneratedRow, SampleRow
+from cadiff.pictures import canvas_of, read_mask
+from cadiff.progress import Progress
+from cadiff.records import GENERATED_SCHEMA, GeneratedRow, SampleRow, to_table
+from cadiff.scene import Anomaly, Scene
 from cadiff.seeds import derive_seed, numpy_generator
 from cadiff.stages import Run
-from cadiff.storage import read_image, read_json, sha256_file
+from cadiff.storage import check_anomaly, read_image, read_json, sha256_file, write_bytes, write_image, write_json, write_table
 
 FILES = "files"  # mask_source of masks that the call names
 
@@ -44,7 +47,12 @@ class Order:
 
 
 def generate_on_demand(params: Params, product: str, order: Order, out: Path) -> list[GeneratedRow]:
-    """Draws the order into ``out``, as ``cadiff.generator.on_demand.draw_on_demand`` writes it.
+    """Draws the order into ``out``.
+
+    Writes ``out/<name>.png`` and ``out/<name>_mask.png`` (all types together); for several types also each one's
+    own, ``out/masks/<type>/<name>.png``; at the end ``out/rows.parquet`` (GENERATED_SCHEMA) and
+    ``out/scenes.json``: each sample_id's intensity by type, and its picture. The column ``intensity`` is null
+    where an image's types have different ones.
 
     Raises:
         UsageError: if the product, a type, a mask or the intensity is wrong, or ``out`` holds other images.
@@ -58,7 +66,30 @@ def generate_on_demand(params: Params, product: str, order: Order, out: Path) ->
         raise UsageError("--on: with a w of 0 or less what is under --mask is healed; expected a --mask for each --type, found none")
     check_out(out, order.count, order.types)
     scenes = plan_scenes(run, order, weights)
-    return draw_on_demand(run.params, product, run.adapted, run.generator, scenes, out)
+    generator, settings = load_generator(run.method, run.params, product, run.adapted, run.generator), settings_of(run.method, run.params)
+    rows: list[GeneratedRow] = []
+    bar, batch, read = Progress(f"generate {product}", len(scenes)), settings.generate.batch, reader(settings)
+    for start in range(0, len(scenes), batch):
+        for drawn in draw_scenes(generator, settings, scenes[start : start + batch], read=read):
+            rows.append(generated_row(generator, settings, drawn, stem_of(len(rows))))
+            write_images(drawn, rows[-1], out)
+        bar.advance(min(batch, len(scenes) - start))
+    write_json(out / "scenes.json", {scene.scene_id: describe(scene) for scene in scenes})
+    write_table(out / "rows.parquet", to_table(rows, GENERATED_SCHEMA))
+    return rows
+
+
+def write_images(drawn: Drawn, row: GeneratedRow, out: Path) -> None:
+    for picture in (row.image, row.mask):
+        write_bytes(out / picture["path"], picture["bytes"])
+    if len(drawn.scene.anomalies) > 1:
+        for anomaly in drawn.scene.anomalies:
+            write_image(out / "masks" / anomaly.anomaly_type / row.image["path"], np.where(anomaly.mask, 255, 0).astype(np.uint8))
+
+
+def describe(scene: Scene) -> dict[str, object]:
+    intensities = dict(zip(scene.types, scene.intensities, strict=True))
+    return {"intensities": intensities, "background": scene.picture.image_path if scene.picture else None}
 
 
 def ordered_params(params: Params, order: Order) -> Params:
@@ -80,7 +111,7 @@ def ordered_params(params: Params, order: Order) -> Params:
 def check_artefacts(run: Run) -> None:
     made_by = {
         run.samples_path: f"samples@{run.product}",
-        run.adapted / "adaptation.json": f"adapt@{run.product}-{run.method}",
+        run.adapted / "adaptation.json": f"adapt@{run.product}",
         run.generator / "generator.json": f"train@{run.product}-{run.method}",
     }
     for path, stage in reversed(made_by.items()):  # the last one that is missing brings those before it
@@ -138,31 +169,47 @@ def stem_of(index: int) -> str:
 
 def plan_scenes(run: Run, order: Order, weights: dict[str, float]) -> list[Scene]:
     """Scene k depends on the seed, the product, the types and k alone. All masks of a scene are placed on the
-    picture that is its background."""
-    params = run.params
+    picture that it is set in."""
+    params, placer = run.params, Placer(run.params, run.product, run.samples)
     pictures = [given_picture(order.on, run)] if order.on else [row for row in run.samples if row.role == "normal"]
-    exemplars = [row for row in run.samples if row.role == "exemplar"]
-    given = [read_mask(path, params.base.size) for path in order.masks]
-    for path in order.masks if order.on else ():
-        if (found := read_image(path, "L").shape) != (pictures[0].height, pictures[0].width):
-            expected = f"{pictures[0].width}x{pictures[0].height}"
-            raise UsageError(f"{path}: expected {expected} as {order.on}, found {found[1]}x{found[0]}")
-    find, by_id = ProductFinder(params.base.size), {row.sample_id: row for row in exemplars}
-    keeps = order.on is not None or params.generate.background == "real"
+    check_masks(order, pictures[0])
+    real = order.on is not None or params.generate.background == "real"
     scenes = []
     for stem in map(stem_of, range(order.count)):
-        sample_id = f"{run.product}/{'+'.join(order.types)}/on-demand-{stem}"
-        picture = pictures[int(numpy_generator(params.seed, "background", sample_id).integers(len(pictures)))]
-        masks, source, placed = dict(zip(order.types, given, strict=False)), FILES, []
-        if not given:
-            own = params.model_copy(update={"seed": derive_seed(params.seed, "masks", sample_id)})
-            placed = [placed_mask(own, run.product, [picture], exemplars, kind, find) for kind in order.types]
-            masks = {row.anomaly_type: mask_of(row) for row in placed}
-            source = " + ".join(dict.fromkeys(row.mask_source for row in placed))
-        background = Path(picture.image_path) if keeps else None
-        chosen = cuttings(params, read_image(picture.image_path, "RGB", params.base.size), placed, by_id)
-        scenes.append(Scene(stem, sample_id, masks, source, background, order.on is not None, weights, chosen))
+        scene_id = f"{run.product}/{'+'.join(order.types)}/on-demand-{stem}"
+        picture = pictures[int(numpy_generator(params.seed, "background", scene_id).integers(len(pictures)))]
+        anomalies = []
+        for number, kind in enumerate(order.types):
+            rng = numpy_generator(params.seed, "intensity", scene_id, kind)
+            w = weights.get(kind, float(rng.uniform(params.intensity.low, params.intensity.high)))
+            if order.masks:
+                mask = given_mask(order.masks[number], canvas_of(picture, params.dataset.size))
+                anomalies.append(Anomaly(kind, mask, w, FILES))
+            else:
+                taken = np.any([a.mask for a in anomalies], axis=0) if anomalies else None
+                placed: Placed = placer.place(kind, (params.seed, "masks", scene_id, kind), picture, taken, moved=True)
+                anomalies.append(Anomaly(kind, placed.mask, w, placed.source, placed.exemplar, placed.movement))
+        template = int(numpy_generator(params.seed, "template", scene_id).integers(1 << 30))
+        seed, kept = derive_seed(params.seed, "noise", scene_id), picture if real else None
+        scenes.append(Scene(scene_id, run.product, tuple(anomalies), kept, kept, seed, template, edits=order.on is not None))
     return scenes
+
+
+def check_masks(order: Order, picture: SampleRow) -> None:
+    """A mask for a picture that the call names has that one's size."""
+    for path in order.masks if order.on else ():
+        if (found := read_image(path, "L").shape) != (picture.height, picture.width):
+            expected = f"{picture.width}x{picture.height}"
+            raise UsageError(f"{path}: expected {expected} as {order.on}, found {found[1]}x{found[0]}")
+
+
+def given_mask(path: Path, canvas: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
+    """
+    Raises:
+        UsageError: if nothing or everything is marked in it, or it is a JPEG.
+    """
+    check_anomaly(path, read_image(path, "L"))
+    return read_mask(path, canvas)
 
 
 def given_picture(path: Path, run: Run) -> SampleRow:

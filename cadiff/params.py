@@ -99,9 +99,10 @@ class AdaptParams(Section):
 
 
 class PromptParams(Section):
-    """CTP, Eq. 2-8. ``tokens: single`` is Textual Inversion on the anomaly region (first row of Table 5)."""
+    """CTP, Eq. 2-8. ``tokens: single`` is Textual Inversion on the anomaly region (first row of Table 5); ``plain`` learns none: types are
+    called by their own words."""
 
-    tokens: Literal["multi", "single"] = "multi"
+    tokens: Literal["multi", "single", "plain"] = "multi"
     localizing: bool = True
     contrastive: bool = True
     gamma: float = Field(0.001, ge=0, description="weight of Eq. 5 (paper: 0.001)")
@@ -208,8 +209,10 @@ class GenerateParams(Section):
         description="of images with strength below 1; exemplar: the background with the exemplar of its mask set into it",
     )
     blend: float | None = Field(
-        None, ge=0, description="pixels over which what was drawn fades into a real background; null: cut at latent cells (paper)"
-    )
+        2.0, ge=0,
+        description="canvas px over which what was drawn fades into a real background, which beyond them stays byte for byte; 0: at the "
+        "mask's edge; null: all of what was drawn is kept, cut at latent cells (paper; window.cut: whole alone)",
+    )  # fmt: skip
     redraw: bool = Field(
         False,
         description="normals with a place drawn anew, without an anomaly's word, are the detector's too; for a control that learned "
@@ -235,6 +238,14 @@ class GenerateParams(Section):
         if self.redraw and self.background != "real":
             raise ValueError(f"redraw: expected background: real, of which a part is drawn anew, found {self.background}; or redraw: false")
         return self
+
+
+class PerturbedParams(Section):
+    """The generator ``perturbed``: normals noised and denoised in random places, without any exemplar."""
+
+    strength: float = Field(
+        0.7, gt=0, le=1, description="share of the steps that are taken from the noised normal; the more, the less of it is left"
+    )
 
 
 class FilterParams(Section):
@@ -268,11 +279,11 @@ class DetectorParams(Section):
     size: int | None = Field(None, ge=32, description="px of the shorter side that it sees pictures at; null: the canvas (dataset.size)")
     tile: int = Field(256, ge=32, description="side in px of the squares that a larger picture is seen in")
     width: int = Field(64, ge=4, description="of unet: base width (reading: 64, DRAEM's)")
-    standardise: bool = Field(False, description="each image to mean 0 and deviation 1 first: for products under several exposures")
+    standardise: bool = Field(False, description="each square to mean 0 and deviation 1 first: for products under several exposures")
     epochs: int = Field(200, ge=1)
     samples_per_epoch: int = Field(500, ge=1)
     batch: int = Field(8, ge=1)
-    learning_rate: float = Field(1e-4, gt=0)
+    learning_rate: float = Field(1e-4, gt=0, description="the encoder of efficientnet-lite0 takes a tenth of it")
     pooling: int = Field(21, ge=1, description="side of the average pooling before the maximum (image score)")
     seeds: list[int] = Field([0], min_length=1)
     protocol: ChosenProtocol = "strict"
@@ -346,8 +357,9 @@ class ExternalParams(Section):
 
 
 SECTIONS = {
-    "base": BaseParams, "window": WindowParams, "adapt": AdaptParams, "prompt": PromptParams, "control": ControlParams, "train": TrainParams,
-    "masks": MaskParams, "intensity": IntensityParams, "generate": GenerateParams, "filter": FilterParams,
+    "base": BaseParams, "window": WindowParams,
+    "adapt": AdaptParams, "prompt": PromptParams, "control": ControlParams, "train": TrainParams,
+    "masks": MaskParams, "intensity": IntensityParams, "generate": GenerateParams, "perturbed": PerturbedParams, "filter": FilterParams,
     "detector": DetectorParams, "classifier": ClassifierParams, "peers": PeerParams, "metrics": MetricParams,
 }  # fmt: skip
 Generator = Literal["cadiff", "controlnet", "perturbed"]
@@ -407,6 +419,7 @@ class Params(Section):
     masks: MaskParams = MaskParams()
     intensity: IntensityParams = IntensityParams()
     generate: GenerateParams = GenerateParams()
+    perturbed: PerturbedParams = PerturbedParams()
     filter: FilterParams = FilterParams()
     detector: DetectorParams = DetectorParams()
     classifier: ClassifierParams = ClassifierParams()
@@ -604,6 +617,11 @@ def check_sizes(dataset: DatasetParams, base: BaseParams, window: WindowParams, 
         raise ValueError(
             f"window.cut: expected whole with generate.background: {generate.background}, as there is no picture to set a window into, "
             "found around"
+        )
+    if window.cut == "around" and generate.blend is None:
+        raise ValueError(
+            "generate.blend: expected a number of px with window.cut: around, or each window would show its border, found null; "
+            "set blend: 2, or window.cut: whole"
         )
 
 

@@ -47,6 +47,13 @@ def read_picture(row: SampleRow, size: Size, rule: MaskRule = "quarter") -> Pict
     return read_at(row, canvas_of(row, size), rule)
 
 
+def scaled(picture: Picture, size: Size, rule: MaskRule = "quarter") -> Picture:
+    """A picture brought from its canvas to another size of its shorter side."""
+    height, width = picture.mask.shape
+    shape = fitted(height, width, size)
+    return Picture(resize_picture(picture.image, shape), resize_mask(picture.mask, shape, rule))
+
+
 def read_at(row: SampleRow, shape: tuple[int, int], rule: MaskRule = "quarter") -> Picture:
     """A sample brought to a height and a width, whatever its own."""
     image = read_image(row.image_path, "RGB", shape)
@@ -71,11 +78,11 @@ class Pictures(Sequence[Picture]):
     """Samples at their canvas, each decoded once, when it is first asked for.
 
     The first ``MEMORY`` bytes of pixels stay in memory; what comes after lies in a temporary file and is mapped, so that a window
-    of it costs its own pages. Nothing outlives the object.
+    of it costs its own pages. Nothing outlives the object. ``seen``: brought from the canvas to this size (``scaled``).
     """
 
-    def __init__(self, rows: Sequence[SampleRow], size: Size, memory: int = MEMORY) -> None:
-        self.rows, self.size, self._left = list(rows), size, memory
+    def __init__(self, rows: Sequence[SampleRow], size: Size, memory: int = MEMORY, seen: Size | None = None) -> None:
+        self.rows, self.size, self.seen, self._left = list(rows), size, seen, memory
         self._found: dict[int, Picture] = {}
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
@@ -85,12 +92,14 @@ class Pictures(Sequence[Picture]):
     def __getitem__(self, index: int) -> Picture:  # type: ignore[override]
         index = range(len(self.rows))[index]
         if index not in self._found:
-            self._found[index] = self._kept(index, read_picture(self.rows[index], self.size))
+            picture = read_picture(self.rows[index], self.size)
+            self._found[index] = self._kept(index, picture if self.seen is None else scaled(picture, self.seen))
         return self._found[index]
 
     def shape(self, index: int) -> tuple[int, int]:
         """Height and width, without decoding."""
-        return canvas_of(self.rows[index], self.size)
+        canvas = canvas_of(self.rows[index], self.size)
+        return canvas if self.seen is None else fitted(*canvas, self.seen)
 
     def _kept(self, index: int, picture: Picture) -> Picture:
         needed = picture.image.nbytes + picture.mask.nbytes
@@ -109,5 +118,5 @@ class Pictures(Sequence[Picture]):
 
 __all__ = [
     "MASK_RULES", "MaskRule", "Picture", "Pictures", "Size", "canvas_of", "fitted", "read_at", "read_mask", "read_picture",
-    "resize_mask", "resize_picture",
+    "resize_mask", "resize_picture", "scaled",
 ]  # fmt: skip

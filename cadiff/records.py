@@ -74,7 +74,8 @@ class GeneratedRow:
     ``image`` and ``mask`` are ``{"bytes": PNG, "path": name}``; ``focus_step`` is the denoising step (from 0) at
     which re-weighting began, None if it never did or the generator has no such thing. ``normal_id`` is the real normal outside of the
     mask, byte for byte where nothing was resampled (None: another picture, or none), ``exemplar_ids`` the exemplar of each type's mask.
-    Fields that a generator does not have (a cut-paste image has no prompt) are None.
+    ``attempts`` counts the drawings until what was asked for was seen. Fields that a generator does not have (a cut-paste image has no
+    prompt) are None.
     """
 
     sample_id: str
@@ -95,6 +96,7 @@ class GeneratedRow:
     generator_digest: str | None
     params_digest: str
     image_sha256: str
+    attempts: int | None = None
 
 
 @dataclass(frozen=True)
@@ -217,7 +219,7 @@ GENERATED_SCHEMA = pa.schema(
         ("intensity", pa.float64()), ("seed", pa.int64()), ("steps", pa.int32()), ("guidance_scale", pa.float64()),
         ("focus_step", pa.int32()), ("normal_id", pa.string()), ("exemplar_ids", pa.list_(pa.string())),
         ("base_digest", pa.string()), ("generator_digest", pa.string()),
-        ("params_digest", pa.string()), ("image_sha256", pa.string()),
+        ("params_digest", pa.string()), ("image_sha256", pa.string()), ("attempts", pa.int32()),
     ]
 )
 METRIC_SCHEMA = pa.schema(

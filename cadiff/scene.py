@@ -107,7 +107,9 @@ class Scene:
 
     def row(self) -> SceneRow:
         """As the scenes' table keeps it."""
-        pngs = [{"bytes": encode_png(a.mask.astype(np.uint8) * 255), "path": f"{self.scene_id}_{a.anomaly_type}.png"} for a in self.anomalies]
+        pngs = [
+            {"bytes": encode_png(a.mask.astype(np.uint8) * 255), "path": f"{self.scene_id}_{a.anomaly_type}.png"} for a in self.anomalies
+        ]
         return SceneRow(
             scene_id=self.scene_id, product=self.product, named=self.named, anomaly_types=list(self.types), masks=pngs,
             mask_sources=[a.source for a in self.anomalies], intensities=list(self.intensities),
@@ -139,4 +141,5 @@ class Scene:
                 row.anomaly_types, row.masks, row.intensities, row.mask_sources, row.exemplar_ids, row.movements, strict=True
             )
         ]  # fmt: skip
-        return cls(row.scene_id, row.product, tuple(anomalies), found(row.picture_id), found(row.normal_id), row.seed, row.template, row.named)
+        picture, normal = found(row.picture_id), found(row.normal_id)
+        return cls(row.scene_id, row.product, tuple(anomalies), picture, normal, row.seed, row.template, row.named)

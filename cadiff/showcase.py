@@ -14,33 +14,32 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from cadiff.generator.on_demand import Scene, draw_scenes, intensities_of
-from cadiff.generator.planting import cuttings
+from cadiff.generator import Generator, draw_scenes, generated_row, load_generator, settings_of
 from cadiff.generator.reweighting import Reading
-from cadiff.generator.train import Generator, load_generator
+from cadiff.generator.windows import pieces
 from cadiff.intensity import reweight, touched_cells
-from cadiff.masks import mask_of, placed_mask
-from cadiff.masks.exemplars import ProductFinder
+from cadiff.masks import Placed, Placer
 from cadiff.params import Params
+from cadiff.pictures import read_picture, resize_mask
 from cadiff.progress import Progress
-from cadiff.prompt.tokens import NORMAL_TEMPLATES, TEMPLATES
+from cadiff.prompt.tokens import NORMAL_TEMPLATES, TEMPLATES, LearnedTokens
 from cadiff.records import (
     ATTENTION_SCHEMA,
     SHOWCASE_SCHEMA,
     VECTOR_SCHEMA,
     AttentionRow,
     GeneratedRow,
-    MaskRow,
     SampleRow,
     ShowcaseRow,
     VectorRow,
     to_table,
 )
+from cadiff.scene import Anomaly, Scene
 from cadiff.seeds import derive_seed, numpy_generator
-from cadiff.storage import decode_image, read_image, write_table
+from cadiff.storage import decode_image, write_table
 
 LADDER = (-1.0, 0.0, 0.5, 1.0, 1.5, 2.0)  # w, Fig. 3; the range that Eq. 11 allows is [-2, 2]
 AMPLIFIED = 2.0  # w of the attention figure
@@ -48,37 +47,39 @@ EDITS = (0.0, 2.0)  # the concept silenced, amplified (Fig. 7)
 TYPES = 4  # of a product, by name
 PAIRS = 3
 ATTENDED = 2  # types whose attention is shown
-TRIES = 16  # placements of a second mask, until one does not touch the first
+UNMOVED = "exemplars, unmoved"  # mask source of an edit: the real mask itself
 Figure = Literal["ladder", "attention", "composition", "edit"]
 
 
 @dataclass(frozen=True)
 class Studio:
-    """A product's generator with the real images that its scenes are set in."""
+    """A product's generator with the real images that its scenes are set in. ``tokens`` are the generator's learned ones."""
 
     generator: Generator
+    tokens: LearnedTokens
     params: Params
     product: str
     normals: list[SampleRow]
     exemplars: list[SampleRow]
-    find: ProductFinder
+    placer: Placer
 
     @property
     def types(self) -> list[str]:
-        return sorted(self.generator.tokens.types)[:TYPES]
+        return sorted(self.tokens.types)[:TYPES]
 
-    def with_intensity(self, w: float | None, **changes: object) -> Params:
-        """The parameters with one w for all (None: drawn as for the shards) and other settings of ``intensity``."""
-        fixed = {} if w is None else {"low": w, "high": w}
-        return self.params.model_copy(update={"intensity": self.params.intensity.model_copy(update={**fixed, **changes})})
+    def with_intensity(self, **changes: object) -> Params:
+        """The parameters with other settings of ``intensity``."""
+        return self.params.model_copy(update={"intensity": self.params.intensity.model_copy(update=changes)})
 
-    def draw(self, scenes: Sequence[Scene], params: Params, readings: list[Reading] | None = None) -> list[GeneratedRow]:
+    def draw(self, scenes: Sequence[Scene], params: Params | None = None, readings: list[Reading] | None = None) -> list[GeneratedRow]:
         """Rows of all scenes, ``generate.batch`` at a time (with ``readings``: at once, so that they belong together)."""
-        size = len(scenes) if readings is not None else params.generate.batch
+        settings = params or self.params
+        size = len(scenes) if readings is not None else settings.generate.batch
         record = readings.append if readings is not None else None
         rows: list[GeneratedRow] = []
         for start in range(0, len(scenes), size):
-            rows += draw_scenes(self.generator, params, self.product, scenes[start : start + size], record)
+            drawn = draw_scenes(self.generator, settings, scenes[start : start + size], record, again=False)
+            rows += [generated_row(self.generator, settings, one) for one in drawn]
         return rows
 
     def normal_for(self, name: str) -> SampleRow:
@@ -87,43 +88,34 @@ class Studio:
         return self.normals[int(rng.integers(len(self.normals)))]
 
     def scene(self, name: str, kinds: Sequence[str], picture: SampleRow) -> Scene:
-        """A scene on a normal image with a mask for each of ``kinds``, placed as the shards' masks are. A kind that is
-        named twice gets two places; a further mask takes the first place of TRIES that touches no other, else the
-        one that touches least."""
-        masks: dict[str, Bool[np.ndarray, "h w"]] = {}
-        placed: list[MaskRow] = []
-        for kind in kinds:
-            taken = np.any(list(masks.values()), axis=0) if masks else None
-            placed.append(self._place(name, kind, picture, taken))
-            mask = mask_of(placed[-1])
-            masks[kind] = masks[kind] | mask if kind in masks else mask
-        background = Path(picture.image_path) if self.params.generate.background == "real" else None
-        whole = read_image(picture.image_path, "RGB", self.params.base.size)
-        chosen = cuttings(self.params, whole, placed, {row.sample_id: row for row in self.exemplars})
-        return Scene(name, f"{self.product}/showcase/{name}", masks, "exemplars", background, cuttings=chosen)
+        """A scene on a normal image with a mask for each of ``kinds``, placed as the shards' masks are, each beside those before."""
+        placed: list[Placed] = []
+        for number, kind in enumerate(kinds):
+            taken = np.any([one.mask for one in placed], axis=0) if placed else None
+            stream = (self.params.seed, "showcase", self.product, name, kind, number)
+            placed.append(self.placer.place(kind, stream, picture, taken, moved=True))
+        return self._scene(name, kinds, placed, picture)
 
-    def _place(
-        self, name: str, kind: str, picture: SampleRow, taken: Bool[np.ndarray, "h w"] | None
-    ) -> MaskRow:
-        best: tuple[int, MaskRow] | None = None
-        for attempt in range(1 if taken is None else TRIES):
-            seed = derive_seed(self.params.seed, "showcase", self.product, name, kind, attempt)
-            own = self.params.model_copy(update={"seed": seed})
-            row = placed_mask(own, self.product, [picture], self.exemplars, kind, self.find)
-            touched = 0 if taken is None else int((mask_of(row) & taken).sum())
-            if best is None or touched < best[0]:
-                best = (touched, row)
-            if touched == 0:
-                break
-        assert best is not None
-        return best[1]
+    def _scene(self, name: str, kinds: Sequence[str], placed: Sequence[Placed], picture: SampleRow) -> Scene:
+        """A type has one w, however often it is named."""
+        low, high, scene_id = self.params.intensity.low, self.params.intensity.high, f"{self.product}/showcase/{name}"
+        weights = {kind: float(numpy_generator(self.params.seed, "intensity", scene_id, kind).uniform(low, high)) for kind in kinds}
+        anomalies = [
+            Anomaly(kind, one.mask, weights[kind], one.source, one.exemplar, one.movement) for kind, one in zip(kinds, placed, strict=True)
+        ]
+        real = picture if self.params.generate.background == "real" else None
+        seed = derive_seed(self.params.seed, "noise", scene_id)
+        return Scene(scene_id, self.product, tuple(anomalies), real, real, seed, self.template(scene_id))
+
+    def template(self, scene_id: str) -> int:
+        return int(numpy_generator(self.params.seed, "template", scene_id).integers(1 << 30))
 
 
 def make_showcase(
-    params: Params, product: str, samples: list[SampleRow], adapted: Path, generator: Path, out: Path
+    params: Params, method: str, product: str, samples: list[SampleRow], adapted: Path, generator: Path, out: Path
 ) -> None:
     """Writes ``out/pictures.parquet`` (SHOWCASE_SCHEMA), ``out/attention.parquet`` (ATTENTION_SCHEMA) and
-    ``out/vectors.parquet`` (VECTOR_SCHEMA).
+    ``out/vectors.parquet`` (VECTOR_SCHEMA); without rows for a generator that learns no tokens, whose words nothing re-weights.
 
     Args:
         params: the product's own, as ``Params.for_product`` gives them.
@@ -131,26 +123,30 @@ def make_showcase(
     Raises:
         CADiffError: if an artefact is absent or belongs to another base.
     """
-    normals = [row for row in samples if row.role == "normal"]
-    exemplars = [row for row in samples if row.role == "exemplar"]
-    trained = load_generator(params, product, adapted, generator)
-    studio = Studio(trained, params, product, normals, exemplars, ProductFinder(params.base.size))
-    bar = Progress(f"showcase {product}", 4)
+    trained = load_generator(method, params, product, adapted, generator)
     pictures: list[ShowcaseRow] = []
-    for figure in (ladder, compositions, edits):
-        pictures += figure(studio)
+    maps: list[AttentionRow] = []
+    told: list[VectorRow] = []
+    if isinstance(trained.tokens, LearnedTokens):
+        settings = settings_of(method, params)
+        normals, exemplars = ([row for row in samples if row.role == role] for role in ("normal", "exemplar"))
+        studio = Studio(trained, trained.tokens, settings, product, normals, exemplars, Placer(settings, product, samples))
+        bar = Progress(f"showcase {product} {method}", 4)
+        for figure in (ladder, compositions, edits):
+            pictures += figure(studio)
+            bar.advance(1)
+        amplified, maps = attention(studio)
         bar.advance(1)
-    amplified, maps = attention(studio)
-    bar.advance(1)
-    write_table(out / "pictures.parquet", to_table([*pictures, *amplified], SHOWCASE_SCHEMA))
+        pictures, told = [*pictures, *amplified], list(vectors(studio))
+    write_table(out / "pictures.parquet", to_table(pictures, SHOWCASE_SCHEMA))
     write_table(out / "attention.parquet", to_table(maps, ATTENTION_SCHEMA))
-    write_table(out / "vectors.parquet", to_table(list(vectors(trained, product)), VECTOR_SCHEMA))
+    write_table(out / "vectors.parquet", to_table(told, VECTOR_SCHEMA))
 
 
 def ladder(studio: Studio) -> list[ShowcaseRow]:
     """Fig. 3: one scene of each type over w; changes are from w = 0."""
     scenes = [studio.scene(f"ladder-{kind}", [kind], studio.normal_for(f"ladder-{kind}")) for kind in studio.types]
-    drawn = {w: studio.draw(scenes, studio.with_intensity(w)) for w in LADDER}
+    drawn = {w: studio.draw([scene.at(w) for scene in scenes]) for w in LADDER}
     rows = []
     for k, kind in enumerate(studio.types):
         silent = _pixels(drawn[0.0][k])
@@ -169,9 +165,9 @@ def compositions(studio: Studio) -> list[ShowcaseRow]:
         studio.scene(f"composition-{'-'.join(pair)}", pair, studio.normal_for(f"composition-{'-'.join(pair)}"))
         for pair in pairs
     ]
-    rows = studio.draw(scenes, studio.params)
+    rows = studio.draw(scenes)
     return [
-        _row("composition", name, name, row, list(intensities_of(studio.params, scene).values()), scene)
+        _row("composition", name, name, row, list(dict(zip(scene.types, scene.intensities, strict=True)).values()), scene)
         for name, row, scene in zip(names, rows, scenes, strict=True)
     ]
 
@@ -179,17 +175,18 @@ def compositions(studio: Studio) -> list[ShowcaseRow]:
 def edits(studio: Studio) -> list[ShowcaseRow]:
     """Fig. 7: the first exemplar of each type, its anomaly's word silenced and amplified inside the real
     mask; changes are from the real image."""
-    size, rows = studio.params.base.size, []
+    size, rows = studio.params.dataset.size, []
     shown = [next(row for row in studio.exemplars if row.anomaly_type == kind) for kind in studio.types]
-    masks = [read_image(str(row.mask_path), "L", size) > 127 for row in shown]
-    scenes = [
-        Scene(f"edit-{kind}", f"{studio.product}/showcase/edit-{kind}", {kind: mask}, "exemplars, unmoved", Path(row.image_path), True)
-        for kind, mask, row in zip(studio.types, masks, shown, strict=True)
-    ]
-    drawn = {w: studio.draw(scenes, studio.with_intensity(w)) for w in EDITS}
+    real = [read_picture(row, size) for row in shown]
+    scenes = []
+    for kind, row, picture in zip(studio.types, shown, real, strict=True):
+        scene_id = f"{studio.product}/showcase/edit-{kind}"
+        seed, template = derive_seed(studio.params.seed, "noise", scene_id), studio.template(scene_id)
+        unmoved = Anomaly(kind, picture.mask, 1.0, UNMOVED)
+        scenes.append(Scene(scene_id, studio.product, (unmoved,), row, None, seed, template, edits=True))
+    drawn = {w: studio.draw([scene.at(w) for scene in scenes]) for w in EDITS}
     for k, kind in enumerate(studio.types):
-        real = read_image(shown[k].image_path, "RGB", size)
-        rows += [_compared(_row("edit", kind, f"w = {w:g}", drawn[w][k], [w], scenes[k]), real) for w in EDITS]
+        rows += [_compared(_row("edit", kind, f"w = {w:g}", drawn[w][k], [w], scenes[k]), real[k].image) for w in EDITS]
     return rows
 
 
@@ -204,14 +201,15 @@ def attention(studio: Studio) -> tuple[list[ShowcaseRow], list[AttentionRow]]:
     }
     kinds = studio.types[:ATTENDED]
     scenes = [studio.scene(f"attention-{kind}", [kind], studio.normal_for(f"attention-{kind}")) for kind in kinds]
-    scenes = [replace(scene, cuttings=()) for scene in scenes]  # what is set into a start follows w by itself
+    # what is pasted into a start follows w by itself
+    scenes = [replace(scene, anomalies=tuple(replace(a, exemplar=None) for a in scene.anomalies)) for scene in scenes]
     pictures: list[ShowcaseRow] = []
     maps: list[AttentionRow] = []
     plain: list[UInt8[np.ndarray, "h w 3"]] = []
     for label, (w, changes) in variants.items():
-        params = studio.with_intensity(w, **changes)
+        params = studio.with_intensity(**changes)
         readings: list[Reading] = []
-        rows = studio.draw(scenes, params, readings)
+        rows = studio.draw([scene.at(w) for scene in scenes], params, readings)
         plain = plain or [_pixels(row) for row in rows]
         for k, (kind, scene) in enumerate(zip(kinds, scenes, strict=True)):
             pictures.append(_compared(_row("attention", kind, label, rows[k], [w], scene), plain[k]))
@@ -227,7 +225,9 @@ def _attention_row(
     b = reading.images.index(k)
     seen = reading.attention[b : b + 1, :1].cpu()
     side = round(seen.shape[-1] ** 0.5)
-    inside = touched_cells(torch.from_numpy(np.stack(list(scene.masks.values())))[None], side)
+    first, size = pieces(scene.mask, params.window, params.base.size)[0], params.base.size
+    masks = np.stack([resize_mask(first.window.of(a.mask) & first.part, (size, size)) for a in scene.anomalies])
+    inside = touched_cells(torch.from_numpy(masks)[None], side)
     acting = reading.acting[b : b + 1, :1].cpu()
     used: Float[Tensor, "1 1 cells 1"] = reweight(
         seen.transpose(1, 2)[:, None], torch.zeros(1, 1, dtype=torch.long), inside, torch.tensor([[w]]), acting,
@@ -237,9 +237,9 @@ def _attention_row(
     return AttentionRow(product, kind, label, reading.step, side, values, float(reading.focus[b, 0]), bool(acting))
 
 
-def vectors(generator: Generator, product: str) -> Iterator[VectorRow]:
+def vectors(studio: Studio) -> Iterator[VectorRow]:
     """Every token's contextual vector in every template: alone, beside each other type, and in a good part's prompt."""
-    tokens, backbone = generator.tokens, generator.backbone
+    tokens, backbone = studio.tokens, studio.generator.backbone
     said = [(list(kinds), t) for n in (1, 2) for kinds in combinations(tokens.types, n) for t in range(len(TEMPLATES))]
     said += [([], t) for t in range(len(NORMAL_TEMPLATES)) if not tokens.single]
     for kinds, template in said:
@@ -247,7 +247,7 @@ def vectors(generator: Generator, product: str) -> Iterator[VectorRow]:
         with torch.no_grad():
             hidden = tokens.encode(backbone, [prompt])[0].float().cpu()
         for concept, position in prompt.positions.items():
-            yield VectorRow(product, concept, prompt.text, hidden[position].tolist())
+            yield VectorRow(studio.product, concept, prompt.text, hidden[position].tolist())
 
 
 def _pixels(row: GeneratedRow) -> UInt8[np.ndarray, "h w 3"]:
@@ -257,7 +257,7 @@ def _pixels(row: GeneratedRow) -> UInt8[np.ndarray, "h w 3"]:
 def _row(figure: Figure, group: str, label: str, row: GeneratedRow, intensities: list[float], scene: Scene) -> ShowcaseRow:
     name = f"{figure}-{group}-{label}".replace(" ", "-")
     image, mask = ({"bytes": picture["bytes"], "path": f"{name}{end}.png"} for picture, end in ((row.image, ""), (row.mask, "-mask")))
-    return ShowcaseRow(figure, group, label, row.product, list(scene.masks), intensities, image, mask, row.prompt, row.seed,
+    return ShowcaseRow(figure, group, label, row.product, list(dict.fromkeys(scene.types)), intensities, image, mask, row.prompt, row.seed,
                        row.focus_step, None, None)  # fmt: skip
 
 

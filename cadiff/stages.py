@@ -24,14 +24,14 @@ from cadiff.errors import UsageError, exit_code
 from cadiff.params import RESULT_KEYS, Kind, Params, load_params
 from cadiff.progress import be_quiet, speaking
 from cadiff.records import (
-    MASK_SCHEMA,
     METRIC_SCHEMA,
     QUALITY_SCHEMA,
     SAMPLE_SCHEMA,
+    SCENE_SCHEMA,
     SCORED_SCHEMA,
-    MaskRow,
     MetricRow,
     SampleRow,
+    SceneRow,
     from_table,
     to_table,
 )
@@ -81,8 +81,8 @@ class Run:
         return MADE / "samples" / f"{self.product}.parquet"
 
     @property
-    def masks_path(self) -> Path:
-        return MADE / "masks" / f"{self.product}.parquet"
+    def scenes_path(self) -> Path:
+        return MADE / "scenes" / self.method / f"{self.product}.parquet"
 
     @property
     def adapted(self) -> Path:
@@ -90,11 +90,11 @@ class Run:
 
     @property
     def generator(self) -> Path:
-        return MADE / "generator" / self.product
+        return MADE / "generator" / self.method / self.product
 
     @property
     def showcase(self) -> Path:
-        return MADE / "reported" / "showcase" / self.product
+        return MADE / "reported" / "showcase" / self.method / self.product
 
     @property
     def quality_path(self) -> Path:
@@ -131,8 +131,8 @@ class Run:
         return from_table(read_table(self.samples_path, SAMPLE_SCHEMA), SampleRow)
 
     @cached_property
-    def masks(self) -> list[MaskRow]:
-        return from_table(read_table(self.masks_path, MASK_SCHEMA), MaskRow)
+    def scenes(self) -> list[SceneRow]:
+        return from_table(read_table(self.scenes_path, SCENE_SCHEMA), SceneRow)
 
     def work(self, *inputs: Path) -> Path:
         """The folder of this run's resumable state; its name changes with all that the result depends on."""
@@ -200,33 +200,34 @@ def adapt(run: Run) -> None:
     adapt_base(run.params, run.product, run.samples, run.adapted, work)
 
 
+def scenes(run: Run) -> None:
+    from cadiff.masks import make_scenes
+
+    rows = [scene.row() for scene in make_scenes(run.params, run.product, run.samples, run.method)]
+    write_table(run.scenes_path, to_table(rows, SCENE_SCHEMA))
+
+
 def train(run: Run) -> None:
     from cadiff.generator import train_generator
 
     work = run.work(run.adapted)
-    train_generator(run.params, run.product, run.samples, run.adapted, run.generator, work)
-
-
-def masks(run: Run) -> None:
-    from cadiff.masks import make_masks
-
-    rows = make_masks(run.params, run.product, run.samples)
-    write_table(run.masks_path, to_table(rows, MASK_SCHEMA))
+    train_generator(run.method, run.params, run.product, run.samples, run.adapted, run.generator, work)
 
 
 def generate(run: Run) -> None:
     from cadiff.generator import generate_shards
+    from cadiff.scene import Scene
 
-    work = run.work(run.adapted, run.generator, run.masks_path)
-    generate_shards(
-        run.params, run.product, run.samples, run.adapted, run.generator, run.masks, run.generated, work
-    )
+    work = run.work(run.adapted, run.generator, run.scenes_path)
+    by_id = {row.sample_id: row for row in run.samples if row.role in ("normal", "exemplar")}
+    found = [Scene.of(row, by_id) for row in run.scenes]
+    generate_shards(run.params, run.method, run.product, run.samples, run.adapted, run.generator, found, run.generated, work)
 
 
 def showcase(run: Run) -> None:
     from cadiff.showcase import make_showcase
 
-    make_showcase(run.params, run.product, run.samples, run.adapted, run.generator, run.showcase)
+    make_showcase(run.params, run.method, run.product, run.samples, run.adapted, run.generator, run.showcase)
 
 
 def quality(run: Run) -> None:
@@ -246,7 +247,7 @@ def import_images(run: Run) -> None:
     from cadiff.synthesis import import_folder
 
     root = Path(run.params.external.images.root) / run.method
-    import_folder(root, run.product, run.samples, run.params.base.size, run.generated)
+    import_folder(root, run.product, run.samples, run.params.dataset.size, run.generated)
 
 
 def detect(run: Run) -> None:
@@ -307,44 +308,55 @@ STAGES = {
         ("seed", "draw.normals", "draw.test_good", "draw.anomalies_per_type"),
         ("data/demo.py", "data/drawing"),
     ),
-    "samples": Stage(samples, ("dataset",), ("data",)),
-    "adapt": Stage(adapt, ("seed", "base", "adapt"), ("generator/adapt.py", "prompt", "backbone", "data")),
+    "samples": Stage(samples, ("dataset",), ("data", "pictures.py")),
+    "adapt": Stage(
+        adapt, ("seed", "dataset.size", "base", "window", "adapt"),
+        ("generator/adapt.py", "generator/windows.py", "prompt", "backbone", "data", "pictures.py"),
+    ),
+    "scenes": Stage(
+        scenes, ("seed", "dataset.size", "masks", "intensity", "generate"), ("masks", "scene.py", "pictures.py"),
+    ),
     "train": Stage(
         train,
-        ("seed", "base", "prompt", "control", "train"),
-        ("generator/train.py", "generator/adapt.py", "generator/reweighting.py", "intensity.py", "prompt", "control", "backbone", "data"),
+        ("seed", "dataset.size", "base", "window", "prompt", "control", "train"),
+        ("generator", "intensity.py", "prompt", "control", "masks", "backbone", "data", "scene.py", "pictures.py"),
     ),
-    "masks": Stage(masks, ("seed", "base.size", "masks", "generate.per_type"), ("masks",)),
     "generate": Stage(
         generate,
         # all that GeneratedRow.params_digest covers
-        ("seed", "dataset", "base", "adapt", "prompt", "control", "train", "masks", "intensity", "generate"),
-        ("generator", "masks", "prompt", "control", "intensity.py", "backbone", "data"),
+        ("seed", "dataset", "base", "window", "adapt", "prompt", "control", "train", "masks", "intensity", "generate", "perturbed"),
+        ("generator", "masks", "prompt", "control", "intensity.py", "backbone", "data", "scene.py", "pictures.py"),
     ),
     "showcase": Stage(
         showcase,
-        ("seed", "base", "prompt", "train.exposure", "masks", "intensity", "generate"),
-        ("showcase.py", "generator", "masks", "prompt", "control", "intensity.py", "backbone", "data"),
+        ("seed", "dataset.size", "base", "window", "prompt", "control", "train", "masks", "intensity", "generate", "perturbed"),
+        ("showcase.py", "generator", "masks", "prompt", "control", "intensity.py", "backbone", "data", "scene.py", "pictures.py"),
     ),
     "synthesize": Stage(
         synthesize,
-        ("seed", "base.size", "generate.per_type", "train.crop", "train.translate", "train.rotate"),
-        ("synthesis", "data", "masks"),
+        ("seed", "dataset.size", "generate.per_type", "train.crop", "train.translate", "train.rotate"),
+        ("synthesis", "data", "masks", "pictures.py"),
     ),
-    "import": Stage(import_images, ("base.size", "external.images.root"), ("synthesis", "data", "masks")),
+    "import": Stage(import_images, ("dataset.size", "external.images.root"), ("synthesis", "data", "masks", "pictures.py")),
     "detect": Stage(
-        detect, ("seed", "base", "dataset.name", "filter", "detector", "classifier", "metrics"), ("detection", "metrics", "data")
+        detect,
+        ("seed", "base.device", "dataset.name", "dataset.size", "filter", "detector", "classifier", "metrics"),
+        ("detection", "metrics", "data", "pictures.py"),
     ),
-    "peer": Stage(peer, ("base", "dataset.name", "detector", "peers"), ("detection", "metrics", "data")),
+    "peer": Stage(
+        peer, ("base.device", "dataset.name", "dataset.size", "detector", "peers", "metrics"),
+        ("detection", "metrics", "data", "pictures.py"),
+    ),
     "maps": Stage(
-        maps, ("seed", "base.size", "dataset.name", "detector", "external.maps.root"), ("detection", "metrics", "data")
+        maps, ("seed", "dataset.name", "dataset.size", "detector", "metrics", "external.maps.root"),
+        ("detection", "metrics", "data", "pictures.py"),
     ),
-    "quality": Stage(quality, ("base.size",), ("metrics",)),
-    "report": Stage(report, RESULT_KEYS, ("reporting",)),  # its page prints all parameters
+    "quality": Stage(quality, ("dataset.size",), ("metrics", "pictures.py")),
+    "report": Stage(report, RESULT_KEYS, ("reporting", "pictures.py")),  # its page prints all parameters
 }
-WITH_METHOD = {"adapt", "train", "generate", "showcase"}  # the method only names who needs the result
 # The kinds of methods that these stages are of.
 METHODS_OF: dict[str, tuple[Kind, ...]] = {
+    **dict.fromkeys(("scenes", "train", "generate", "showcase"), ("generator",)),
     "synthesize": ("synthesizer",),
     "import": ("images",),
     "quality": ("generator", "synthesizer", "images"),
@@ -392,9 +404,9 @@ def resolve(stage: str, params: Params, product: str = "", method: str = "") -> 
             names = ", ".join(known) or "none of which the parameters have any"
             raise UsageError(f"{stage}: needs --method, one of {names}; found {method!r}")
         return Run(stage, params_of_product, product, method)
-    if method not in ("", "cadiff"):
-        raise UsageError(f"{stage}: is of cadiff alone, found --method {method}")
-    return Run(stage, params_of_product, product, method or ("cadiff" if stage in WITH_METHOD else ""))
+    if method:
+        raise UsageError(f"{stage}: is of the product, whatever the method; expected no --method, found {method}")
+    return Run(stage, params_of_product, product)
 
 
 def record_times(run: Run, seconds: float) -> None:

@@ -16,12 +16,15 @@ from cadiff.data.demo import draw_product
 from cadiff.params import DatasetParams, DrawParams, Params
 from cadiff.records import SampleRow
 
+SIDE = 64  # px of the drawn pictures
 SMALL = {
     "products": {"nut": {}},
+    "dataset": {"size": SIDE},
+    "window": {"cut": "whole"},
     "train": {"steps": 3, "batch": 4, "decay": "cosine"},
     "prompt": {"learning_rate": 1e-3},
     "control": {"learning_rate": 1e-3},
-    "generate": {"per_type": 3, "steps": 3, "batch": 2, "part": 2, "background": "real"},
+    "generate": {"per_type": 3, "steps": 3, "batch": 2, "part": 2, "background": "real", "blend": None},
     "intensity": {"threshold": 0.0},
 }
 
@@ -33,9 +36,9 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def drawn_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A drawn nut in MVTec's layout: 4 normals, 1 good, 6 of each type."""
+    """A drawn nut in MVTec's layout, small: 4 normals, 1 good, 6 of each type."""
     root = tmp_path_factory.mktemp("drawn")
-    draw_product(DrawParams(normals=4, test_good=1, anomalies_per_type=6), "nut", 0, root / "nut")
+    draw_product(DrawParams(normals=4, test_good=1, anomalies_per_type=6), "nut", 0, root / "nut", SIDE)
     return root
 
 
@@ -46,4 +49,12 @@ def nut_samples(drawn_root: Path) -> list[SampleRow]:
 
 @pytest.fixture
 def small_params(tiny_base: Path) -> Params:
+    """Whole pictures as the base sees them, all that was drawn kept: what the method's equations say, and nothing around it."""
     return Params(**SMALL, base={"path": str(tiny_base), "size": 64, "device": "cpu"}).for_product("nut")
+
+
+@pytest.fixture
+def windowed_params(small_params: Params) -> Params:
+    """Windows of 64 px and more in pictures of 128 px: by default, as users have it."""
+    values = {**small_params.model_dump(), "dataset": {"size": 2 * SIDE}, "window": {}}
+    return Params(**{**values, "generate": {**SMALL["generate"], "blend": 2.0}})  # type: ignore[dict-item]

@@ -37,8 +37,8 @@ def shown(folders: Path, small_params: Params, nut_samples: list[SampleRow]) -> 
     """One showcase for all tests of this file."""
     if not (folders / "shown").exists():
         adapt_base(small_params, "nut", nut_samples, folders / "adapted", folders / "work-a")
-        train_generator(small_params, "nut", nut_samples, folders / "adapted", folders / "generator", folders / "work-t")
-        make_showcase(small_params, "nut", nut_samples, folders / "adapted", folders / "generator", folders / "shown")
+        train_generator("cadiff", small_params, "nut", nut_samples, folders / "adapted", folders / "generator", folders / "work-t")
+        make_showcase(small_params, "cadiff", "nut", nut_samples, folders / "adapted", folders / "generator", folders / "shown")
     return folders / "shown"
 
 
@@ -118,5 +118,5 @@ def test_vectors_stand_for_every_concept_in_its_context(shown: Path) -> None:
 def test_same_inputs_give_the_same_bytes(
     shown: Path, folders: Path, small_params: Params, nut_samples: list[SampleRow], tmp_path: Path
 ) -> None:
-    make_showcase(small_params, "nut", nut_samples, folders / "adapted", folders / "generator", tmp_path / "again")
+    make_showcase(small_params, "cadiff", "nut", nut_samples, folders / "adapted", folders / "generator", tmp_path / "again")
     assert sha256_folder(tmp_path / "again") == sha256_folder(shown)

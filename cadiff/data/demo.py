@@ -14,11 +14,11 @@ from cadiff.seeds import numpy_generator
 from cadiff.storage import write_image
 
 PRODUCTS = tuple(DEMO)
-SIDE = 64
+SIDE = 256
 
 
-def draw_product(params: DrawParams, product: str, seed: int, out: Path) -> None:
-    """Writes ``out/{train/good,test/good,test/<type>,ground_truth/<type>}`` as PNG, ``SIDE`` px.
+def draw_product(params: DrawParams, product: str, seed: int, out: Path, side: int = SIDE) -> None:
+    """Writes ``out/{train/good,test/good,test/<type>,ground_truth/<type>}`` as PNG, ``side`` x ``side`` px.
 
     Raises:
         UsageError: if the product is none of the demo's.
@@ -31,7 +31,7 @@ def draw_product(params: DrawParams, product: str, seed: int, out: Path) -> None
     for (split, kind), count in counts.items():
         for index in range(count):
             rng = numpy_generator(seed, "demo", product, split, kind or "good", index)
-            image, mask = draw(DEMO[product], rng, SIDE, kind)
+            image, mask = draw(DEMO[product], rng, side, kind)
             write_image(out / split / (kind or "good") / f"{index:03d}.png", image)
             if kind is not None:
                 write_image(out / "ground_truth" / kind / f"{index:03d}_mask.png", mask.astype(np.uint8) * 255)

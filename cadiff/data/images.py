@@ -1,8 +1,7 @@
-"""From rows to pixels to batches, and back."""
+"""From pixels to batches, and back."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +10,6 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from cadiff.errors import CADiffError
-from cadiff.records import SampleRow
-from cadiff.storage import read_image
 
 
 @dataclass(frozen=True)
@@ -21,23 +18,6 @@ class Batch:
 
     image: Float[Tensor, "b 3 h w"]
     mask: Bool[Tensor, "b 1 h w"]
-
-
-def load_samples(
-    rows: Sequence[SampleRow], size: int
-) -> tuple[UInt8[np.ndarray, "n size size 3"], Bool[np.ndarray, "n size size"]]:
-    """The rows' images and masks at ``size`` x ``size`` (stretched); a normal image's mask is all False.
-
-    Raises:
-        CADiffError: if a file is absent or does not decode.
-    """
-    images = np.zeros((len(rows), size, size, 3), np.uint8)
-    masks = np.zeros((len(rows), size, size), bool)
-    for index, row in enumerate(rows):
-        images[index] = read_image(row.image_path, "RGB", size)
-        if row.mask_path is not None:
-            masks[index] = read_image(row.mask_path, "L", size) > 0
-    return images, masks
 
 
 def to_tensor(images: UInt8[np.ndarray, "n h w 3"]) -> Float[Tensor, "n 3 h w"]:

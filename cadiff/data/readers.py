@@ -15,6 +15,8 @@ from cadiff.progress import Progress
 from cadiff.records import SampleRow
 from cadiff.storage import check_anomaly, decode_image, read_image, sha256_bytes
 
+SMALLEST, LONGEST = 16, 8  # px of a picture's shorter side, at least; its longer side by its shorter, at most
+
 READERS: dict[Layout, Reader] = {
     "demo": mvtec.READER, "mvtec": mvtec.READER, "visa": visa.READER, "loco": loco.READER,
     "folder": folder.READER,
@@ -130,11 +132,20 @@ def _repeats(entries: list[Entry]) -> list[tuple[Entry, int]]:
     return counted
 
 
+def _check_shape(path: Path, width: int, height: int) -> None:
+    short, long = sorted((width, height))
+    if short < SMALLEST:
+        raise UsageError(f"{path}: {width}x{height}; expected at least {SMALLEST} px of the shorter side: remove it")
+    if long > LONGEST * short:
+        raise UsageError(f"{path}: {width}x{height}; expected sides of at most {LONGEST} to 1, found {long / short:.3g}: cut it in pieces")
+
+
 def verify_entry(entry: Entry) -> tuple[int, int, str]:
     """Width, height and SHA-256 of an image that decodes and fits its mask.
 
     Raises:
-        CADiffError: names the image or mask that is missing, unreadable, empty, lossy or of another size.
+        CADiffError: names the image or mask that is missing, unreadable, empty, lossy or of another size, or an image that is too
+            small or too long for any window.
     """
     masks = image_files(entry.mask) if entry.mask and entry.mask.is_dir() else [entry.mask]
     for path in filter(None, (entry.image, *masks)):
@@ -142,6 +153,7 @@ def verify_entry(entry: Entry) -> tuple[int, int, str]:
             raise UsageError(f"{path}: listed, but there is no such file")
     data = entry.image.read_bytes()
     height, width = decode_image(data, "RGB", str(entry.image)).shape[:2]
+    _check_shape(entry.image, width, height)
     if entry.mask is not None:
         mask = read_image(entry.mask, "L")
         if mask.shape != (height, width):

@@ -3,7 +3,8 @@
 Networks, losses and simulated anomalies are anomalib's (an optional extra), as are the optimisers' settings; the loop is
 this package's, so that a run is seeded and resumes. Two departures, both named in the rows' variant: so many steps, and
 DRAEM's textures are scikit-image's three CC0 ones, tinted (paper: the Describable Textures Dataset). RD4AD and CFA want the ImageNet
-weights of their backbone (``peers.weights``); nothing is downloaded.
+weights of their backbone (``peers.weights``); nothing is downloaded. A peer sees the whole of a picture stretched to a square
+(``View.square``); its maps are brought back to the picture's own shape.
 """
 
 from __future__ import annotations
@@ -23,19 +24,19 @@ from skimage import data
 from torch import Tensor, nn
 
 from cadiff.checkpoint import load_training, save_training
-from cadiff.data.images import load_samples
-from cadiff.detection.measuring import Scores
+from cadiff.detection.measuring import Scores, resized
+from cadiff.detection.tiles import View
 from cadiff.devices import autocast, pick_device, pick_dtype
 from cadiff.errors import CADiffError, UsageError
 from cadiff.metrics.networks import find_weights, load_weights
 from cadiff.params import Params
+from cadiff.pictures import Pictures, resize_picture
 from cadiff.progress import Progress
 from cadiff.records import SampleRow
 from cadiff.seeds import derive_seed, numpy_generator
 from cadiff.storage import digest, read_tensors, write_bytes, write_tensors
 
-BACKBONE_SIDE = 256  # pixels, as the papers of RD4AD and CFA have it; DRAEM sees images at base.size
-DRAEM_MULTIPLE = 32  # its discriminative network halves an image five times
+BACKBONE_SIDE = 256  # pixels, as the papers of RD4AD and CFA have it; DRAEM sees images at the square's own side
 BETA = (0.1, 1.0)  # DRAEM's opacity
 TINT = 0.5  # the textures are grey: a channel is brighter or darker by at most this share
 SSPCAB_WEIGHT = 0.1  # anomalib's sspcab_lambda
@@ -44,6 +45,7 @@ FROZEN = ("encoder.", "feature_extractor.")  # the backbone: read from its own f
 WHITE = 2.0  # a distance's map is shown up to this multiple of the largest score of a training image
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
 _BATCH = 8
+Image = UInt8[np.ndarray, "s s 3"]
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Fitted:
     """A trained detector; scores are anomalib's."""
 
     network: Network
-    size: int
+    view: View
     device: torch.device
     white: float
     made: str
@@ -71,7 +73,22 @@ class Fitted:
     black: float = 0.0
 
     def score(self, rows: Sequence[SampleRow]) -> Scores:
-        return scores(self.network, load_samples(rows, self.size)[0], self.device)
+        side = self.view.square()
+        squares, images = scores(self.network, [resize_picture(self.view.read(row).image, (side, side)) for row in rows], self.device)
+        return Scores([resized(map_, self.view.shape(row)) for map_, row in zip(squares, rows, strict=True)], images)
+
+
+class Squares(Sequence[Image]):
+    """Pictures at a detector's scale, each stretched to the square that a peer sees when it is asked for."""
+
+    def __init__(self, rows: Sequence[SampleRow], view: View) -> None:
+        self.pictures, self.side = Pictures(rows, view.canvas, seen=view.seen), view.square()
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int) -> Image:  # type: ignore[override]
+        return resize_picture(self.pictures[index].image, (self.side, self.side))
 
 
 def fit_anomalib(
@@ -80,7 +97,7 @@ def fit_anomalib(
     """Writes ``out/seed-<seed>.safetensors``; goes on from the checkpoint in ``work``.
 
     Raises:
-        UsageError: if anomalib is not installed, a backbone's weights are not there, or base.size does not fit.
+        UsageError: if anomalib is not installed, a backbone's weights are not there, or pictures are too small.
         CADiffError: if there are no train normals, training diverges, or the checkpoint is broken.
     """
     rows = [row for row in samples if row.product == product and row.role == "normal"]
@@ -89,7 +106,7 @@ def fit_anomalib(
     device, stream = pick_device(params.base.device), (seed, "peer", method, product)
     checkpoint, finished = (Path(work) / f"{name}seed-{seed}.safetensors" for name in ("", "finished-"))
     if not finished.exists():
-        images = load_samples(rows, params.base.size)[0]
+        images = Squares(rows, View.of(params))
         network = build(params, method, stream, device)
         _train(params, network, images, stream, checkpoint, device)
         tensors, about = _result(network, images, device)
@@ -98,9 +115,9 @@ def fit_anomalib(
     write_bytes(Path(out) / f"seed-{seed}.safetensors", finished.read_bytes())
 
 
-def _result(network: Network, images: UInt8[np.ndarray, "n h w 3"], device: torch.device) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _result(network: Network, images: Sequence[Image], device: torch.device) -> tuple[dict[str, Tensor], dict[str, str]]:
     """What is kept: all but the backbone, matrices in half precision; and how bright its maps are shown."""
-    largest = max(float(scores(network, images[start : start + _BATCH], device).maps.max()) for start in range(0, len(images), _BATCH))
+    largest = max(float(scores(network, [images[index]], device)[0].max()) for index in range(len(images)))
     white = 1.0 if network.backbone is None else WHITE * largest or 1.0
     state, halved = network.model.state_dict(), {name for name, value in network.model.named_parameters() if value.ndim > 1}
     kept = {name: value for name, value in state.items() if not name.startswith(FROZEN)}
@@ -124,12 +141,14 @@ def load_anomalib(params: Params, method: str, product: str, seed: int, out: Pat
     if lost := [name for name in absent.missing_keys if not name.startswith(FROZEN)] + absent.unexpected_keys:
         raise CADiffError(f"{path}: expected the weights of {method}, found none for {lost[0]}, or none of its own. Fit again.")
     made = digest([metadata, *(value.double().sum().item() for value in tensors.values())])
-    return Fitted(network, params.base.size, device, float(metadata["white"]), made, metadata["variant"])
+    return Fitted(network, View.of(params), device, float(metadata["white"]), made, metadata["variant"])
 
 
 def identity(params: Params, method: str, product: str, seed: int) -> dict[str, str]:
     settings = digest(params.peers.model_dump(exclude={"checkpoint_seconds"}))
-    return {"size": str(params.base.size), "method": method, "product": product, "seed": str(seed), "settings": settings}
+    view = View.of(params)
+    values = {"canvas": view.canvas, "size": view.square(), "method": method, "product": product, "seed": seed, "settings": settings}
+    return {name: str(value) for name, value in values.items()}
 
 
 def variant(params: Params, method: str, network: Network) -> str:
@@ -144,8 +163,6 @@ def build(params: Params, method: str, stream: tuple[Any, ...], device: torch.de
         import anomalib  # noqa: F401
     except ImportError:
         raise UsageError(f'methods.detectors: {method} needs anomalib, which is not installed. pip install -e ".[anomalib]"') from None
-    if method in ("draem", "sspcab") and params.base.size % DRAEM_MULTIPLE:
-        raise UsageError(f"base.size: expected a multiple of {DRAEM_MULTIPLE} for {method}, found {params.base.size}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(stream[0], *stream[1:], "weights"))
         if method in ("draem", "sspcab"):
@@ -276,7 +293,7 @@ def _weights(params: Params) -> tuple[Path, str]:
 
 
 def _train(
-    params: Params, network: Network, images: UInt8[np.ndarray, "n h w 3"], stream: tuple[Any, ...], checkpoint: Path, device: torch.device
+    params: Params, network: Network, images: Sequence[Image], stream: tuple[Any, ...], checkpoint: Path, device: torch.device
 ) -> None:
     """The batch and the simulated anomalies of a step depend on its number alone."""
     settings, optimizer, model = params.peers, network.optimizer, network.model
@@ -285,7 +302,7 @@ def _train(
     if done == 0 and network.prepare is not None:
         model.eval()  # in training mode a backbone's statistics would follow these images
         starts = range(0, len(images), _BATCH)
-        network.prepare(as_taken(network, images[start : start + _BATCH], device) for start in starts)
+        network.prepare(as_taken(network, [images[k] for k in range(len(images))[start : start + _BATCH]], device) for start in starts)
     model.train()
     progress, saved = Progress(f"train {stream[3]} {stream[2]} seed {stream[0]}", total, done), time.monotonic()
     for step in range(done, total):
@@ -293,7 +310,7 @@ def _train(
         optimizer.param_groups[0]["lr"] = rate * 0.1 ** sum(step >= share * total for share in network.drops)
         with torch.random.fork_rng(devices=[]), autocast(device, dtype):
             torch.manual_seed(derive_seed(stream[0], *stream[1:], step))
-            loss = network.loss(as_taken(network, images[chosen], device))
+            loss = network.loss(as_taken(network, [images[int(k)] for k in chosen], device))
         if not torch.isfinite(loss):
             raise CADiffError(f"{stream[3]}: {stream[2]}: the loss is {loss.item()} at step {step}; training has diverged.")
         optimizer.zero_grad()
@@ -305,24 +322,26 @@ def _train(
             saved = time.monotonic()
 
 
-def as_taken(network: Network, images: UInt8[np.ndarray, "n h w 3"], device: torch.device) -> Float[Tensor, "n 3 s s"]:
+def as_taken(network: Network, images: Sequence[Image], device: torch.device) -> Float[Tensor, "n 3 s s"]:
     """Pixels in [0, 1] for DRAEM; for a backbone at 256 px and with ImageNet's mean and deviation taken off."""
-    pixels = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).float().to(device) / 255
+    pixels = torch.from_numpy(np.ascontiguousarray(np.stack(images).transpose(0, 3, 1, 2))).float().to(device) / 255
     if network.backbone is None:
         return pixels
-    resized = F.interpolate(pixels, (BACKBONE_SIDE, BACKBONE_SIDE), mode="bilinear", antialias=True, align_corners=False)
+    shown = F.interpolate(pixels, (BACKBONE_SIDE, BACKBONE_SIDE), mode="bilinear", antialias=True, align_corners=False)
     mean, deviation = (torch.tensor(values, device=device).view(3, 1, 1) for values in (MEAN, DEVIATION))
-    return (resized - mean) / deviation
+    return (shown - mean) / deviation
 
 
 @torch.no_grad()
-def scores(network: Network, images: UInt8[np.ndarray, "n h w 3"], device: torch.device) -> Scores:
+def scores(
+    network: Network, images: Sequence[Image], device: torch.device
+) -> tuple[Float[np.ndarray, "n s s"], Float[np.ndarray, " n"]]:
     """anomalib's maps brought to the images' side, and its image scores."""
     network.model.eval()
-    side, maps, whole = images.shape[1:3], [], []
+    side, maps, whole = images[0].shape[:2], [], []
     for start in range(0, len(images), _BATCH):
         found = network.model(as_taken(network, images[start : start + _BATCH], device))
         map_ = found.anomaly_map.float().reshape(-1, 1, *found.anomaly_map.shape[-2:])
         maps.append(F.interpolate(map_, side, mode="bilinear", antialias=True, align_corners=False)[:, 0].cpu().numpy())
         whole.append(found.pred_score.float().flatten().cpu().numpy())
-    return Scores(np.concatenate(maps), np.concatenate(whole))
+    return np.concatenate(maps), np.concatenate(whole)

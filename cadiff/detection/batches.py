@@ -2,102 +2,176 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import io
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from cadiff.data.images import Batch, load_samples, make_batch
+from cadiff.data.images import Batch, make_batch
+from cadiff.detection.tiles import View, random_tile, smallest_side
 from cadiff.errors import CADiffError
+from cadiff.pictures import MEMORY, Picture, Pictures, fitted, scaled
 from cadiff.records import GENERATED_SCHEMA, SampleRow
-from cadiff.storage import decode_image, digest, read_table
+from cadiff.storage import decode_image, digest, read_batches
 
 GOOD = "good.parquet"  # normal images that took the generator's path
 BRIGHTNESS = CONTRAST = 0.1
 _COLUMNS = ["sample_id", "anomaly_types", "image", "mask", "generator_digest", "params_digest"]
 
 
+@dataclass
+class Recent:
+    """The pictures that were decoded last, up to ``memory`` bytes of pixels."""
+
+    memory: int = MEMORY
+    _found: OrderedDict[Encoded, Picture] = field(default_factory=OrderedDict)
+    _used: int = 0
+
+    def get(self, encoded: Encoded, view: View) -> Picture:
+        if encoded in self._found:
+            self._found.move_to_end(encoded)
+            return self._found[encoded]
+        picture = scaled(encoded.decoded(), view.seen)
+        self._found[encoded] = picture
+        self._used += _bytes(picture)
+        while self._used > self.memory:
+            self._used -= _bytes(self._found.popitem(last=False)[1])
+        return picture
+
+
+def _bytes(picture: Picture) -> int:
+    return picture.image.nbytes + picture.mask.nbytes
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """A shard's image and mask at the canvas, as PNG bytes; ``name`` says where they are."""
+
+    name: str
+    image: bytes
+    mask: bytes
+
+    def decoded(self) -> Picture:
+        """Its pixels.
+
+        Raises:
+            CADiffError: if it does not decode.
+        """
+        return Picture(decode_image(self.image, "RGB", self.name), decode_image(self.mask, "L", self.name) > 127)
+
+
+class ShardPictures(Sequence[Picture]):
+    """Images of shards at a detector's scale, decoded when they are asked for."""
+
+    def __init__(self, encoded: Sequence[Encoded], view: View, recent: Recent) -> None:
+        self.encoded, self.view, self._recent = list(encoded), view, recent
+
+    def __len__(self) -> int:
+        return len(self.encoded)
+
+    def __getitem__(self, index: int) -> Picture:  # type: ignore[override]
+        return self._recent.get(self.encoded[index], self.view)
+
+    def shape(self, index: int) -> tuple[int, int]:
+        """Height and width, without decoding."""
+        encoded = self.encoded[index]
+        return fitted(*_shape_of(encoded.image, encoded.name), self.view.seen)
+
+
+Pool = Pictures | ShardPictures
+
+
 @dataclass(frozen=True)
 class TrainingData:
-    """Decoded pixels (8 bits, about 200 kB an image at 256 px).
+    """Pictures at the detector's scale, of any shapes; none is decoded before it is drawn.
 
     ``normals`` is one pool (raw images) or two (raw, and through the generator's path), which share the
-    normal half of each batch equally. ``made_by`` is a digest of what generated the shards.
+    normal half of each batch equally. ``side`` is that of the tiles that a batch is made of. ``made_by`` is a digest of what generated
+    the shards.
     """
 
-    normals: list[UInt8[np.ndarray, "n h w 3"]]
-    anomalies: dict[str, tuple[UInt8[np.ndarray, "n h w 3"], Bool[np.ndarray, "n h w"]]]
+    normals: list[Pool]
+    anomalies: dict[str, ShardPictures]
+    side: int
     made_by: str
 
 
-def load_training_data(
-    product: str, samples: Sequence[SampleRow], generated: Sequence[Path], size: int
-) -> TrainingData:
+def load_training_data(product: str, samples: Sequence[SampleRow], generated: Sequence[Path], view: View) -> TrainingData:
     """The product's train normals, and every image of the generated shards, grouped by anomaly type.
 
     An image with several anomalies is a type of its own (``hole+scratch``). The same type from several
     folders is one pool, in which each image counts the same.
 
     Raises:
+        UsageError: if pictures are too small for the networks.
         CADiffError: if there is no normal or no generated anomaly, or an image or mask does not fit.
     """
     rows = [row for row in samples if row.product == product and row.role == "normal"]
     if not rows:
         raise CADiffError(f"{product}: expected normal images to train on, found none. Check dataset.root.")
-    normals = [load_samples(rows, size)[0]]
     shards = sorted(path for folder in generated for path in Path(folder).glob("*.parquet"))
-    found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
-    good: list[np.ndarray] = []
+    found: dict[str, list[Encoded]] = {}
+    good: list[Encoded] = []
     makers: set[str] = set()
     for shard in shards:
-        for row in read_table(shard, GENERATED_SCHEMA).select(_COLUMNS).to_pylist():
-            pixels, mask = _decode(row, size, shard)
-            makers.add(f"{row['generator_digest']}/{row['params_digest']}")
-            if shard.name == GOOD:
-                good.append(pixels)
-            else:
-                found.setdefault("+".join(row["anomaly_types"]), []).append((pixels, mask))
+        for row in shard_rows(shard):
+            encoded = _encoded(row, view, shard)
+            makers.add(maker(row))
+            (good if shard.name == GOOD else found.setdefault("+".join(row["anomaly_types"]), [])).append(encoded)
     if not found:
         folders = ", ".join(map(str, generated))
         raise CADiffError(f"{folders}: expected shards of anomalies (*.parquet), found none. Generate them.")
+    recent = Recent()
+    normals: list[Pool] = [Pictures(rows, view.canvas, seen=view.seen)]
     if good:
-        normals.append(np.stack(good))
-    anomalies = {}
-    for name in sorted(found):
-        images, masks = zip(*found[name], strict=True)
-        anomalies[name] = (np.stack(images), np.stack(masks))
-    return TrainingData(normals, anomalies, digest(sorted(makers)))
+        normals.append(ShardPictures(good, view, recent))
+    anomalies = {name: ShardPictures(found[name], view, recent) for name in sorted(found)}
+    shapes = [pool.shape(index) for pool in (*normals, *anomalies.values()) for index in range(len(pool))]
+    return TrainingData(normals, anomalies, smallest_side(view, shapes), digest(sorted(makers)))
+
+
+def shard_rows(shard: Path) -> Iterator[dict[str, Any]]:
+    """What training needs of a shard's rows, a few in memory at a time."""
+    for part in read_batches(shard, GENERATED_SCHEMA):
+        yield from part.select(_COLUMNS).to_pylist()
+
+
+def maker(row: dict[str, Any]) -> str:
+    """What a row was generated with, as one word."""
+    return f"{row['generator_digest']}/{row['params_digest']}"
 
 
 def training_batch(data: TrainingData, size: int, generator: torch.Generator) -> Batch:
-    """``size`` images on the CPU: each normal or anomalous in turn, starting with either.
+    """``size`` tiles on the CPU, each of a picture that is normal or anomalous in turn, starting with either.
 
     A normal comes from each pool in turn, so that where some normals took the generator's path half of them
     did, and no trace of a VAE or codec tells normal from anomalous. An anomaly is a random type, then a
-    random image of it.
+    random image of it, then a random tile that shows some of it: however large a picture is, half of a batch has an anomaly. The mask
+    of a normal says where it was drawn anew, if anywhere: its tile shows some of that, and nothing in it is anomalous.
     """
 
     def draw(count: int) -> int:
         return int(torch.randint(count, (), generator=generator))
 
     names = list(data.anomalies)
-    images, masks = [], []
+    tiles = []
     first_normal, first_pool = draw(2), draw(len(data.normals))
     for index in range(size):
         if (index + first_normal) % 2:
             pool = data.normals[(first_pool + index // 2) % len(data.normals)]
-            images.append(pool[draw(len(pool))])
-            masks.append(np.zeros(pool.shape[1:3], dtype=bool))
         else:
-            pool, labels = data.anomalies[names[draw(len(names))]]
-            chosen = draw(len(pool))
-            images.append(pool[chosen])
-            masks.append(labels[chosen])
-    batch = make_batch(np.stack(images), np.stack(masks))
+            pool = data.anomalies[names[draw(len(names))]]
+        tile = random_tile(pool[draw(len(pool))], data.side, generator)
+        tiles.append(tile._replace(mask=np.zeros_like(tile.mask)) if (index + first_normal) % 2 else tile)
+    batch = make_batch(np.stack([tile.image for tile in tiles]), np.stack([tile.mask for tile in tiles]))
     return Batch(jitter(batch.image, generator), batch.mask)
 
 
@@ -112,14 +186,23 @@ def jitter(image: Float[Tensor, "b 3 h w"], generator: torch.Generator) -> Float
     return ((image - mean) * (1 + CONTRAST * contrast) + mean + BRIGHTNESS * brightness).clamp(-1, 1)
 
 
-def _decode(row: dict, size: int, shard: Path) -> tuple[np.ndarray, np.ndarray]:
-    name = f"{shard}: {row['sample_id']}"
-    pixels = decode_image(row["image"]["bytes"], "RGB", name)
-    mask = decode_image(row["mask"]["bytes"], "L", name) > 127
-    if pixels.shape[:2] != (size, size) or mask.shape != (size, size):
-        raise CADiffError(
-            f"{name}: expected image and mask of {size} x {size} (base.size), found {pixels.shape[:2]} and "
-            f"{mask.shape}. Generate it again at this size."
-        )
-    return pixels, mask
+def _shape_of(png: bytes, name: str) -> tuple[int, int]:
+    """Height and width from an image's header."""
+    try:
+        with Image.open(io.BytesIO(png)) as image:
+            return image.height, image.width
+    except (UnidentifiedImageError, OSError) as error:
+        raise CADiffError(f"{name}: expected an image, but it does not open ({error}). Generate it again.") from None
 
+
+def _encoded(row: dict[str, Any], view: View, shard: Path) -> Encoded:
+    name = f"{shard}: {row['sample_id']}"
+    image, mask = (_shape_of(row[part]["bytes"], name) for part in ("image", "mask"))
+    if image != mask:
+        raise CADiffError(f"{name}: expected a mask of its image's size, {image[1]} x {image[0]}, found {mask[1]} x {mask[0]}.")
+    if isinstance(view.canvas, int) and min(image) != view.canvas:
+        raise CADiffError(
+            f"{name}: expected an image of {view.canvas} px on its shorter side (dataset.size), found {image[1]} x {image[0]}. "
+            "Generate it again at this size."
+        )
+    return Encoded(name, row["image"]["bytes"], row["mask"]["bytes"])

@@ -1,7 +1,8 @@
 """The classifier: which anomaly is it? Trained on generated images, its accuracy measured on held-out ones.
 
 Protocol (AnomalyDiffusion's, AAAI 2024, which the paper follows): ResNet-34, Adam 1e-4, batch 8, 30 epochs, the learning
-rate times 0.2 at 80 % and 90 %, the last weights; classes are the product's anomaly types in sorted order.
+rate times 0.2 at 80 % and 90 %, the last weights; classes are the product's anomaly types in sorted order. It sees the whole of a
+picture stretched to a square, whose side is the canvas's shorter one or 256 px, whichever is less.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +20,8 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from cadiff.checkpoint import load_training, save_training
-from cadiff.data.images import load_samples, to_tensor
-from cadiff.detection.batches import jitter
+from cadiff.data.images import to_tensor
+from cadiff.detection.batches import jitter, maker, shard_rows
 from cadiff.detection.training import dropped
 from cadiff.devices import pick_device
 from cadiff.errors import CADiffError
@@ -27,13 +29,15 @@ from cadiff.metrics import imagenet
 from cadiff.metrics.networks import find_networks, load_weights
 from cadiff.metrics.ranking import accuracy
 from cadiff.params import Params
+from cadiff.pictures import Size, read_picture, resize_picture
 from cadiff.progress import Progress
-from cadiff.records import GENERATED_SCHEMA, MetricRow, ProtocolName, SampleRow
+from cadiff.records import MetricRow, ProtocolName, SampleRow
 from cadiff.seeds import derive_seed, torch_generator
-from cadiff.storage import decode_image, digest, read_table
+from cadiff.storage import decode_image, digest
 
 METRIC = "classification_accuracy"
 LEAST_SIDE = 128  # EfficientNet-Lite0 sees smaller images enlarged to this: of 64 px its last map has 2 x 2 cells, too few for a crack
+MOST_SIDE = 256
 _BATCH = 32
 # ImageNet's channel means and deviations for values in [-1, 1]
 _MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1) * 2 - 1
@@ -98,13 +102,14 @@ def classify(
     shards = _shards(generated, classes)
     if len(classes) < 2 or len(shards) < 2 or not rows:
         return []
-    images, labels, made_by = load_labelled(shards, classes)
+    side = square(params)
+    images, labels, made_by = load_labelled(shards, classes, side)
     model = _trained(params, (images, labels), len(classes), (seed, "classifier", method, product), work)
     truth = np.array([classes.index(str(row.anomaly_type)) for row in rows])
-    found = _predict(model, rows, params.base.size)
+    found = _predict(model, rows, side, params.dataset.size)
     # never the best epoch: only what the filter leaves out makes it another protocol
     protocol: ProtocolName = "filtered" if params.filter.rules else "strict"
-    made = digest([params.digest_of("base", "filter", "classifier"), made_by])
+    made = digest([params.digest_of("base", "filter", "classifier"), params.dataset.size, made_by])
 
     def row(name: str, value: float, n: int) -> MetricRow:
         return MetricRow(
@@ -126,22 +131,42 @@ def _shards(generated: Sequence[Path], classes: Sequence[str]) -> dict[str, list
     return {name: paths for name, paths in there.items() if paths}
 
 
+def square(params: Params) -> int:
+    """The side of the square that a picture is stretched to: the detector's scale, at most ``MOST_SIDE``."""
+    size = params.detector.size or params.dataset.size
+    return min(MOST_SIDE, size) if isinstance(size, int) else MOST_SIDE
+
+
+@dataclass(frozen=True)
+class Stretched(Sequence[UInt8[np.ndarray, "s s 3"]]):
+    """Images of shards, each decoded and stretched to a square when it is asked for."""
+
+    pngs: list[bytes]
+    side: int
+
+    def __len__(self) -> int:
+        return len(self.pngs)
+
+    def __getitem__(self, index: int) -> UInt8[np.ndarray, "s s 3"]:  # type: ignore[override]
+        return resize_picture(decode_image(self.pngs[index], "RGB"), (self.side, self.side))
+
+
 def load_labelled(
-    shards: dict[str, list[Path]], classes: Sequence[str]
-) -> tuple[UInt8[np.ndarray, "n h w 3"], Int[Tensor, " n"], str]:
+    shards: dict[str, list[Path]], classes: Sequence[str], side: int
+) -> tuple[Stretched, Int[Tensor, " n"], str]:
     """All images of the shards, each one's class, and a digest of what made them."""
-    images, labels, makers = [], [], set()
+    pngs, labels, makers = [], [], set()
     for name, paths in shards.items():
         for path in paths:
-            for row in read_table(path, GENERATED_SCHEMA).select(["image", "generator_digest", "params_digest"]).to_pylist():
-                images.append(decode_image(row["image"]["bytes"], "RGB", str(path)))
+            for row in shard_rows(path):
+                pngs.append(row["image"]["bytes"])
                 labels.append(classes.index(name))
-                makers.add(f"{row['generator_digest']}/{row['params_digest']}")
-    return np.stack(images), torch.tensor(labels), digest(sorted(makers))
+                makers.add(maker(row))
+    return Stretched(pngs, side), torch.tensor(labels), digest(sorted(makers))
 
 
 def _trained(
-    params: Params, data: tuple[UInt8[np.ndarray, "n h w 3"], Int[Tensor, " n"]], classes: int, stream: tuple, work: Path
+    params: Params, data: tuple[Stretched, Int[Tensor, " n"]], classes: int, stream: tuple, work: Path
 ) -> Classifier:
     """Steps from where the checkpoint is to the end, saving every ``detector.checkpoint_seconds`` and at the end."""
     settings, (images, labels) = params.classifier, data
@@ -158,7 +183,7 @@ def _trained(
     while step < total:
         generator = torch_generator(*stream, step)
         chosen = batch_indices(len(images), settings.batch, step, stream)
-        batch = jitter(to_tensor(images[chosen.numpy()]), generator).to(device)
+        batch = jitter(to_tensor(np.stack([images[index] for index in chosen.tolist()])), generator).to(device)
         rate = dropped(settings.learning_rate, step, total)
         loss = _step(model, optimizer, rate, batch, labels[chosen].to(device), derive_seed(*stream, step))
         step += 1
@@ -196,10 +221,11 @@ def batch_indices(count: int, batch: int, step: int, stream: tuple) -> Int[Tenso
 
 
 @torch.inference_mode()
-def _predict(model: Classifier, rows: Sequence[SampleRow], size: int) -> Int[np.ndarray, " n"]:
+def _predict(model: Classifier, rows: Sequence[SampleRow], side: int, canvas: Size) -> Int[np.ndarray, " n"]:
+    """The classes of real pictures, each brought to its canvas first, as what was trained on was."""
     device = next(model.parameters()).device
     found = []
     for start in range(0, len(rows), _BATCH):
-        pixels, _ = load_samples(rows[start : start + _BATCH], size)
-        found.append(model(to_tensor(pixels).to(device)).argmax(dim=1).cpu().numpy())
+        shown = [resize_picture(read_picture(row, canvas).image, (side, side)) for row in rows[start : start + _BATCH]]
+        found.append(model(to_tensor(np.stack(shown)).to(device)).argmax(dim=1).cpu().numpy())
     return np.concatenate(found)

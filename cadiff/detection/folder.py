@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from PIL import Image, UnidentifiedImageError
 
-from cadiff.detection.measuring import Scores, image_score
+from cadiff.detection.measuring import Scores, image_scores, resized
+from cadiff.detection.tiles import View
 from cadiff.errors import CADiffError, UsageError
 from cadiff.params import Params
 from cadiff.records import SampleRow
@@ -24,24 +23,24 @@ VARIANT = "maps"
 
 @dataclass(frozen=True)
 class MapFolder:
-    """Maps by their sample's name, brought to one size; an image's score is the maximum after average pooling, as of
+    """Maps by their sample's name, brought to the detector's scale; an image's score is the maximum after average pooling, as of
     the U-Net. ``black`` is subtracted before: pooling puts zeros beyond the border, which must not be more than any score."""
 
     files: dict[str, Path]
-    size: int
-    window: int
+    view: View
+    pooling: int
     black: float
     white: float
     made: str
     variant: str = VARIANT
 
     def score(self, rows: Sequence[SampleRow]) -> Scores:
-        maps = np.stack([resized(read_map(self.files[row.sample_id]), self.size) for row in rows])
-        above = maps.astype(np.float64) - self.black  # in float32 one far value below would make all others equal
-        return Scores(maps, image_score(above, self.window))
+        maps = [resized(read_map(self.files[row.sample_id]), self.view.shape(row)) for row in rows]
+        above = [map_.astype(np.float64) - self.black for map_ in maps]  # in float32 one far value below would make all others equal
+        return Scores(maps, image_scores(above, self.pooling))
 
 
-def open_maps(params: Params, rows: Sequence[SampleRow], folder: Path, window: int) -> MapFolder:
+def open_maps(params: Params, rows: Sequence[SampleRow], folder: Path) -> MapFolder:
     """The maps of all rows: ``folder/PRODUCT/test/TYPE/NAME`` with one of the suffixes .npy, .tiff, .tif, .png, where
     ``TYPE`` is ``good`` for normal images. Maps of other images are left alone: a detector that was run on the whole
     test set has them for exemplars too.
@@ -55,7 +54,7 @@ def open_maps(params: Params, rows: Sequence[SampleRow], folder: Path, window: i
     black = min(0.0, *(low for low, _ in spans))
     white = max(high for _, high in spans)
     made = digest(sorted((name, sha256_file(path)) for name, path in files.items()))
-    return MapFolder(files, params.base.size, window, black, white if white > black else black + 1.0, made)
+    return MapFolder(files, View.of(params), params.detector.pooling, black, white if white > black else black + 1.0, made)
 
 
 def _find(folder: Path, row: SampleRow) -> Path:
@@ -88,10 +87,3 @@ def read_map(path: Path) -> Float[np.ndarray, "h w"]:
     if values.ndim != 2 or values.dtype.kind not in "fiu" or not values.size or not np.isfinite(values).all():
         raise CADiffError(f"{path}: expected a map of finite numbers (h w), found {values.dtype} {values.shape}.")
     return values.astype(np.float32)
-
-
-def resized(values: Float[np.ndarray, "h w"], size: int) -> Float[np.ndarray, "size size"]:
-    if values.shape == (size, size):
-        return values
-    map_ = torch.from_numpy(values)[None, None]
-    return F.interpolate(map_, (size, size), mode="bilinear", antialias=True, align_corners=False)[0, 0].numpy()

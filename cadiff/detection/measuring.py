@@ -1,33 +1,38 @@
-"""What every detector is to the rest, and how it is measured: test images in, figures and viewable maps out."""
+"""What every detector is to the rest, and how it is measured: test images in, figures and viewable maps out.
+
+A detector says what it thinks at its own scale; its maps are brought to ``metrics.size`` and set against the mask files there, so that
+detectors of all scales are measured alike.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
-from cadiff.data.images import load_samples
 from cadiff.errors import CADiffError
 from cadiff.metrics.pixels import PixelRanking
 from cadiff.metrics.ranking import auroc, average_precision, f1_max
-from cadiff.params import Params
+from cadiff.params import MetricParams, Params
+from cadiff.pictures import fitted, read_mask
 from cadiff.progress import Progress
 from cadiff.records import SCORED_SCHEMA, MetricRow, ProtocolName, SampleRow, ScoredRow, to_table
-from cadiff.storage import encode_png
+from cadiff.storage import digest, encode_png
 
-PAPER_SIDE = 256  # the side that detector.pooling is given for
-_BATCH = 32
+PAPER_SIDE = 256  # the shorter side that detector.pooling is given for
+_PIXELS = 2**21  # of the pictures that are scored at a time, as their files have them: 32 of 256 px, or a large one
 
 
 class Scores(NamedTuple):
-    """Higher is more anomalous, finite, in no particular unit."""
+    """Higher is more anomalous, finite, in no particular unit. A map for each picture, at the detector's scale, with the picture's
+    shape there; and a number for each."""
 
-    maps: Float[np.ndarray, "n h w"]
+    maps: list[Float[np.ndarray, "h w"]]
     images: Float[np.ndarray, " n"]
 
 
@@ -40,7 +45,7 @@ class Detector(Protocol):
 
     @property
     def made(self) -> str:
-        """A digest of all that its scores depend on."""
+        """A digest of all that its maps depend on."""
 
     @property
     def black(self) -> float:
@@ -51,7 +56,7 @@ class Detector(Protocol):
         """The score that is shown as white."""
 
     def score(self, rows: Sequence[SampleRow]) -> Scores:
-        """Scores of a batch, maps at ``base.size``."""
+        """Scores of some pictures, maps at the detector's scale (``cadiff.detection.tiles.View``)."""
 
 
 Keep = Callable[[pa.Table], None]
@@ -78,10 +83,11 @@ def measure(
 ) -> list[MetricRow]:  # fmt: skip
     """Pixel and image figures of one detector on the product's held-out anomalies and good test images.
 
-    Everything is measured at ``base.size``, in memory that does not grow with the number of images. Metrics:
+    Pixels are measured at ``metrics.size``, in memory that does not grow with the number of images. Metrics:
     ``pixel_`` and ``image_`` ``auroc``, ``ap``, ``f1max``; ``pro`` (FPR limit 0.3); ``pixel_ap/<type>`` on that type's
-    held-out images and all good ones. A metric whose labels are all equal is nan. ``n`` counts images. ``keep`` takes
-    what was said of each image (SCORED_SCHEMA), a batch at a time. ``protocol`` is ``params.detector``'s where it is None.
+    held-out images and all good ones, and ``pixel_ap_types``, the mean of these over the types (pooled, one type with large masks
+    decides). A metric whose labels are all equal is nan. ``n`` counts images. ``keep`` takes what was said of each image
+    (SCORED_SCHEMA, maps at the detector's scale), a batch at a time. ``protocol`` is ``params.detector``'s where it is None.
 
     Raises:
         CADiffError: if there is nothing to score, or a score is not finite.
@@ -92,31 +98,33 @@ def measure(
         if keep is not None:
             keep(to_table(_scored(batch, scores, method, seed, (detector.black, detector.white)), SCORED_SCHEMA))
 
-    values = figures(rows, detector, params.base.size, f"score {product} {method} seed {seed}", take)
+    made = digest([detector.made, params.metrics.size, params.metrics.mask_rule])
+    values = figures(rows, detector, params.metrics, f"score {product} {method} seed {seed}", take)
     return [
         MetricRow(
             params.dataset.name, product, method, detector.variant, name, value, seed, n,
-            protocol or params.detector.protocol, None, detector.made,
+            protocol or params.detector.protocol, None, made,
         )
         for name, (value, n) in values.items()
     ]  # fmt: skip
 
 
 def figures(
-    rows: Sequence[SampleRow], detector: Detector, size: int, title: str = "",
+    rows: Sequence[SampleRow], detector: Detector, settings: MetricParams, title: str = "",
     take: Callable[[Sequence[SampleRow], Scores], None] = lambda rows, scores: None,
 ) -> dict[str, tuple[float, int]]:  # fmt: skip
     """Each metric's value and the number of images behind it; ``take`` sees each batch."""
     anomalous = np.array([row.role == "held_out" for row in rows])
     types = [row.anomaly_type if row.role == "held_out" else None for row in rows]
     progress = Progress(title, len(rows)) if title else None
-    image_scores = []
+    of_images = []
     with PixelRanking() as pixels:
-        for start in range(0, len(rows), _BATCH):
-            batch = rows[start : start + _BATCH]
+        for batch in batches(rows):
             scores = detector.score(batch)
-            pixels.add(load_samples(batch, size)[1], scores.maps, types[start : start + _BATCH])
-            image_scores.append(scores.images)
+            for row, map_ in zip(batch, scores.maps, strict=True):
+                truth = true_mask(row, settings)
+                pixels.add([truth], [resized(map_, truth.shape)], [row.anomaly_type if row.role == "held_out" else None])
+            of_images.append(scores.images)
             take(batch, scores)
             if progress:
                 progress.advance(len(batch))
@@ -125,31 +133,65 @@ def figures(
     values = {f"pixel_{name}": (value, len(rows)) for name, value in found._asdict().items() if name != "pro"}
     values["pro"] = (found.pro, len(rows))
     for name, metric in {"auroc": auroc, "ap": average_precision, "f1max": f1_max}.items():
-        values[f"image_{name}"] = (metric(anomalous, np.concatenate(image_scores)), len(rows))
+        values[f"image_{name}"] = (metric(anomalous, np.concatenate(of_images)), len(rows))
     good = types.count(None)
+    values["pixel_ap_types"] = (sum(by_type.values()) / len(by_type) if by_type else float("nan"), len(rows))
     return values | {f"pixel_ap/{name}": (value, good + types.count(name)) for name, value in by_type.items()}
 
 
-def pooling_window(pooling: int, size: int) -> int:
-    """The odd window whose share of the image is that of ``pooling`` at 256 px: 21 becomes 5 at 64 px."""
-    return 2 * int(pooling * size / PAPER_SIDE / 2) + 1
+def batches(rows: Sequence[SampleRow]) -> Iterator[list[SampleRow]]:
+    """The rows in order, as many at a time as have ``_PIXELS`` together; one that has more by itself."""
+    chosen: list[SampleRow] = []
+    for row in rows:
+        if chosen and sum(r.height * r.width for r in (*chosen, row)) > _PIXELS:
+            yield chosen
+            chosen = []
+        chosen.append(row)
+    if chosen:
+        yield chosen
 
 
-def image_score(maps: Float[np.ndarray, "n h w"], window: int) -> Float[np.ndarray, " n"]:
-    """The maximum of each map after average pooling, odd window, zeros beyond the border (as DRAEM)."""
-    pooled = F.avg_pool2d(torch.from_numpy(maps)[:, None], window, stride=1, padding=window // 2)
-    return pooled.amax(dim=(1, 2, 3)).numpy()
+def true_mask(row: SampleRow, settings: MetricParams) -> Bool[np.ndarray, "h w"]:
+    """The mask as its file has it, brought to ``metrics.size`` by ``metrics.mask_rule``; all False for a good picture."""
+    shape = fitted(row.height, row.width, settings.size)
+    return read_mask(row.mask_path, shape, settings.mask_rule) if row.mask_path is not None else np.zeros(shape, bool)
+
+
+def resized(map_: Float[np.ndarray, "h w"], shape: tuple[int, ...]) -> Float[np.ndarray, "h2 w2"]:
+    """A map at another height and width: bilinear, antialiased where it shrinks."""
+    if map_.shape == tuple(shape):
+        return map_
+    given = torch.from_numpy(np.ascontiguousarray(map_, np.float32))[None, None]
+    return F.interpolate(given, tuple(shape), mode="bilinear", antialias=True, align_corners=False)[0, 0].numpy()
+
+
+def pooling_window(pooling: int, shorter: int) -> int:
+    """The odd window whose share of the shorter side is that of ``pooling`` at 256 px: 21 becomes 5 at 64 px."""
+    return 2 * int(pooling * shorter / PAPER_SIDE / 2) + 1
+
+
+def image_scores(maps: Sequence[Float[np.ndarray, "h w"]], pooling: int) -> Float[np.ndarray, " n"]:
+    """The maximum of each map after average pooling (``pooling_window`` of its shorter side), zeros beyond the border (as DRAEM)."""
+    found = []
+    for map_ in maps:
+        window = pooling_window(pooling, min(map_.shape))
+        pooled = F.avg_pool2d(torch.from_numpy(map_)[None, None], window, stride=1, padding=window // 2)
+        found.append(float(pooled.amax()))
+    return np.array(found)
 
 
 def _scored(
     rows: Sequence[SampleRow], scores: Scores, method: str, seed: int, span: tuple[float, float]
 ) -> list[ScoredRow]:
     black, white = span
-    shown = np.round(np.clip((scores.maps - black) / (white - black), 0, 1) * 255).astype(np.uint8)
+
+    def shown(map_: Float[np.ndarray, "h w"]) -> bytes:
+        return encode_png(np.round(np.clip((map_ - black) / (white - black), 0, 1) * 255).astype(np.uint8))
+
     return [
         ScoredRow(
             row.sample_id, row.product, row.anomaly_type, method, seed, float(image),
-            {"bytes": encode_png(map_), "path": f"{row.sample_id}.png"},
+            {"bytes": shown(map_), "path": f"{row.sample_id}.png"},
         )
-        for row, image, map_ in zip(rows, scores.images, shown, strict=True)
+        for row, image, map_ in zip(rows, scores.images, scores.maps, strict=True)
     ]  # fmt: skip

@@ -3,7 +3,8 @@
 Roth et al., "Towards Total Recall in Industrial Anomaly Detection" (CVPR 2022), Sec. 3: features of two middle levels of
 an ImageNet network, averaged over 3x3 neighbours; a coreset of the normals' patches; nearest-neighbour distances,
 enlarged and smoothed. Two departures, named in the rows' variant or here: the network is the EfficientNet-Lite0 that a
-package ships (paper: WideResNet-50), and an image's score is the largest distance without Eq. 7's re-weighting.
+package ships (paper: WideResNet-50), and an image's score is the largest distance without Eq. 7's re-weighting. It sees the whole of
+a picture, stretched to a square of 224 px; its maps are brought back to the picture's own shape.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from jaxtyping import Float, UInt8
 from scipy import ndimage
 from torch import Tensor
 
-from cadiff.data.images import load_samples
 from cadiff.detection.measuring import Scores
+from cadiff.detection.tiles import View
 from cadiff.errors import CADiffError
 from cadiff.metrics import imagenet
 from cadiff.params import Params
@@ -34,7 +35,6 @@ PROJECTED = 64  # dimensions in which the coreset is chosen (Johnson-Lindenstrau
 SMOOTHING = 4 / 224  # sigma, as a share of the side
 WHITE = 2.0  # maps are shown up to this multiple of the largest score of a training image
 VARIANT = f"patchcore({imagenet.NAME},coreset={SHARE:.0%}<={MOST})"
-_BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,15 @@ class PatchCore:
     """Scores are Euclidean distances in feature space."""
 
     bank: Float[Tensor, "m d"]
-    size: int
+    view: View
     white: float
     made: str
     variant: str = VARIANT
     black: float = 0.0
 
     def score(self, rows: Sequence[SampleRow]) -> Scores:
-        return distances(self.bank, load_samples(rows, self.size)[0])
+        found = [distances(self.bank, self.view.read(row).image) for row in rows]
+        return Scores([map_ for map_, _ in found], np.array([largest for _, largest in found]))
 
 
 def fit_patchcore(
@@ -60,14 +61,13 @@ def fit_patchcore(
     Raises:
         CADiffError: if there are no train normals.
     """
-    size = params.base.size
     rows = [row for row in samples if row.product == product and row.role == "normal"]
     if not rows:
         raise CADiffError(f"{product}: expected normal images to train on, found none. Check dataset.root.")
-    batches = [rows[start : start + _BATCH] for start in range(0, len(rows), _BATCH)]
-    patches = torch.cat([patch_features(load_samples(batch, size)[0]).flatten(0, 2) for batch in batches])
+    view = View.of(params)
+    patches = torch.cat([patch_features(view.read(row).image).flatten(0, 1) for row in rows])
     bank = patches[coreset(patches, (seed, method, product))]
-    largest = max(float(distances(bank, load_samples(batch, size)[0]).maps.max()) for batch in batches)
+    largest = max(float(distances(bank, view.read(row).image)[0].max()) for row in rows)
     white = WHITE * largest or 1.0  # normals that are all alike have no distance
     metadata = identity(params, method, product, seed) | {"white": repr(white)}
     write_tensors(Path(out) / f"seed-{seed}.safetensors", {"bank": bank}, metadata)
@@ -85,19 +85,21 @@ def load_patchcore(params: Params, method: str, product: str, seed: int, out: Pa
         if (found := metadata.get(name)) != wanted:
             raise CADiffError(f"{path}: expected a detector of {name} {wanted}, found {found}. Fit again.")
     made = digest([metadata, tensors["bank"].double().sum().item()])
-    return PatchCore(tensors["bank"], params.base.size, float(metadata["white"]), made)
+    return PatchCore(tensors["bank"], View.of(params), float(metadata["white"]), made)
 
 
 def identity(params: Params, method: str, product: str, seed: int) -> dict[str, str]:
-    return {"size": str(params.base.size), "method": method, "product": product, "seed": str(seed)}
+    view = View.of(params)
+    return {"canvas": str(view.canvas), "size": str(view.seen), "method": method, "product": product, "seed": str(seed)}
 
 
-def patch_features(images: UInt8[np.ndarray, "n h w 3"]) -> Float[Tensor, "n 28 28 d"]:
+def patch_features(image: UInt8[np.ndarray, "h w 3"]) -> Float[Tensor, "28 28 d"]:
     """Levels of strides 8 and 16, each cell the mean over its 3x3 neighbours (Eq. 1-2), at the finer one's resolution."""
-    levels = [F.avg_pool2d(level, 3, stride=1, padding=1, count_include_pad=False) for level in imagenet.features(images)[1:3]]
+    found = imagenet.features(np.array(image)[None])[1:3]
+    levels = [F.avg_pool2d(level, 3, stride=1, padding=1, count_include_pad=False) for level in found]
     side = levels[0].shape[-2:]
     joined = torch.cat([F.interpolate(level, side, mode="bilinear", align_corners=False) for level in levels], dim=1)
-    return joined.permute(0, 2, 3, 1)
+    return joined[0].permute(1, 2, 0)
 
 
 def coreset(patches: Float[Tensor, "n d"], stream: tuple) -> Tensor:
@@ -122,12 +124,11 @@ def coreset(patches: Float[Tensor, "n d"], stream: tuple) -> Tensor:
     return torch.tensor(chosen)
 
 
-def distances(bank: Float[Tensor, "m d"], images: UInt8[np.ndarray, "n h w 3"]) -> Scores:
-    """Each patch's distance to its nearest in the bank, enlarged to the images' side and smoothed; an image's is the
-    largest of its patches'."""
-    found = patch_features(images)
-    nearest = torch.cdist(found.flatten(0, 2), bank).amin(dim=1).view(found.shape[:3])
-    side = images.shape[1]
-    maps = F.interpolate(nearest[:, None], (side, side), mode="bilinear", align_corners=False)[:, 0].numpy()
-    sigma = SMOOTHING * side
-    return Scores(ndimage.gaussian_filter(maps, (0, sigma, sigma)), nearest.flatten(1).amax(dim=1).numpy())
+def distances(bank: Float[Tensor, "m d"], image: UInt8[np.ndarray, "h w 3"]) -> tuple[Float[np.ndarray, "h w"], float]:
+    """Each patch's distance to its nearest in the bank, enlarged to the picture's shape and smoothed; and the largest of all patches'."""
+    found = patch_features(image)
+    nearest = torch.cdist(found.flatten(0, 1), bank).amin(dim=1).view(found.shape[:2])
+    shape = image.shape[:2]
+    map_ = F.interpolate(nearest[None, None], shape, mode="bilinear", align_corners=False)[0, 0].numpy()
+    sigma = [SMOOTHING * side for side in shape]  # round in the square that the network saw
+    return ndimage.gaussian_filter(map_, sigma), float(nearest.max())

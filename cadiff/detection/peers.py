@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cadiff.detection.anomalib_peers import fit_anomalib, load_anomalib
 from cadiff.detection.folder import open_maps
-from cadiff.detection.measuring import Detector, Keep, measure, pooling_window, rows_to_score
+from cadiff.detection.measuring import Detector, Keep, measure, rows_to_score
 from cadiff.detection.patchcore import fit_patchcore, load_patchcore
 from cadiff.params import Params
 from cadiff.records import MetricRow, SampleRow
@@ -28,7 +28,7 @@ def fit_peer(
     ``work`` keeps the checkpoint from which a stopped run goes on, and must be another folder for other inputs.
 
     Raises:
-        UsageError: if what the peer needs is not there (anomalib, weights), or base.size does not fit it.
+        UsageError: if what the peer needs is not there (anomalib, weights), or pictures are too small for it.
         CADiffError: if there are no train normals, training diverges, or the checkpoint is broken.
     """
     PEERS[method][0](params.for_product(product), method, product, samples, seed, out, work)
@@ -58,6 +58,5 @@ def score_maps(
         CADiffError: if there is nothing to score, or a map is missing or none.
     """
     params = params.for_product(product)
-    window = pooling_window(params.detector.pooling, params.base.size)
-    detector = open_maps(params, rows_to_score(samples, product), folder, window)
+    detector = open_maps(params, rows_to_score(samples, product), folder)
     return measure(params, method, product, samples, params.seed, detector, keep, "unknown")

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from cadiff.detection.measuring import Keep, measure, pooling_window
+from torch import nn
+
+from cadiff.detection.measuring import Keep, measure
+from cadiff.detection.networks import NETWORKS
 from cadiff.detection.segmenter import Segmenter
+from cadiff.detection.tiles import View
 from cadiff.detection.training import identity
-from cadiff.detection.unet import UNet, check_side, place
+from cadiff.detection.unet import place
 from cadiff.devices import pick_device
 from cadiff.errors import CADiffError
 from cadiff.params import Params
@@ -23,17 +27,18 @@ def score(
     """Pixel and image metrics of the detector that ``train_detector`` left in the folder (cadiff.detection.measuring).
 
     Raises:
-        CADiffError: if there is nothing to score, or the detector is not one of this product, method, seed and size.
+        UsageError: if a picture is too small for the network.
+        CADiffError: if there is nothing to score, or the detector is not one of this product, method, seed and sizes.
     """
     params = params.for_product(product)
-    check_side(params.base.size)
     model, made_by = load_detector(params, method, product, seed, Path(detector) / f"seed-{seed}.safetensors")
-    made = digest([params.digest_of("base", "filter", "detector"), made_by])
-    window = pooling_window(params.detector.pooling, params.base.size)
-    return measure(params, method, product, samples, seed, Segmenter(model, params.base.size, window, made), keep)
+    made = digest([params.digest_of("base", "filter", "detector"), params.dataset.size, made_by])
+    settings = params.detector
+    segmenter = Segmenter(model, View.of(params), settings.pooling, settings.network, made)
+    return measure(params, method, product, samples, seed, segmenter, keep)
 
 
-def load_detector(params: Params, method: str, product: str, seed: int, path: Path) -> tuple[UNet, str]:
+def load_detector(params: Params, method: str, product: str, seed: int, path: Path) -> tuple[nn.Module, str]:
     """A trained detector, and the digest of what its training images were generated with.
 
     Raises:
@@ -43,6 +48,6 @@ def load_detector(params: Params, method: str, product: str, seed: int, path: Pa
     for name, wanted in identity(params, method, product, seed).items():
         if (found := metadata.get(name)) != wanted:
             raise CADiffError(f"{path}: expected a detector of {name} {wanted}, found {found}. Train again.")
-    model = UNet(params.detector.width, params.detector.standardise)
+    model = NETWORKS[params.detector.network].build(params.detector)
     model.load_state_dict(tensors)
     return place(model, pick_device(params.base.device)).eval(), metadata["made_by"]

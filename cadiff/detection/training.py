@@ -1,4 +1,4 @@
-"""Training the detector: focal loss, Adam, two drops of the learning rate; resumable to the same bytes.
+"""Training the detector: its network's loss, Adam, two drops of the learning rate; resumable to the same bytes.
 
 Protocol (docs/method.md): half of each batch is normal, the last checkpoint is the result, and nothing of the
 test set is read; under ``legacy`` the epoch that is best on the test set is. The batch of a step depends on the
@@ -22,10 +22,11 @@ from torch import Tensor, nn
 from cadiff.checkpoint import load_training, save_training
 from cadiff.data.images import Batch
 from cadiff.detection.batches import TrainingData, load_training_data, training_batch
-from cadiff.detection.losses import focal_loss
-from cadiff.detection.measuring import figures, pooling_window, rows_to_score
+from cadiff.detection.measuring import figures, rows_to_score
+from cadiff.detection.networks import NETWORKS, Loss
 from cadiff.detection.segmenter import Segmenter
-from cadiff.detection.unet import UNet, check_side, place
+from cadiff.detection.tiles import View
+from cadiff.detection.unet import place
 from cadiff.devices import pick_device
 from cadiff.errors import CADiffError
 from cadiff.params import DetectorParams, Params
@@ -42,8 +43,9 @@ class Curve(nn.Module):
 
     value: Tensor
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, name: str) -> None:
         super().__init__()
+        self.name = name
         every = max(1, total // CURVE_POINTS)
         steps = sorted({*range(every, total + 1, every), total})
         self.index = {step: index for index, step in enumerate(steps)}
@@ -52,7 +54,7 @@ class Curve(nn.Module):
     def rows(self) -> list[dict[str, object]]:
         """As CURVE_SCHEMA has them."""
         values = zip(self.index, self.value.tolist(), strict=True)
-        return [{"step": step, "name": "focal", "value": value} for step, value in values]
+        return [{"step": step, "name": self.name, "value": value} for step, value in values]
 
 
 class Best(nn.Module):
@@ -61,13 +63,13 @@ class Best(nn.Module):
     value: Tensor
     epoch: Tensor
 
-    def __init__(self, model: UNet) -> None:
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = copy.deepcopy(model)
         self.register_buffer("value", torch.tensor(-torch.inf, dtype=torch.float64))
         self.register_buffer("epoch", torch.tensor(0))
 
-    def offer(self, model: UNet, epoch: int, value: float) -> None:
+    def offer(self, model: nn.Module, epoch: int, value: float) -> None:
         if value > self.value.item():
             self.model.load_state_dict(model.state_dict())
             self.value.fill_(value)
@@ -78,7 +80,8 @@ class Best(nn.Module):
 class _State:
     """A run between two steps."""
 
-    model: UNet
+    model: nn.Module
+    loss: Loss
     optimizer: torch.optim.Adam
     curve: Curve
     best: Best | None
@@ -109,14 +112,13 @@ def train_detector(
     inputs. The checkpoint stays there when the run is done, so that a rerun only writes the result again.
 
     Raises:
-        UsageError: if base.size does not fit the U-Net.
+        UsageError: if pictures are too small for the network.
         CADiffError: if images are missing or do not fit, training diverges, or the checkpoint is broken.
     """
     params = params.for_product(product)
-    settings, size = params.detector, params.base.size
-    check_side(size)
+    settings = params.detector
     device = pick_device(params.base.device)
-    data = load_training_data(product, samples, generated, size)
+    data = load_training_data(product, samples, generated, View.of(params))
     checkpoint = Path(work) / f"seed-{seed}.safetensors"
     state = _start(settings, product, seed, device)
     state.step = load_training(checkpoint, state.modules, state.optimizer)
@@ -137,7 +139,7 @@ def total_steps(settings: DetectorParams) -> int:
 
 
 def learning_rate(settings: DetectorParams, step: int) -> float:
-    """The detector's rate at a step (from 0)."""
+    """The detector's rate at a step (from 0); a network's record says which share of it each of its parameters has."""
     return dropped(settings.learning_rate, step, total_steps(settings))
 
 
@@ -149,19 +151,25 @@ def dropped(rate: float, step: int, total: int) -> float:
 
 def identity(params: Params, method: str, product: str, seed: int) -> dict[str, str]:
     """What a trained detector's file says of itself."""
-    values = (params.detector.width, params.detector.standardise, params.base.size, method, product, seed)
-    return dict(zip(("width", "standardise", "size", "method", "product", "seed"), map(str, values), strict=True))
+    settings, view = params.detector, View.of(params)
+    values = {
+        "network": settings.network, "width": settings.width, "standardise": settings.standardise, "canvas": view.canvas,
+        "size": view.seen, "tile": view.tile, "method": method, "product": product, "seed": seed,
+    }  # fmt: skip
+    return {name: str(value) for name, value in values.items()}
 
 
 def _start(settings: DetectorParams, product: str, seed: int, device: torch.device) -> _State:
+    network = NETWORKS[settings.network]
     # The method is not in this stream's name: methods are compared from the same initial weights.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "detector", "weights", product))
-        model = UNet(settings.width, settings.standardise)
+        model = network.build(settings)
     place(model, device).train()
-    optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
+    groups = [{"params": parameters, "share": share} for parameters, share in network.groups(model)]
+    optimizer = torch.optim.Adam(groups, lr=settings.learning_rate)
     best = Best(model) if settings.protocol == "legacy" else None
-    return _State(model, optimizer, Curve(total_steps(settings)), best)
+    return _State(model, network.loss, optimizer, Curve(total_steps(settings), network.loss_name), best)
 
 
 class _Judge:
@@ -171,11 +179,12 @@ class _Judge:
     SUMMED = ("image_auroc", "pixel_auroc", "pixel_ap", "pro")
 
     def __init__(self, rows: list[SampleRow], params: Params) -> None:
-        self.rows, self.size = rows, params.base.size
-        self.window = pooling_window(params.detector.pooling, params.base.size)
+        self.rows, self.params = rows, params
 
-    def value(self, model: UNet) -> float:
-        found = figures(self.rows, Segmenter(model.eval(), self.size, self.window), self.size)
+    def value(self, model: nn.Module) -> float:
+        settings = self.params.detector
+        detector = Segmenter(model.eval(), View.of(self.params), settings.pooling, settings.network)
+        found = figures(self.rows, detector, self.params.metrics)
         model.train()
         return sum(found[name][0] for name in self.SUMMED if not math.isnan(found[name][0]))
 
@@ -196,12 +205,12 @@ def _train(
         batch = training_batch(data, settings.batch, torch_generator(*stream, state.step))
         loss = _step(state, batch, learning_rate(settings, state.step))
         if state.step in state.curve.index:
-            shown["focal"] = loss.item()
-            if not math.isfinite(shown["focal"]):
+            shown["loss"] = loss.item()
+            if not math.isfinite(shown["loss"]):
                 raise CADiffError(
                     f"detector.learning_rate: loss is not finite at step {state.step}; lower it."
                 )
-            state.curve.value[state.curve.index[state.step]] = shown["focal"]
+            state.curve.value[state.curve.index[state.step]] = shown["loss"]
         if judge is not None and state.best is not None and state.step in ends:
             state.best.offer(state.model, ends[state.step], judge.value(state.model))
         progress.advance(1, shown)
@@ -213,9 +222,9 @@ def _train(
 def _step(state: _State, batch: Batch, rate: float) -> Float[Tensor, ""]:
     device = next(state.model.parameters()).device
     for group in state.optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["share"]
     image = batch.image.to(device, memory_format=torch.channels_last)
-    loss = focal_loss(state.model(image), batch.mask.to(device))
+    loss = state.loss(state.model(image), batch.mask.to(device))
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()
     state.optimizer.step()

@@ -8,6 +8,7 @@ every level. Width 64 is the paper's; every other size follows from ``width``.
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
@@ -40,7 +41,7 @@ class UNet(nn.Module):
 
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 2 h w"]:
         if self.standardise:
-            image = (image - image.mean((1, 2, 3), keepdim=True)) / image.std((1, 2, 3), keepdim=True).clamp(min=FLAT)
+            image = standardised(image)
         features = [self.encoder[0](image)]
         for block in self.encoder[1:]:
             features.append(block(self.pool(features[-1])))
@@ -48,6 +49,11 @@ class UNet(nn.Module):
         for upsample, block in zip(self.upsample, self.decoder, strict=True):
             x = block(torch.cat([upsample(x), features.pop()], dim=1))
         return self.head(x)
+
+
+def standardised(image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+    """Each image with mean 0 and standard deviation 1 over its pixels and channels."""
+    return (image - image.mean((1, 2, 3), keepdim=True)) / image.std((1, 2, 3), keepdim=True).clamp(min=FLAT)
 
 
 def anomaly_map(logits: Float[Tensor, "b 2 h w"]) -> Float[Tensor, "b h w"]:
@@ -64,7 +70,10 @@ def check_side(size: int) -> None:
         )
 
 
-def place(model: UNet, device: torch.device) -> UNet:
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def place(model: Model, device: torch.device) -> Model:
     """The model on the device, in the memory layout that its convolutions are fastest in."""
     model.to(device)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

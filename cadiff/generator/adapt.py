@@ -5,20 +5,22 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import UInt8
 from torch import Tensor, nn
 
 from cadiff.backbone import Backbone, load_backbone
 from cadiff.backbone.reconstruction import reconstruction_loss
 from cadiff.checkpoint import cosine, load_training, save_training
 from cadiff.data.augment import augment_batch
-from cadiff.data.images import load_samples, make_batch
+from cadiff.data.images import make_batch
 from cadiff.errors import CADiffError
+from cadiff.generator.windows import Box, box_of, drawn_anywhere, drawn_around, placed_like
 from cadiff.params import Params
+from cadiff.pictures import Pictures
 from cadiff.progress import Progress
 from cadiff.prompt.tokens import NORMAL_TEMPLATES
 from cadiff.records import SampleRow
@@ -26,6 +28,7 @@ from cadiff.seeds import derive_seed, torch_generator
 from cadiff.storage import read_json, read_tensors, write_json, write_tensors
 
 RECORD = "adaptation.json"
+SCALES = 4  # steps from the base's own scale to the whole picture's, in the windows that it is adapted on
 
 
 def velocity_or_noise(backbone: Backbone, latent: Tensor, noise: Tensor, t: Tensor) -> Tensor:
@@ -46,23 +49,32 @@ def adapt_base(params: Params, product: str, samples: list[SampleRow], out: Path
     whether the normals are ``grey``, each pixel's channels equal: then what is drawn of the product is so too.
     """
     backbone = load_backbone(params.base)
-    normals = [row for row in samples if row.role == "normal"]
-    images, _ = load_samples(normals, params.base.size)
+    normals = Pictures([row for row in samples if row.role == "normal"], params.dataset.size)
+    exemplars = [row for row in samples if row.role == "exemplar"]
+    marked = [(box_of(mask), (mask.shape[0], mask.shape[1])) for _, mask in Pictures(exemplars, params.dataset.size)]
+    shown = _Shown(normals, marked)
     if params.adapt.vae_steps:
-        _adapt_decoder(backbone, params, product, images, work / "decoder.safetensors")
+        _adapt_decoder(backbone, params, product, shown, work / "decoder.safetensors")
         write_tensors(out / "decoder.safetensors", backbone.vae.decoder.state_dict())
     else:
         (out / "decoder.safetensors").unlink(missing_ok=True)  # an earlier adaptation's would be loaded as this one's
     if params.adapt.steps:
-        _adapt_unet(backbone, params, product, images, work / "unet.safetensors")
+        _adapt_unet(backbone, params, product, shown, work / "unet.safetensors")
         write_tensors(out / "unet.safetensors", backbone.unet.state_dict())
     else:
         (out / "unet.safetensors").unlink(missing_ok=True)
-    write_json(out / RECORD, {"base": backbone.digest, "normals": len(normals), "grey": is_grey(images), **params.adapt.model_dump()})
+    write_json(out / RECORD, {"base": backbone.digest, "normals": len(normals), "grey": is_grey(normals), **params.adapt.model_dump()})
 
 
-def is_grey(images: UInt8[np.ndarray, "n h w 3"]) -> bool:
-    return bool((images == images[..., :1]).all())
+class _Shown(NamedTuple):
+    """Normals, and where exemplars' masks lie: each one's box and canvas."""
+
+    normals: Pictures
+    marked: list[tuple[Box, tuple[int, int]]]
+
+
+def is_grey(pictures: Pictures) -> bool:
+    return all(bool((picture.image == picture.image[..., :1]).all()) for picture in pictures)
 
 
 def load_adapted(params: Params, adapted: Path) -> Backbone:
@@ -83,15 +95,28 @@ def load_adapted(params: Params, adapted: Path) -> Backbone:
     return replace(backbone, grey=record["grey"])
 
 
-def _views(images: np.ndarray, params: Params, name: str, product: str, step: int) -> tuple[Tensor, torch.Generator]:
-    """A batch of augmented normals; what is drawn depends on the step alone."""
-    generator = torch_generator(params.seed, name, product, step)
-    chosen = torch.randint(0, len(images), (params.adapt.batch,), generator=generator).numpy()
-    batch = make_batch(images[chosen], np.zeros((len(chosen), *images.shape[1:3]), bool))
+def _views(shown: _Shown, params: Params, name: str, product: str, step: int) -> tuple[Tensor, torch.Generator]:
+    """A batch of augmented windows of normals, every other one at a place and of a scale where an exemplar has its anomaly, the others
+    anywhere and of any scale; what is drawn depends on the step alone."""
+    generator, size = torch_generator(params.seed, name, product, step), params.base.size
+    chosen = torch.randint(0, len(shown.normals), (params.adapt.batch,), generator=generator).tolist()
+    images = np.stack([_view(shown, index, k % 2 == 0, params, generator) for k, index in enumerate(chosen)])
+    batch = make_batch(images, np.zeros((len(chosen), size, size), bool))
     return augment_batch(batch, 0.05, 0.05, 3.0, generator).image, generator
 
 
-def _adapt_decoder(backbone: Backbone, params: Params, product: str, images: np.ndarray, checkpoint: Path) -> None:
+def _view(shown: _Shown, index: int, marked: bool, params: Params, generator: torch.Generator) -> np.ndarray:
+    canvas, size = shown.normals.shape(index), params.base.size
+    if params.window.cut == "around" and marked and shown.marked:
+        box, other = shown.marked[int(torch.randint(0, len(shown.marked), (1,), generator=generator))]
+        window = placed_like(drawn_around(box, other, params.window, size, generator), other, canvas)
+    else:
+        sides = [round(size * (min(canvas) / size) ** (k / SCALES)) for k in range(SCALES + 1)]
+        window = drawn_anywhere(canvas, sides, params.window, size, generator)
+    return window.picture(shown.normals[index].image, size)
+
+
+def _adapt_decoder(backbone: Backbone, params: Params, product: str, shown: _Shown, checkpoint: Path) -> None:
     decoder = backbone.vae.decoder.requires_grad_(True)
     optimiser = torch.optim.AdamW(decoder.parameters(), lr=1e-4, weight_decay=0)
     steps = params.adapt.vae_steps
@@ -99,7 +124,7 @@ def _adapt_decoder(backbone: Backbone, params: Params, product: str, images: np.
     bar, saved = Progress(f"adapt decoder {product}", steps, start), time.monotonic()
     for step in range(start, steps):
         optimiser.param_groups[0]["lr"] = 1e-4 * cosine(step, steps, warmup=20)
-        view = _views(images, params, "adapt-decoder", product, step)[0].to(backbone.device)
+        view = _views(shown, params, "adapt-decoder", product, step)[0].to(backbone.device)
         latent = backbone.encode(view)
         output = backbone.vae.decode(latent / backbone.vae.config["scaling_factor"]).sample
         loss = reconstruction_loss(output, view, torch.zeros_like(view[:, :1], dtype=torch.bool))
@@ -108,7 +133,7 @@ def _adapt_decoder(backbone: Backbone, params: Params, product: str, images: np.
     decoder.requires_grad_(False)
 
 
-def _adapt_unet(backbone: Backbone, params: Params, product: str, images: np.ndarray, checkpoint: Path) -> None:
+def _adapt_unet(backbone: Backbone, params: Params, product: str, shown: _Shown, checkpoint: Path) -> None:
     unet, adapt = backbone.unet, params.adapt
     for name, parameter in unet.named_parameters():
         parameter.requires_grad_("attn2" not in name)
@@ -121,7 +146,7 @@ def _adapt_unet(backbone: Backbone, params: Params, product: str, images: np.nda
     bar, saved = Progress(f"adapt U-Net {product}", adapt.steps, start), time.monotonic()
     for step in range(start, adapt.steps):
         optimiser.param_groups[0]["lr"] = adapt.learning_rate * cosine(step, adapt.steps, warmup=20)
-        view, generator = _views(images, params, "adapt-unet", product, step)
+        view, generator = _views(shown, params, "adapt-unet", product, step)
         latent = backbone.encode(view)
         noise = torch.randn(latent.shape, generator=generator).to(backbone.device)
         t = torch.randint(0, len(backbone.schedule), (len(view),), generator=generator).to(backbone.device)

@@ -84,12 +84,12 @@ class Reweighting:
 
 @contextmanager
 def tapped(
-    unet: UNet2DConditionModel, controlnet: ControlNetModel, rewriting: Reweighting | None, in_control: bool = True
+    unet: UNet2DConditionModel, controlnet: ControlNetModel | None, rewriting: Reweighting | None, in_control: bool = True
 ) -> Iterator[CrossAttentionTap]:
     """While entered, ``rewriting`` acts in the U-Net and, with ``in_control``, in the control's copy of its encoder, which attends
     to the same words. Yields the U-Net's maps alone: they are what focus is read from, and what localisation trains."""
     with CrossAttentionTap(unet, rewriting) as tap:
-        if rewriting is None or not in_control:
+        if rewriting is None or controlnet is None or not in_control:
             yield tap
         else:
             with CrossAttentionTap(controlnet, rewriting, keep=False):

@@ -1,22 +1,21 @@
-"""Sampling with intensity-controlled attention: one batch mixes types, masks and intensities (Eq. 11)."""
+"""Sampling of windows with intensity-controlled attention: one batch mixes types, masks and intensities (Eq. 11)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 from jaxtyping import Bool, Float, Int
-from scipy import ndimage
 from torch import Tensor
 
 from cadiff.backbone import Backbone
+from cadiff.generator.model import Generator
 from cadiff.generator.reweighting import Reading, Reweighting, tapped
-from cadiff.generator.train import Generator
 from cadiff.intensity import touched_cells
 from cadiff.params import GenerateParams, IntensityParams
 from cadiff.prompt import Prompt
@@ -26,12 +25,12 @@ LANES = 4
 
 @dataclass(frozen=True)
 class Request:
-    """One image to draw: its prompt, one mask and one intensity per anomaly type, its own noise. A type that the prompt does not
-    name has a mask all the same: what is in it is drawn anew, as a normal part.
+    """One square of ``base.size`` px to draw: its prompt, one mask and one intensity per anomaly type, its own noise. Where nothing is
+    ``asked`` for, what is in a mask is drawn anew all the same, as a normal part, and the control sees no mask.
 
-    ``background`` holds a real image's latents, kept outside the dilated masks; None: all is generated. ``edits``:
+    ``background`` holds the latents of what is there, kept outside the dilated masks; None: all is generated. ``edits``:
     the background is an existing picture whose defects a type with w <= 0 heals (docs/method.md). ``start`` holds the
-    latents that the image starts from where ``strength`` is below 1; None: it starts from noise.
+    latents that the drawing starts from where ``strength`` is below 1; None: it starts from noise.
     """
 
     prompt: Prompt
@@ -42,6 +41,7 @@ class Request:
     background: Float[Tensor, "c hl wl"] | None = None
     edits: bool = False
     start: Float[Tensor, "c hl wl"] | None = None
+    asked: bool = True
 
     @property
     def heals(self) -> list[bool]:
@@ -65,7 +65,7 @@ def scheduler_for(generator: Generator, params: GenerateParams) -> DDIMScheduler
 
 
 def lanes(backbone: Backbone, size: int) -> int | None:
-    """How many images of ``size`` px are computed together on this device; None: as many as there are.
+    """How many squares of ``size`` px are computed together on this device; None: as many as there are.
 
     On a CPU the kernel that is chosen for a shape decides the last bits, so the shape must not depend on how many
     images were asked for. Four of them fill a core at small latents; one does at large ones.
@@ -82,26 +82,37 @@ def in_lanes(count: int, width: int | None) -> list[list[int]]:
     return [group + group[-1:] * (width - len(group)) for group in groups]
 
 
+class Sampled(NamedTuple):
+    """What was drawn and what the autoencoder makes of what each drawing started from, or of its background (nan where there is none),
+    in [-1, 1] on the CPU; and the step at which each type's re-weighting began (-1: never)."""
+
+    drawn: Float[Tensor, "b 3 s s"]
+    known: Float[Tensor, "b 3 s s"]
+    since: Int[Tensor, "b k"]
+
+
 def sample(
     generator: Generator, requests: Sequence[Request], params: GenerateParams, intensity: IntensityParams,
     record: Callable[[Reading], None] | None = None,
-) -> tuple[Float[Tensor, "b 3 h w"], Int[Tensor, "b k"]]:  # fmt: skip
-    """Images in [-1, 1] on the CPU, and the step at which each type's re-weighting began (-1: never).
+) -> Sampled:  # fmt: skip
+    """Draws the requests.
 
-    Noise is drawn per image from its own seed, on the CPU. On a CPU an image has the same bits whatever else is
-    asked for with it, and in whichever order. ``record`` is told of every step, of some of the images at a time.
+    Noise is drawn per request from its own seed, on the CPU. On a CPU what is drawn has the same bits whatever else is
+    asked for with it, and in whichever order. ``record`` is told of every step, of some of the requests at a time.
     """
     size, most = requests[0].masks.shape[-1], max(1, *(len(r.types) for r in requests))
-    images = torch.empty(len(requests), 3, size, size)
-    since = torch.full((len(requests), most), -1)
+    drawn = torch.empty(len(requests), 3, size, size)
+    found = Sampled(drawn, torch.full_like(drawn, torch.nan), torch.full((len(requests), most), -1))
     alike = [(r.background is not None, r.start is not None) for r in requests]  # what is kept of a picture, and the first step
     for kind in sorted(set(alike)):
         chosen = [i for i, own in enumerate(alike) if own == kind]
         for group in in_lanes(len(chosen), lanes(generator.backbone, size)):
             rows = [chosen[i] for i in group]
             told = None if record is None else partial(_of_images, record, rows)
-            images[rows], since[rows] = _sample_together(generator, [requests[i] for i in rows], most, params, intensity, told)
-    return images, since
+            part = _sample_together(generator, [requests[i] for i in rows], most, params, intensity, told)
+            for whole, values in zip(found, part, strict=True):
+                whole[rows] = values
+    return found
 
 
 def _of_images(record: Callable[[Reading], None], rows: Sequence[int], reading: Reading) -> None:
@@ -113,38 +124,38 @@ def _of_images(record: Callable[[Reading], None], rows: Sequence[int], reading: 
 def _sample_together(
     generator: Generator, requests: Sequence[Request], most: int, params: GenerateParams, intensity: IntensityParams,
     record: Callable[[Reading], None] | None,
-) -> tuple[Float[Tensor, "b 3 h w"], Int[Tensor, "b k"]]:  # fmt: skip
+) -> Sampled:  # fmt: skip
     backbone = generator.backbone
     side = backbone.latent_side(requests[0].masks.shape[-1])
     shape = (int(backbone.unet.config["in_channels"]), side, side)
     streams = [torch.Generator().manual_seed(r.seed) for r in requests]
     noise = torch.stack([torch.randn(shape, generator=stream) for stream in streams]).to(backbone.device)
     rewriting, union, control = _conditions(requests, most, intensity, side, backbone.device)
-    text = generator.tokens.encode(backbone, [r.prompt for r in requests])
+    text = generator.encode([r.prompt for r in requests])
     empty = backbone.encode_text(backbone.tokenize([""])).expand_as(text) if params.guidance_scale > 1 else None
     scheduler = scheduler_for(generator, params)
     first, latents = _start(requests, noise, scheduler, params.strength)
     rewriting.focus.since = torch.where(rewriting.focus.active, first, rewriting.focus.since)  # no earlier step is taken
-    with tapped(backbone.unet, generator.control.controlnet, rewriting, intensity.in_control) as tap:
+    with tapped(backbone.unet, generator.controlnet, rewriting, intensity.in_control) as tap:
         for step, t in enumerate(scheduler.timesteps[first:], start=first):
             tap.clear()
             scaled = scheduler.scale_model_input(latents, t)
             with backbone.autocast():
-                predicted = generator.control.denoise(backbone.unet, scaled, t, text, control).float()
+                predicted = generator.denoise(scaled, t, text, control).float()
                 reading = rewriting.observe(tap.maps, step)
                 if record is not None:
                     record(reading)
                 if empty is not None:
                     rewriting.enabled = False  # the conditional half alone is re-weighted
-                    without = generator.control.denoise(backbone.unet, scaled, t, empty, control).float()
+                    without = generator.denoise(scaled, t, empty, control).float()
                     rewriting.enabled = True
                     predicted = without + params.guidance_scale * (predicted - without)
             latents = scheduler.step(predicted, t, latents, return_dict=False)[0]
             latents = _keep_background(latents, requests, union, noise, scheduler, step, params.dilate)
     images = backbone.decode(latents)
-    if params.blend is not None:
-        images = _keep_pixels(images, backbone, requests, union, params.blend)
-    return images, rewriting.focus.since.cpu()
+    begun = [r.background if r.start is None else r.start for r in requests if r.background is not None]
+    known = backbone.decode(torch.stack(begun)) if begun and params.blend is not None else torch.full_like(images, torch.nan)
+    return Sampled(images, known, rewriting.focus.since.cpu())
 
 
 def _conditions(
@@ -152,7 +163,7 @@ def _conditions(
 ) -> tuple[Reweighting, Bool[Tensor, "b 1 h w"], Float[Tensor, "b 1 h w"]]:
     """The re-weighting, the union of each image's masks, and of those that the ControlNet is to draw into.
 
-    A type that is healed has no control: a mask there would ask for the defect's shape again.
+    A type that is healed has no control: a mask there would ask for the defect's shape again. Nor has a normal that is drawn anew.
     """
 
     def padded(rows: Sequence[Sequence[object]], filler: object) -> Tensor:
@@ -162,7 +173,8 @@ def _conditions(
     positions = padded([[r.prompt.positions.get(t, -1) for t in r.types] for r in requests], -1)
     healed = padded([r.heals for r in requests], False)
     weights = padded([r.intensities for r in requests], 1.0)
-    control = (masks & ~healed[..., None, None]).any(1, keepdim=True).float()
+    asked = torch.tensor([r.asked for r in requests], device=device)[:, None, None, None]
+    control = (masks & ~healed[..., None, None] & asked).any(1, keepdim=True).float()
     return Reweighting(positions, masks, weights, params, side, healed), masks.any(1, keepdim=True), control
 
 
@@ -204,22 +216,3 @@ def _keep_background(
     latents = latents.clone()
     latents[kept] = torch.where(cells > 0, latents[kept], known)
     return latents
-
-
-def _keep_pixels(
-    images: Float[Tensor, "b 3 h w"], backbone: Backbone, requests: Sequence[Request], union: Bool[Tensor, "b 1 h w"], blend: float
-) -> Float[Tensor, "b 3 h w"]:
-    """Outside the masks the background's own pixels; what was drawn fades out over ``blend`` px.
-
-    A latent cell is several pixels wide, so that keeping the background in latents alone lets an anomaly run over
-    its mask's edge. The background takes the same way through the autoencoder as the detector's normals.
-    """
-    kept = [i for i, r in enumerate(requests) if r.background is not None]
-    if not kept:
-        return images
-    known = backbone.decode(torch.stack([r.background for r in requests if r.background is not None]))
-    away = np.stack([ndimage.distance_transform_edt(~m[0]) if m.any() else np.full(m[0].shape, np.inf) for m in union[kept].cpu().numpy()])
-    share = torch.from_numpy(np.clip(1 - away / (blend + 1), 0, 1)).float()[:, None]
-    images = images.clone()
-    images[kept] = known + share * (images[kept] - known)
-    return images

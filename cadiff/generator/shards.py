@@ -1,35 +1,33 @@
-"""A product's generated shards: planned row by row, drawn part by part, written as one Parquet file a type."""
+"""A product's generated shards: scenes drawn part by part, written as one Parquet file a type."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import torch
-from jaxtyping import Float, UInt8
-from torch import Tensor
+from jaxtyping import UInt8
 
-from cadiff.backbone import Backbone
 from cadiff.cluster import run_parts
-from cadiff.data.images import load_samples, to_tensor, to_uint8
-from cadiff.errors import CADiffError
-from cadiff.generator.planting import Cutting, plant, setting_of
-from cadiff.generator.sample import Request, in_lanes, lanes, sample
-from cadiff.generator.train import Generator, load_generator
-from cadiff.masks import mask_of, masks_of_type, placed_mask
-from cadiff.masks.exemplars import ProductFinder
-from cadiff.params import RESULT_KEYS, GenerateParams, Params
+from cadiff.data.images import to_tensor, to_uint8
+from cadiff.generator.draw import Drawn, draw_scenes
+from cadiff.generator.methods import load_generator, settings_of
+from cadiff.generator.model import Generator
+from cadiff.generator.sample import in_lanes, lanes
+from cadiff.generator.setting import Read, reader
+from cadiff.params import RESULT_KEYS, Params
+from cadiff.pictures import resize_picture
 from cadiff.progress import Progress
-from cadiff.records import GENERATED_SCHEMA, REDRAWN, GeneratedRow, MaskRow, SampleRow, to_table
-from cadiff.seeds import derive_seed, numpy_generator
+from cadiff.records import GENERATED_SCHEMA, REDRAWN, GeneratedRow, SampleRow, to_table
+from cadiff.scene import Scene
+from cadiff.seeds import numpy_generator
 from cadiff.storage import digest, encode_png, read_table, sha256_bytes, write_table
 
-DIGESTED = ("seed", "dataset", "base", "adapt", "prompt", "control", "train", "masks", "intensity", "generate")
+DIGESTED = ("seed", "dataset", "base", "window", "adapt", "prompt", "control", "train", "masks", "intensity", "generate", "perturbed")
 GOOD = "good"
-ROUND_TRIPS = 200  # normals that are sent through the autoencoder, at most
+UNTOUCHED = 200  # normals that stand beside the anomalies as they are, at most
 
 
 @dataclass(frozen=True)
@@ -37,6 +35,7 @@ class Source:
     """What draws a product's images; ``version`` changes when one of its files or parameters does."""
 
     params: Params
+    method: str
     product: str
     adapted: Path
     generator: Path
@@ -45,12 +44,12 @@ class Source:
 
 @dataclass(frozen=True)
 class Part:
-    """Rows of one shard that are drawn together: masks of one anomaly type, or normals for ``good``."""
+    """Rows of one shard that are made together: scenes to draw, or normals that take the generator's path and nothing else."""
 
     shard: str
     start: int
-    masks: tuple[MaskRow, ...]
-    normals: tuple[SampleRow, ...]
+    scenes: tuple[Scene, ...]
+    normals: tuple[SampleRow, ...] = ()
 
     @property
     def name(self) -> str:
@@ -58,26 +57,25 @@ class Part:
 
     @property
     def size(self) -> int:
-        return len(self.masks) or len(self.normals)
+        return len(self.scenes) or len(self.normals)
 
 
 def generate_shards(
-    params: Params, product: str, samples: list[SampleRow], adapted: Path, generator: Path, masks: list[MaskRow],
+    params: Params, method: str, product: str, samples: Sequence[SampleRow], adapted: Path, generator: Path, scenes: Sequence[Scene],
     out: Path, work: Path,
 ) -> None:  # fmt: skip
-    """Writes ``out/<anomaly_type>.parquet`` for every type of ``masks``, and ``out/good.parquet``.
+    """Writes ``out/<anomaly_type>.parquet`` for every type of the scenes, and ``out/good.parquet``.
 
     Parts that ``work`` already holds are taken from there, so that a stopped run goes on where it was. The others are
     drawn where ``params.cluster`` says and written here.
     """
-    shown = [row for row in samples if row.role in ("normal", "exemplar")]
-    normals = [row for row in shown if row.role == "normal"]
-    parts = plan_parts(params, product, normals, masks)
+    normals = [row for row in samples if row.role == "normal"]
+    parts = plan_parts(params, product, normals, scenes)
     todo = [part for part in parts if not (work / part.name).exists()]
     total = sum(part.size for part in parts)
-    bar = Progress(f"generate {product}", total, total - sum(part.size for part in todo))
-    source = Source(params, product, adapted, generator, version_of(params, adapted, generator))
-    for index, table in run_parts(params.cluster, draw_part, (source, shown), [(part,) for part in todo]):
+    bar = Progress(f"generate {product} {method}", total, total - sum(part.size for part in todo))
+    source = Source(params, method, product, adapted, generator, version_of(params, method, adapted, generator))
+    for index, table in run_parts(params.cluster, draw_part, (source,), [(part,) for part in todo]):
         write_table(work / todo[index].name, table)
         bar.advance(todo[index].size)
     _loaded.clear()
@@ -89,27 +87,29 @@ def generate_shards(
         write_table(out / f"{shard}.parquet", pa.concat_tables(tables).combine_chunks())
 
 
-def plan_parts(params: Params, product: str, normals: list[SampleRow], masks: list[MaskRow]) -> list[Part]:
+def plan_parts(params: Params, product: str, normals: Sequence[SampleRow], scenes: Sequence[Scene]) -> list[Part]:
     """The shards of all anomaly types, by name, then ``good``, in parts of ``generate.part`` images.
 
-    ``good`` is normals after the autoencoder, and with ``generate.redraw`` after the denoising of a place in them too: the
-    detector must not tell generated images by the codec's or the sampler's trace.
+    ``good`` are normals that the detector must not tell from what is around an anomaly: where the picture's own pixels are kept
+    (``generate.blend``) untouched ones, else ones that went through the autoencoder; and normals in which a place was drawn anew
+    (``generate.redraw``).
     """
-    size = params.generate.part
-    parts = []
-    for kind in sorted({row.anomaly_type for row in masks}):
-        rows = sorted((row for row in masks if row.anomaly_type == kind), key=lambda row: row.index)
-        parts += [Part(kind, k, tuple(rows[k : k + size]), ()) for k in range(0, len(rows), size)]
-    order = numpy_generator(params.seed, "round-trips", product).permutation(len(normals))[:ROUND_TRIPS]
+    size, parts = params.generate.part, []
+    for kind in sorted({scene.types[0] for scene in scenes if scene.named}):
+        own = sorted((scene for scene in scenes if scene.named and scene.types[0] == kind), key=lambda scene: scene.scene_id)
+        parts += [Part(kind, k, tuple(own[k : k + size])) for k in range(0, len(own), size)]
+    order = numpy_generator(params.seed, "round-trips", product).permutation(len(normals))[:UNTOUCHED]
     chosen = [normals[i] for i in sorted(order)]
-    return parts + [Part(GOOD, k, (), tuple(chosen[k : k + size])) for k in range(0, len(chosen), size)]
+    parts += [Part(GOOD, k, (), tuple(chosen[k : k + size])) for k in range(0, len(chosen), size)]
+    redrawn = [scene for scene in scenes if not scene.named]
+    return parts + [Part(GOOD, len(chosen) + k, tuple(redrawn[k : k + size])) for k in range(0, len(redrawn), size)]
 
 
-def version_of(params: Params, adapted: Path, generator: Path) -> str:
+def version_of(params: Params, method: str, adapted: Path, generator: Path) -> str:
     """Cheap to compute, unlike a digest of gigabytes: names, sizes and times of the files that are loaded."""
     files = sorted(path for folder in (adapted, generator) for path in folder.rglob("*") if path.is_file())
     stats = [(path.as_posix(), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    return digest([params.digest_of(*RESULT_KEYS), stats])
+    return digest([params.digest_of(*RESULT_KEYS), method, stats])
 
 
 _loaded: dict[str, Generator] = {}
@@ -119,154 +119,70 @@ def load_source(source: Source) -> Generator:
     """The generator, loaded once for all of a process's parts."""
     if source.version not in _loaded:
         _loaded.clear()  # one at a time: it may fill a device
-        _loaded[source.version] = load_generator(source.params, source.product, source.adapted, source.generator)
+        _loaded[source.version] = load_generator(source.method, source.params, source.product, source.adapted, source.generator)
     return _loaded[source.version]
 
 
-def draw_part(source: Source, samples: list[SampleRow], part: Part) -> pa.Table:
-    """One part's rows (GENERATED_SCHEMA); they depend on the part alone, not on where or when it is drawn.
-
-    ``samples`` are the product's normals and exemplars.
-    """
-    generator, params, batch = load_source(source), source.params, source.params.generate.batch
+def draw_part(source: Source, part: Part) -> pa.Table:
+    """One part's rows (GENERATED_SCHEMA); they depend on the part alone, not on where or when it is drawn."""
+    generator, params = load_source(source), settings_of(source.method, source.params)
+    read, batch = reader(params), params.generate.batch
     rows: list[GeneratedRow] = []
-    by_id = {row.sample_id: row for row in samples}
-    for start in range(0, len(part.masks), batch):
-        rows += draw_rows(generator, params, source.product, part.masks[start : start + batch], by_id)
+    for start in range(0, len(part.scenes), batch):
+        drawn = draw_scenes(generator, params, part.scenes[start : start + batch], read=read)
+        rows += [generated_row(generator, params, one) for one in drawn]
     if part.normals:
-        rows += _round_trips(generator.backbone, params, source.product, part.normals)
-    for start in range(0, len(part.normals) if params.generate.redraw else 0, batch):
-        rows += _redrawn(generator, params, source.product, part.normals[start : start + batch], samples)
+        rows += _kept_normals(generator, params, source.product, part.normals, read)
     return to_table(rows, GENERATED_SCHEMA)
 
 
-def draw_rows(
-    generator: Generator, params: Params, product: str, masks: Sequence[MaskRow], samples: dict[str, SampleRow]
-) -> list[GeneratedRow]:
-    """One batch: a row per mask, its intensity, template, noise and normal all drawn from its own seed."""
-    requests = [request_for(generator, params, row, samples) for row in masks]
-    images, since = sample(generator, requests, params.generate, params.intensity)
-    drawn = zip(masks, requests, to_uint8(images), since.tolist(), strict=True)
-    return [
-        generated_row(
-            generator, params, product, request, picture, steps,
-            sample_id=row.mask_id, name=row.mask_id, mask=row.mask["bytes"], mask_source=row.mask_source,
-        )
-        for row, request, picture, steps in drawn
-    ]  # fmt: skip
-
-
-def generated_row(
-    generator: Generator, params: Params, product: str, request: Request, picture: UInt8[np.ndarray, "h w 3"], since: Sequence[int],
-    *, sample_id: str, name: str, mask: bytes, mask_source: str,
-) -> GeneratedRow:  # fmt: skip
-    """A drawn image with its provenance; ``name`` is the stem of its files, ``since`` the step at which each type's
-    re-weighting began, ``mask`` a PNG. ``intensity`` is null where the image's types have different ones."""
-    image, weights = encode_png(picture), set(request.intensities)
-    begun = [step for step in since if 0 <= step < params.generate.steps]
+def generated_row(generator: Generator, params: Params, drawn: Drawn, name: str | None = None) -> GeneratedRow:
+    """A drawn scene with its provenance; ``name`` is the stem of its files. ``intensity`` is null where its types have different ones."""
+    scene, image, weights = drawn.scene, encode_png(drawn.image), set(drawn.scene.intensities)
+    mask = scene.mask if scene.named else np.zeros_like(scene.mask)
+    begun = [step for step in drawn.since if 0 <= step < params.generate.steps]
+    stem = name or scene.scene_id
+    in_place = scene.picture is not None and scene.normal is not None and scene.picture.sample_id != scene.normal.sample_id
     return GeneratedRow(
-        sample_id=sample_id, product=product, anomaly_types=list(request.types),
-        image={"bytes": image, "path": f"{name}.png"}, mask={"bytes": mask, "path": f"{name}_mask.png"}, mask_source=mask_source,
-        prompt=request.prompt.text, intensity=weights.pop() if len(weights) == 1 else None, seed=request.seed,
-        steps=params.generate.steps, guidance_scale=params.generate.guidance_scale, focus_step=min(begun, default=None),
+        sample_id=scene.scene_id, product=scene.product, anomaly_types=list(dict.fromkeys(scene.types)) if scene.named else [],
+        image={"bytes": image, "path": f"{stem}.png"}, mask={"bytes": encode_png(mask.astype(np.uint8) * 255), "path": f"{stem}_mask.png"},
+        mask_source=scene.source if scene.named else REDRAWN, prompt=drawn.prompt,
+        intensity=weights.pop() if len(weights) == 1 and scene.named else None, seed=scene.seed, steps=params.generate.steps,
+        guidance_scale=params.generate.guidance_scale, focus_step=min(begun, default=None),
+        normal_id=scene.normal.sample_id if scene.normal and scene.picture and not in_place and not scene.edits else None,
+        exemplar_ids=[a.exemplar.sample_id if a.exemplar else None for a in scene.anomalies] if scene.named else [],
         base_digest=generator.backbone.digest, generator_digest=generator.digest, params_digest=params.digest_of(*DIGESTED),
-        image_sha256=sha256_bytes(image),
+        image_sha256=sha256_bytes(image), attempts=drawn.attempts,
     )  # fmt: skip
 
 
-def request_for(generator: Generator, params: Params, row: MaskRow, samples: dict[str, SampleRow]) -> Request:
-    """What a mask's image is drawn from: all of it from seeds that are named after the mask."""
-    rng = numpy_generator(params.seed, "generate", row.mask_id)
-    intensity = float(rng.uniform(params.intensity.low, params.intensity.high))
-    prompt = generator.tokens.prompt(generator.backbone, [row.anomaly_type], int(rng.integers(1 << 30)))
-    normal_id = row.normal_id or _any_normal(samples, rng)
-    mask = torch.from_numpy(mask_of(row))[None]
-    seed = derive_seed(params.seed, "noise", row.mask_id)
-    if params.generate.background == "generated":
-        return Request(prompt, (row.anomaly_type,), mask, (intensity,), seed)
-    if normal_id not in samples:
-        raise CADiffError(f"masks: {normal_id} is not among the product's normals. Rerun the masks stage.")
-    normal = load_samples([samples[normal_id]], params.base.size)[0][0]
-    picture, chosen = setting_of(params, normal, row, samples)
-    background, start = backdrop(generator.backbone, params.generate, picture, chosen, {row.anomaly_type: intensity})
-    return Request(prompt, (row.anomaly_type,), mask, (intensity,), seed, background, start=start)
-
-
-def _any_normal(samples: dict[str, SampleRow], rng: np.random.Generator) -> str:
-    normals = sorted(name for name, row in samples.items() if row.role == "normal")
-    return normals[int(rng.integers(len(normals)))]
-
-
-def backdrop(
-    backbone: Backbone, params: GenerateParams, picture: UInt8[np.ndarray, "h w 3"], chosen: Sequence[Cutting], weights: Mapping[str, float]
-) -> tuple[Float[Tensor, "c hl wl"], Float[Tensor, "c hl wl"] | None]:
-    """The latents of the picture that an image is set in, and of what it starts from (``strength``, ``start``).
-
-    The latter is None, for noise, at a strength of 1 and where exemplars are to be started from and none is ``chosen``.
-    ``weights`` are the w of the types.
-    """
-    background = backbone.encode(to_tensor(picture[None]))[0]
-    if params.strength == 1:
-        return background, None
-    if params.start == "background":
-        return background, background
-    return background, backbone.encode(to_tensor(plant(picture, chosen, weights)[None]))[0] if chosen else None
-
-
-def _redrawn(
-    generator: Generator, params: Params, product: str, normals: Sequence[SampleRow], samples: Sequence[SampleRow]
+def _kept_normals(
+    generator: Generator, params: Params, product: str, normals: Sequence[SampleRow], read: Read
 ) -> list[GeneratedRow]:
-    """Normals in which an exemplar's mask, moved, was drawn anew with the prompt of a good product: no anomaly, but all its traces.
-
-    In the share of masks that stay in place it is the exemplar's own picture without its anomaly that takes the normal's place,
-    or the detector would only ever see those pieces with one.
-    """
-    images, _ = load_samples(normals, params.base.size)
-    exemplars, find = [row for row in samples if row.role == "exemplar"], ProductFinder(params.base.size)
-    from_noise = params.generate.strength == 1 or (params.generate.start == "exemplar" and params.masks.source == "folder")  # as anomalies
-    requests, by_id = [], {row.sample_id: row for row in exemplars}
-    for row, picture in zip(normals, images, strict=True):
-        seed = derive_seed(params.seed, "redraw", row.sample_id)
-        rng, masks = numpy_generator(seed, "prompt"), params.masks.model_copy(update={"source": "exemplars"})
-        own = params.model_copy(update={"seed": seed, "masks": masks})
-        kind = generator.tokens.types[int(rng.integers(len(generator.tokens.types)))]
-        if params.masks.in_place and rng.random() < params.masks.in_place:
-            still = own.model_copy(update={"masks": masks.model_copy(update={"in_place": 1.0})})
-            placed = masks_of_type(still, product, [row, *exemplars], kind, 1, find)[0]
-            picture, _ = setting_of(params, picture, placed, by_id)
-        else:
-            placed = placed_mask(own, product, [row], exemplars, kind, find)
-        mask = torch.from_numpy(mask_of(placed))[None]
-        background = generator.backbone.encode(to_tensor(picture[None]))[0]
-        start = None if from_noise else background
-        prompt = generator.tokens.prompt(generator.backbone, [], int(rng.integers(1 << 30)))
-        requests.append(Request(prompt, (kind,), mask, (1.0,), derive_seed(seed, "noise"), background, start=start))
-    pictures = to_uint8(sample(generator, requests, params.generate, params.intensity)[0])
-    named = [replace(row, sample_id=f"{row.sample_id}-redrawn") for row in normals]
-    return [
-        replace(
-            _good_row(generator.backbone, params, product, row, picture), mask_source=REDRAWN, prompt=request.prompt.text,
-            seed=request.seed, steps=params.generate.steps, guidance_scale=params.generate.guidance_scale,
-            generator_digest=generator.digest,
-        )
-        for row, request, picture in zip(named, requests, pictures, strict=True)
-    ]  # fmt: skip
+    """Normals as what is around an anomaly looks: as they are, or where no pixel of theirs is kept as the autoencoder gives them back."""
+    pictures = [read(row).image for row in normals]
+    if params.generate.blend is None:
+        pictures = _round_trips(generator, params, pictures)
+    return [_good_row(generator, params, product, row, picture) for row, picture in zip(normals, pictures, strict=True)]
 
 
-def _round_trips(backbone: Backbone, params: Params, product: str, normals: Sequence[SampleRow]) -> list[GeneratedRow]:
-    images, _ = load_samples(normals, params.base.size)
-    rows: list[GeneratedRow] = []
-    for group in in_lanes(len(normals), lanes(backbone, params.base.size) or params.generate.batch):
-        decoded = to_uint8(backbone.decode(backbone.encode(to_tensor(images[group]))))
-        rows += [_good_row(backbone, params, product, normals[i], picture) for i, picture in zip(group, decoded, strict=True)]
-    return rows[: len(normals)]
+def _round_trips(generator: Generator, params: Params, pictures: Sequence[UInt8[np.ndarray, "h w 3"]]) -> list[UInt8[np.ndarray, "h w 3"]]:
+    backbone, size = generator.backbone, params.base.size
+    found: list[np.ndarray] = []
+    for group in in_lanes(len(pictures), lanes(backbone, size) or params.generate.batch):
+        seen = np.stack([resize_picture(pictures[i], (size, size)) for i in group])
+        decoded = to_uint8(backbone.decode(backbone.encode(to_tensor(seen))))
+        found += [resize_picture(one, pictures[i].shape[:2]) for i, one in zip(group, decoded, strict=True)]
+    return found[: len(pictures)]
 
 
-def _good_row(backbone: Backbone, params: Params, product: str, row: SampleRow, picture: np.ndarray) -> GeneratedRow:
+def _good_row(generator: Generator, params: Params, product: str, row: SampleRow, picture: np.ndarray) -> GeneratedRow:
     image, mask = encode_png(picture), encode_png(np.zeros(picture.shape[:2], np.uint8))
     return GeneratedRow(
         sample_id=row.sample_id, product=product, anomaly_types=[], image={"bytes": image, "path": f"{row.sample_id}.png"},
         mask={"bytes": mask, "path": f"{row.sample_id}_mask.png"}, mask_source="none", prompt=None, intensity=None,
-        seed=params.seed, steps=None, guidance_scale=None, focus_step=None, base_digest=backbone.digest,
-        generator_digest=None, params_digest=params.digest_of(*DIGESTED), image_sha256=sha256_bytes(image),
-    )
+        seed=params.seed, steps=None, guidance_scale=None, focus_step=None, normal_id=row.sample_id, exemplar_ids=[],
+        base_digest=generator.backbone.digest, generator_digest=None, params_digest=params.digest_of(*DIGESTED),
+        image_sha256=sha256_bytes(image),
+    )  # fmt: skip
+

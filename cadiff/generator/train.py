@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 import torch
@@ -15,49 +17,60 @@ from cadiff.backbone import Backbone
 from cadiff.checkpoint import cosine, load_training, save_training
 from cadiff.control import SpatialControl
 from cadiff.data.augment import augment_pair
-from cadiff.data.images import load_samples, to_tensor
+from cadiff.data.images import to_tensor
 from cadiff.errors import CADiffError
 from cadiff.generator.adapt import load_adapted, seed_everything, velocity_or_noise
+from cadiff.generator.model import Generator
 from cadiff.generator.reweighting import Reweighting, tapped
+from cadiff.generator.setting import exposure_gain
+from cadiff.generator.windows import REFINED, Box, Window, box_of, check_canvas, drawn_around, placed_like
 from cadiff.params import IntensityParams, Params
+from cadiff.pictures import Pictures, canvas_of
 from cadiff.progress import Progress
-from cadiff.prompt import CONTEXT, LearnedTokens, Prompt, contrastive_loss, localizing_loss
+from cadiff.prompt import CONTEXT, LearnedTokens, PlainWords, Prompt, contrastive_loss, localizing_loss
 from cadiff.records import CURVE_SCHEMA, SampleRow
 from cadiff.seeds import torch_generator
 from cadiff.storage import read_json, sha256_folder, write_json, write_table
 
+CLOSE = 0.25  # of the examples of a mask that is gone over in drawing: a window at the base's own scale within it
 CURVE_EVERY = 5
 WARMUP = 20  # steps up to the whole learning rate, where it decays
 
 
-@dataclass
-class Generator:
-    """All that draws one product's anomalies; ``digest`` names the trained weights."""
-
-    backbone: Backbone
-    tokens: LearnedTokens
-    control: SpatialControl
-    digest: str
-
-
 @dataclass(frozen=True)
-class Exemplars:
-    """Real pictures in memory: ``images`` [-1, 1] (n 3 s s), ``masks`` (n 1 s s), ``types`` by index; normals beside."""
+class Shown:
+    """The real pictures that a generator learns from, at the canvas: exemplars with their types and masks' boxes, and normals."""
 
-    images: Tensor
-    masks: Tensor
+    exemplars: Pictures
     types: list[str]
-    normals: Tensor
+    boxes: list[Box]
+    normals: Pictures
 
     @classmethod
-    def read(cls, samples: list[SampleRow], size: int) -> Exemplars:
-        shown = [row for row in samples if row.role == "exemplar"]
-        if not shown:
+    def of(cls, samples: Sequence[SampleRow], params: Params) -> Shown:
+        """
+        Raises:
+            CADiffError: if there is no exemplar.
+            UsageError: if a picture is smaller than what the base draws.
+        """
+        rows = [row for row in samples if row.role == "exemplar"]
+        if not rows:
             raise CADiffError("samples: expected at least one exemplar of one anomaly type, found none.")
-        images, masks = load_samples(shown, size)
-        normals, _ = load_samples([row for row in samples if row.role == "normal"], size)
-        types = [str(row.anomaly_type) for row in shown]
-        return cls(to_tensor(images), torch.from_numpy(masks)[:, None], types, to_tensor(normals))
+        exemplars = Pictures(rows, params.dataset.size)
+        normals = Pictures([row for row in samples if row.role == "normal"], params.dataset.size)
+        for row in (*rows, *normals.rows) if params.window.cut == "around" else ():
+            check_canvas(row.image_path, canvas_of(row, params.dataset.size), params.base.size)
+        return cls(exemplars, [str(row.anomaly_type) for row in rows], [box_of(picture.mask) for picture in exemplars], normals)
+
+
+class Example(NamedTuple):
+    """One picture of a batch at ``base.size``: its mask, the types that its prompt names (``said``) and those that it shows, the prompt."""
+
+    image: Float[Tensor, "3 s s"]
+    mask: Bool[Tensor, "1 s s"]
+    said: list[str]
+    shown: list[str]
+    prompt: Prompt
 
 
 @dataclass(frozen=True)
@@ -73,50 +86,72 @@ class View:
     silenced: Int[Tensor, " b"]
 
 
-def draw_view(exemplars: Exemplars, tokens: LearnedTokens, backbone: Backbone, params: Params, generator: torch.Generator) -> View:
-    """Exemplars, types drawn alike; with probability ``normal_share`` a normal takes its place and keeps the mask.
+def draw_view(shown: Shown, tokens: LearnedTokens | PlainWords, backbone: Backbone, params: Params, generator: torch.Generator) -> View:
+    """A batch of examples, each by itself (``draw_example``)."""
+    return collate([draw_example(shown, tokens, backbone, params, generator) for _ in range(params.train.batch)], tokens)
+
+
+def draw_example(
+    shown: Shown, tokens: LearnedTokens | PlainWords, backbone: Backbone, params: Params, generator: torch.Generator
+) -> Example:
+    """An exemplar of any type, in a window; with probability ``normal_share`` a normal takes its place and keeps the mask.
 
     The normals teach that the word carries the anomaly, not the mask's shape (docs/method.md); a share of them, ``silenced``, names
     the anomaly and has w = 0 for it, so that nothing but the word's own attention does. Both are warped alike, or a
     warp's own marks (its blur, what it mirrors in) would tell one from the other. With ``train.exposure: normals`` an
     exemplar takes the exposure of a normal drawn for it.
     """
-    train, kinds = params.train, tokens.types
-    images, masks, prompts, concept_masks, positions, silenced = [], [], [], [], [], []
-    for _ in range(train.batch):
-        kind = kinds[_below(len(kinds), generator)]
-        members = [i for i, name in enumerate(exemplars.types) if name == kind]
-        chosen = members[_below(len(members), generator)]
-        image, said, shown = exemplars.images[chosen], [kind], [kind]
-        if float(torch.rand(1, generator=generator)) < train.normal_share:
-            image, shown = exemplars.normals[_below(len(exemplars.normals), generator)], []
-            said = [kind] if float(torch.rand(1, generator=generator)) < train.silenced else []
-        elif train.exposure == "normals":
-            image = expose(image, exemplars.masks[chosen], exemplars.normals[_below(len(exemplars.normals), generator)])
-        image, mask = augment_pair(image, exemplars.masks[chosen], train.crop, train.translate, train.rotate, generator)
-        prompt = tokens.prompt(backbone, said, _below(1 << 30, generator))
-        images.append(image)
-        masks.append(mask)
-        prompts.append(prompt)
-        anomaly = mask[0] if shown else torch.zeros_like(mask[0])
-        own = {CONTEXT: ~anomaly, kind: anomaly}
-        concept_masks.append(torch.stack([own.get(c, torch.zeros_like(anomaly)) for c in tokens.concepts]))
-        positions.append(torch.tensor([prompt.positions.get(c, -1) if c in (CONTEXT, *shown) else -1 for c in tokens.concepts]))
-        silenced.append(prompt.positions[kind] if said and not shown else -1)
-    concepts = torch.stack(concept_masks), torch.stack(positions)
-    return View(torch.stack(images), torch.stack(masks).float(), *concepts, prompts, torch.tensor(silenced))
+    train, size, kinds = params.train, params.base.size, tokens.types
+    kind = kinds[_below(len(kinds), generator)]
+    members = [i for i, name in enumerate(shown.types) if name == kind]
+    chosen = members[_below(len(members), generator)]
+    said, seen, normal, gain = [kind], [kind], None, 1.0
+    if float(torch.rand(1, generator=generator)) < train.normal_share:
+        normal, seen = _below(len(shown.normals), generator), []
+        said = [kind] if float(torch.rand(1, generator=generator)) < train.silenced else []
+    elif train.exposure == "normals":
+        gain = exposure_gain(*shown.exemplars[chosen], shown.normals[_below(len(shown.normals), generator)].image)
+    window = window_of(shown, chosen, params, generator)
+    whole, canvas = shown.exemplars[chosen], shown.exemplars.shape(chosen)
+    if normal is None:
+        pixels = window.picture(whole.image, size)
+    else:
+        pixels = placed_like(window, canvas, shown.normals.shape(normal)).picture(shown.normals[normal].image, size)
+    image = (to_tensor(pixels[None])[0] + 1).mul(gain).clamp(max=2) - 1 if gain != 1 else to_tensor(pixels[None])[0]
+    mask = torch.from_numpy(window.mask(whole.mask, size))[None]
+    image, mask = augment_pair(image, mask, train.crop, train.translate, train.rotate, generator)
+    return Example(image, mask, said, seen, tokens.prompt(backbone, said, _below(1 << 30, generator)))
 
 
-def expose(image: Float[Tensor, "3 h w"], mask: Bool[Tensor, "1 h w"], like: Float[Tensor, "3 h w"]) -> Float[Tensor, "3 h w"]:
-    """``image`` under the light of ``like``, both in [-1, 1]: one gain for all of it, so that both are equally bright on average.
+def window_of(shown: Shown, chosen: int, params: Params, generator: torch.Generator) -> Window:
+    """A window around an exemplar's mask; of one so large that it is seen shrunk (``REFINED``) now and then a close one within it, since
+    that is how such a mask is gone over in drawing."""
+    canvas, size = shown.exemplars.shape(chosen), params.base.size
+    window = drawn_around(shown.boxes[chosen], canvas, params.window, size, generator)
+    if params.window.cut == "whole" or window.scale(size) <= REFINED or float(torch.rand(1, generator=generator)) >= CLOSE:
+        return window
+    rows, columns = shown.exemplars[chosen].mask.nonzero()
+    at = _below(len(rows), generator)
+    row, column = int(rows[at]), int(columns[at])
+    return drawn_around((row, column, row + 1, column + 1), canvas, params.window, size, generator)
 
-    What the mask covers does not count, as an anomaly is no part of the light; what the gain takes beyond white is white.
-    """
-    light, around = (image + 1) / 2, ~mask.expand_as(image)
-    if not around.any():
-        return image
-    gain = (like.mean() + 1) / 2 / light[around].mean().clamp(min=1 / 255)
-    return (light * gain).clamp(max=1) * 2 - 1
+
+def collate(examples: Sequence[Example], tokens: LearnedTokens | PlainWords) -> View:
+    """Examples as one batch."""
+    concept_masks, positions, silenced = [], [], []
+    for example in examples:
+        anomaly = example.mask[0] if example.shown else torch.zeros_like(example.mask[0])
+        own = {CONTEXT: ~anomaly, **dict.fromkeys(example.shown, anomaly)}
+        present = (CONTEXT, *example.shown)
+        concept_masks.append([own.get(c, torch.zeros_like(anomaly)) for c in tokens.concepts])
+        positions.append([example.prompt.positions.get(c, -1) if c in present else -1 for c in tokens.concepts])
+        silenced.append(example.prompt.positions.get(example.said[0], -1) if example.said and not example.shown else -1)
+    masks = torch.stack([example.mask for example in examples])
+    concepts = [torch.stack(own) for own in concept_masks] if tokens.concepts else [torch.zeros(0, *masks.shape[-2:])] * len(examples)
+    return View(
+        torch.stack([example.image for example in examples]), masks.float(), torch.stack(concepts), torch.tensor(positions),
+        [example.prompt for example in examples], torch.tensor(silenced),
+    )  # fmt: skip
 
 
 def _below(count: int, generator: torch.Generator) -> int:
@@ -126,20 +161,20 @@ def _below(count: int, generator: torch.Generator) -> int:
 
 def joint_loss(generator: Generator, view: View, params: Params, rng: torch.Generator) -> tuple[Tensor, dict[str, float]]:
     """L = L_CALDM + gamma L_loc + beta L_contrastive (Eq. 8), and its parts."""
-    backbone, tokens, prompt = generator.backbone, generator.tokens, params.prompt
+    backbone, prompt = generator.backbone, params.prompt
     latent = backbone.encode(view.image)
     noise = torch.randn(latent.shape, generator=rng).to(backbone.device)
     t = torch.randint(0, len(backbone.schedule), (len(latent),), generator=rng).to(backbone.device)
     mask, positions = view.mask.to(backbone.device), view.positions.to(backbone.device)
     silencing = silencing_of(view, latent.shape[-1], backbone.device)
-    with tapped(backbone.unet, generator.control.controlnet, silencing) as tap, backbone.autocast():
-        text = tokens.encode(backbone, view.prompts)
+    with tapped(backbone.unet, generator.controlnet, silencing) as tap, backbone.autocast():
+        text = generator.encode(view.prompts)
         noisy = backbone.schedule.add_noise(latent, noise, t)
-        predicted = generator.control.denoise(backbone.unet, noisy, t, text, mask)
+        predicted = generator.denoise(noisy, t, text, mask)
         maps = list(tap.maps)
     error = (predicted.float() - velocity_or_noise(backbone, latent, noise, t)).square()
     cells = torch.nn.functional.interpolate(mask, size=error.shape[-2:], mode="area")
-    if tokens.single:  # Textual Inversion on the anomaly region: Eq. 2 inside the mask
+    if params.prompt.tokens == "single":  # Textual Inversion on the anomaly region: Eq. 2 inside the mask
         denoising = (error * cells).sum() / (cells.sum() * error.shape[1]).clamp(min=1)
     else:
         denoising = (error * (1 + params.train.mask_weight * cells)).mean()
@@ -172,8 +207,10 @@ def learning_rates(params: Params, step: int) -> tuple[float, float]:
     return share * params.prompt.learning_rate, share * params.control.learning_rate
 
 
-def new_tokens(params: Params, product: str, types: list[str], backbone: Backbone) -> LearnedTokens:
+def new_tokens(params: Params, product: str, types: list[str], backbone: Backbone) -> LearnedTokens | PlainWords:
     prompt = params.prompt
+    if prompt.tokens == "plain":
+        return PlainWords(backbone, types, prompt.initial_word, prompt.initial_context)
     return LearnedTokens(backbone, product, types, prompt.initial_word, prompt.tokens == "single", prompt.initial_context)
 
 
@@ -183,17 +220,23 @@ def new_generator(params: Params, product: str, types: list[str], backbone: Back
     return Generator(backbone, tokens.to(backbone.device), SpatialControl.started(backbone, params.control), "")
 
 
-def train_generator(params: Params, product: str, samples: list[SampleRow], adapted: Path, out: Path, work: Path) -> None:
+def settings(params: Params) -> Params:
+    """CADiff's own parameters, as they are."""
+    return params
+
+
+def train(params: Params, product: str, samples: list[SampleRow], adapted: Path, out: Path, work: Path) -> None:
     """Trains and writes ``tokens/``, ``controlnet/``, ``saim/``, ``curve.parquet`` and ``generator.json``.
 
     Goes on from ``work/training.safetensors`` where there is one, and ends with the same bytes (CPU).
     """
     backbone = load_adapted(params, adapted)
-    exemplars = Exemplars.read(samples, params.base.size)
-    types = sorted(set(exemplars.types))
+    shown = Shown.of(samples, params)
+    types = sorted(set(shown.types))
     generator = new_generator(params, product, types, backbone)
     backbone.narrow()  # the control's copy of the encoder has been taken, in full precision
     tokens, control, steps = generator.tokens, generator.control, params.train.steps
+    assert control is not None
     optimiser = torch.optim.AdamW(
         [
             {"params": list(tokens.parameters()), "lr": params.prompt.learning_rate, "weight_decay": 0.0},
@@ -209,7 +252,7 @@ def train_generator(params: Params, product: str, samples: list[SampleRow], adap
         for group, rate in zip(optimiser.param_groups, learning_rates(params, step), strict=True):
             group["lr"] = rate
         optimiser.zero_grad()  # before the forward pass: the last step's gradients would lie beside its activations
-        loss, parts = joint_loss(generator, draw_view(exemplars, tokens, backbone, params, rng), params, rng)
+        loss, parts = joint_loss(generator, draw_view(shown, tokens, backbone, params, rng), params, rng)
         loss.backward()
         torch.nn.utils.clip_grad_norm_([p for group in optimiser.param_groups for p in group["params"]], 1.0)
         optimiser.step()
@@ -229,13 +272,13 @@ def train_generator(params: Params, product: str, samples: list[SampleRow], adap
 
 def training_of(params: Params) -> dict[str, dict[str, object]]:
     """The parameters that a trained generator depends on, by section; where it was computed is none of them."""
-    found = params.model_dump(mode="json", include={"base", "adapt", "prompt", "control", "train"})
+    found = params.model_dump(mode="json", include={"base", "window", "adapt", "prompt", "control", "train"})
     for section, key in (("base", "device"), ("base", "dtype"), ("train", "checkpoint_seconds")):
         del found[section][key]
-    return found
+    return {"dataset": {"size": params.dataset.size}, **found}
 
 
-def load_generator(params: Params, product: str, adapted: Path, folder: Path) -> Generator:
+def load(params: Params, product: str, adapted: Path, folder: Path) -> Generator:
     """The trained generator of a product, frozen.
 
     Raises:
@@ -245,6 +288,7 @@ def load_generator(params: Params, product: str, adapted: Path, folder: Path) ->
     if record["base"] != backbone.digest:
         raise CADiffError(f"{folder}/generator.json: expected base {backbone.digest}, found {record['base']}. Rerun the train stage.")
     tokens = new_tokens(params, product, record["types"], backbone)
-    tokens.restore(folder / "tokens")
+    if isinstance(tokens, LearnedTokens):
+        tokens.restore(folder / "tokens")
     tokens.to(backbone.device).requires_grad_(False)
     return Generator(backbone.narrow(), tokens, SpatialControl.load(folder, backbone), sha256_folder(folder)[:16])

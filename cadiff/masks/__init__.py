@@ -1,6 +1,7 @@
-"""Where synthesis masks come from."""
+"""Where anomalies may lie, and the scenes that are made of it."""
 
+from cadiff.masks.exemplars import Placed
 from cadiff.masks.foreground import foreground
-from cadiff.masks.make import make_masks, mask_of, masks_of_type, placed_mask
+from cadiff.masks.make import Placer, make_scenes
 
-__all__ = ["foreground", "make_masks", "mask_of", "masks_of_type", "placed_mask"]
+__all__ = ["Placed", "Placer", "foreground", "make_scenes"]

@@ -1,146 +1,220 @@
-"""Synthesis masks from exemplars' masks, placed on the product of a real normal image."""
+"""One anomaly type's exemplars, and the rules by which a mask is drawn from them."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Bool
 from scipy import ndimage
 
-from cadiff.masks.foreground import foreground
-from cadiff.masks.registration import WORKING_SIDE, Registration, register
-from cadiff.masks.shapes import Spread, Transform, apply_transform, draw_transform, fit_spread, unmoved
-from cadiff.params import Params
+from cadiff.masks.finder import Finder
+from cadiff.masks.foreground import scaled
+from cadiff.masks.registration import Registration
+from cadiff.masks.search import FREEDOMS, Context, Found
+from cadiff.masks.shapes import Outline, Spread, draw_movement, fit_spread, on_canvas, unmoved
+from cadiff.params import MaskParams
 from cadiff.records import SampleRow
-from cadiff.storage import read_image
+from cadiff.scene import Movement
 
 TRIES = 128
-NEAR = 1 / 32  # of the side
+NORMALS = 4  # that are looked at for a mask by context: where three of four fit, one mask in 250 finds none
+NEAR = 1 / 32  # of the shorter side
+EDGE = 0.1  # most that the share of a mask that lies by the product's edge may differ from its exemplar's
 SAME_PART = 0.75  # correlation below which two registered pictures are not of one part
+WHOLE = 0.4  # of the product, from which an anomaly is the product itself: nothing surrounds it that says where it may be
 UNTURNED = Registration(0.0, (0.0, 0.0), 1.0)
-PLACED = "exemplars"
-UNMOVED = "exemplars, unmoved"
+BY_CONTEXT = "exemplars, by context"
+ANYWHERE = "exemplars, anywhere"
+ON_PART = "exemplars, on the part"
 IN_PLACE = "exemplars, in place"
 
 
 @dataclass(frozen=True)
 class Placed:
-    """A mask with the exemplar whose shape it has, what was done to that one, and the normal that it was placed on.
+    """A mask at the canvas of ``picture``, with the exemplar whose shape it has and what was done to that one.
 
-    ``source`` IN_PLACE: it lies as in its exemplar's picture, and the normal is no more than the light to see it in.
+    ``picture`` is the normal that it was placed on; with ``source`` IN_PLACE the exemplar's own, and ``normal`` no more than the light
+    to see it in.
     """
 
-    mask: Bool[np.ndarray, "side side"]
+    mask: Bool[np.ndarray, "h w"]
     source: str
-    exemplar_id: str
-    normal_id: str
-    transform: Transform | None = None
+    exemplar: SampleRow | None
+    movement: Movement | None
+    picture: SampleRow
+    normal: SampleRow
 
 
-class ProductFinder:
-    """Where the product is in image files; what was found in a file is kept, however many masks are tried on it."""
-
-    def __init__(self, side: int) -> None:
-        self._foreground = lru_cache(maxsize=1024)(lambda path: foreground(read_image(path, "RGB", side)))
-        self._small = lru_cache(maxsize=4096)(lambda path: read_image(path, "RGB", WORKING_SIDE))
-        self._pose = lru_cache(maxsize=None)(
-            lambda path, mask_path, onto: register(self._small(path), exemplar_mask(mask_path, WORKING_SIDE), self._small(onto))
-        )
-
-    def foreground(self, image_path: str) -> Bool[np.ndarray, "side side"]:
-        return self._foreground(image_path)
-
-    def pose(self, exemplar: SampleRow, onto: SampleRow) -> Registration:
-        """How the part lies in ``onto`` against an exemplar's picture, whose anomaly does not count."""
-        return self._pose(exemplar.image_path, str(exemplar.mask_path), onto.image_path)
-
-
-def exemplar_mask(mask_path: str, side: int) -> Bool[np.ndarray, "side side"]:
-    """Unchecked: its sample was checked as it was read, and a small one may vanish at another side."""
-    return read_image(mask_path, "L", side) > 0
-
-
-def near_edge(mask: Bool[np.ndarray, "side side"], product: Bool[np.ndarray, "side side"]) -> float:
-    """The share of a mask's pixels that lie within ``NEAR`` of the side of the product's edge; the image's border is none."""
+def near_edge(mask: Bool[np.ndarray, "h w"], product: Bool[np.ndarray, "h w"]) -> float:
+    """The share of a mask's pixels that lie within ``NEAR`` of the product's edge; the image's border is none."""
     if product.all():
         return 0.0
-    return float((ndimage.distance_transform_edt(product)[mask] <= NEAR * len(mask)).mean())
+    return float((ndimage.distance_transform_edt(product)[mask] <= NEAR * min(mask.shape)).mean())
 
 
-def _on_one_part(
-    masks: list[Bool[np.ndarray, "side side"]], poses: Sequence[Registration]
-) -> list[Bool[np.ndarray, "side side"]]:
-    """The masks laid onto one picture's part, for what they are spread there is the anomaly's own and not the part's poses.
-    One that this moves out of the picture is left where it is."""
-    laid = [apply_transform(mask, pose.move(unmoved(mask), len(mask)), goes_on=False) for mask, pose in zip(masks, poses, strict=True)]
-    return [moved if moved.any() else mask for moved, mask in zip(laid, masks, strict=True)]
+class TypeMasks:
+    """One type's exemplar masks, ready to draw from by the rule of ``masks.placement``.
 
-
-class ExemplarMasks:
-    """One anomaly type's exemplar masks, ready to draw from.
-
-    With ``masks.registered`` a mask first moves as the part does from its exemplar's picture to the normal's: a defect that has
-    its place on a part, as a missing pin, keeps it however the part lies.
-
-    ``on_product`` says whether masks keep to the foreground: not if most of the exemplars' own masks lie
-    outside it, as where something is missing or lies beside the product. Those that do also keep their exemplar's relation to
-    the product's edge (``masks.edge``): ``near`` are the shares of the exemplars' masks that lie by it, large for a chip in the rim
-    and 0 for a dent in the middle. Else an edge that cuts whatever is placed over it brings dents to where no real one is.
+    ``auto``: by context (``cadiff.masks.search``), or anywhere for a type that is the whole product. ``on_part``: a mask first moves as
+    the part does from its exemplar's picture to the normal's. Both of the last two rules move masks about by the exemplars' own spread,
+    and keep them to the foreground unless most of the exemplars' own lie outside of it, as where something is missing or lies beside the
+    product. Those that do also keep their exemplar's relation to the product's edge (``near``): large for a chip in the rim, 0 for a dent
+    in the middle. Else an edge that cuts whatever is placed over it brings dents to where no real one is.
     """
 
-    def __init__(
-        self, exemplars: Sequence[SampleRow], normals: Sequence[SampleRow], find: ProductFinder, params: Params
-    ) -> None:
-        self.exemplars, self.normals, self.find, self.params = exemplars, normals, find, params.masks
-        self.masks = [exemplar_mask(str(row.mask_path), params.base.size) for row in exemplars]
-        poses = [find.pose(row, exemplars[0]) if params.masks.registered else UNTURNED for row in exemplars]
-        poses = [pose if pose.likeness >= SAME_PART else UNTURNED for pose in poses]
-        self.turns = [pose.turn for pose in poses]
-        self.spread: Spread = fit_spread(_on_one_part(self.masks, poses), params.masks.spread)
-        inside = [
-            find.foreground(row.image_path)[mask].mean() >= 0.5 for row, mask in zip(exemplars, self.masks, strict=True)
-        ]
-        self.on_product = 2 * sum(inside) >= len(inside)
-        # A texture has no edge, whatever a stain looks like; and what a defect took from the product was a part of it.
-        textured = np.mean([find.foreground(row.image_path).all() for row in normals[:TRIES]]) > 0.5
-        self.near = [
-            0.0 if textured else near_edge(mask, find.foreground(row.image_path) | mask)
-            for row, mask in zip(exemplars, self.masks, strict=True)
-        ]
+    def __init__(self, exemplars: Sequence[SampleRow], normals: Sequence[SampleRow], finder: Finder, params: MaskParams) -> None:
+        self.exemplars, self.normals, self.finder, self.params = exemplars, normals, finder, params
+        self.outlines = [finder.outline(row) for row in exemplars]
+        covered = [finder.mask(row).sum() / finder.foreground(row).sum() for row in exemplars]
+        self.whole = float(np.median(covered)) > WHOLE
+        self._asked = 0
+        self._stayed: list[float] = []  # of each mask that found no place, how far the likest was (CIELAB; inf: not known)
 
-    def draw(self, rng: np.random.Generator) -> Placed:
-        """One mask. After ``TRIES`` rejected placements it is the exemplar's own, unmoved, and says so."""
-        index = int(rng.integers(len(self.exemplars)))
-        mask, exemplar_id = self.masks[index], self.exemplars[index].sample_id
-        if self.params.in_place and rng.random() < self.params.in_place:
-            return Placed(mask, IN_PLACE, exemplar_id, self.normals[int(rng.integers(len(self.normals)))].sample_id)
+    def draw(self, rng: np.random.Generator, normal: SampleRow | None, moved: bool) -> Placed:
+        """One mask, on that normal or on one of the product's; ``moved``: not in place, as ``normal`` is to be seen."""
+        index, rule = int(rng.integers(len(self.exemplars))), self.params.placement
+        self._asked += 1
+        if rule == "in_place" and not moved:
+            return self._in_place(index, normal or self._any(rng))
+        if rule in ("auto", "in_place") and not self.whole:
+            return self._by_context(index, normal, moved, rng)
+        return self._free(index, normal, moved, rng, registered=rule == "on_part")
+
+    def lacking(self, share: float) -> str | None:
+        """What to say if more than that share of the masks found no place and stayed in their exemplar's picture."""
+        if len(self._stayed) <= share * self._asked:
+            return None
+        said = f"{len(self._stayed)} of {self._asked} found no place and stay in their exemplar's picture"
+        if math.isinf(self._stayed[0]):
+            return f"{said}; see masks.max_cut and, with masks.placement: on_part, whether the normals show the exemplars' part"
+        far, near = float(np.median(self._stayed)), self.context.tolerance
+        return f"{said}: no normal looks as around them (the likest place differs by {far:.1f} CIELAB in the median, tolerated: {near:.1f})"
+
+    @cached_property
+    def context(self) -> Context:
+        return Context(self.exemplars, self.normals, self._spread, self.finder)
+
+    @cached_property
+    def _spread(self) -> Spread:
+        return fit_spread(self.outlines)
+
+    def _by_context(self, index: int, normal: SampleRow | None, moved: bool, rng: np.random.Generator) -> Placed:
+        exemplar, seen = self.exemplars[index], []
+        for _ in range(1 if normal else NORMALS):
+            seen.append(normal or self._any(rng))
+            if self.context.fits(exemplar, seen[-1]) and (placed := self._on(index, seen[-1], FREEDOMS, rng)):
+                return placed
+        likest = min(seen, key=lambda row: self.context.match(exemplar, row).distance)
+        if not moved:
+            self._stayed.append(self.context.match(exemplar, likest).distance)
+            return self._in_place(index, seen[-1])
+        return self._on(index, likest, (), rng) or self._as_it_lies(index, likest, BY_CONTEXT)
+
+    def _on(self, index: int, normal: SampleRow, freedoms: Sequence[float], rng: np.random.Generator) -> Placed | None:
+        """By context on this normal, as free as can be."""
+        for freedom in (*freedoms, 0.0):
+            found: Found | None = self.context.place(self.exemplars[index], normal, freedom, rng)
+            if found is not None:
+                canvas = self.finder.canvas(normal)
+                crop, at = self.outlines[index].moved(found.movement, canvas, goes_on=True)
+                if self._accepts(int(crop.sum()), canvas, index, found.movement):
+                    mask = on_canvas(crop, at, canvas)
+                    return Placed(mask, BY_CONTEXT, self.exemplars[index], found.movement, normal, normal)
+        return None
+
+    def _free(self, index: int, normal: SampleRow | None, moved: bool, rng: np.random.Generator, registered: bool) -> Placed:
+        """By the exemplars' own spread. After ``TRIES`` rejected placements it is the exemplar's own."""
+        exemplar, outline, source = self.exemplars[index], self.outlines[index], ON_PART if registered else ANYWHERE
+        spread, turns = self._laid if registered else (self._spread, [0.0] * len(self.outlines))
         for _ in range(TRIES):
-            normal = self.normals[int(rng.integers(len(self.normals)))]
-            transform = draw_transform(mask, self.spread, rng, self.turns[index])
-            if self.params.registered:
-                pose = self.find.pose(self.exemplars[index], normal)
+            chosen = normal or self._any(rng)
+            movement = draw_movement(outline, spread, rng, turns[index])
+            if registered:
+                pose = self.finder.pose(exemplar, chosen)
                 if pose.likeness < SAME_PART:
                     continue
-                transform = pose.move(transform, len(mask))
+                movement = pose.move(movement, outline.canvas, self.finder.canvas(chosen))
             # what a border cut stays at it, or nobody knows what of it comes into the picture
-            moved = apply_transform(mask, transform, goes_on=not self.params.registered)
-            if self.on_product:
-                product = self.find.foreground(normal.image_path)
-                moved &= product
-                if not moved.any() or abs(near_edge(moved, product) - self.near[index]) > self.params.edge:
-                    continue
-            if self._accepts(moved, mask.sum() * transform.scale**2):
-                return Placed(moved, PLACED, exemplar_id, normal.sample_id, transform)
-        return Placed(mask, UNMOVED, exemplar_id, normal.sample_id)
+            if not self._suits(index, chosen, movement, goes_on=not registered):
+                continue
+            canvas = self.finder.canvas(chosen)
+            crop, at = self._cut(outline, movement, chosen, goes_on=not registered)
+            if self._accepts(int(crop.sum()), canvas, index, movement):
+                return Placed(on_canvas(crop, at, canvas), source, exemplar, movement, chosen, chosen)
+        if moved:
+            return self._as_it_lies(index, chosen, source)
+        self._stayed.append(math.inf)
+        return self._in_place(index, chosen)
 
-    def _accepts(self, mask: Bool[np.ndarray, "side side"], area: float) -> bool:
-        """Whether enough is left of a mask of ``area`` pixels after border and foreground have cut it.
+    def _suits(self, index: int, normal: SampleRow, movement: Movement, goes_on: bool) -> bool:
+        """Whether the product's edge is as near, told small before anything is done at the canvas."""
+        if not self._on_product:
+            return True
+        product, own = self.finder.foreground(normal), Outline.of(self.finder.mask(self.exemplars[index]))
+        between = self.finder.factor(normal) / self.finder.factor(self.exemplars[index])
+        small = Movement(movement.scale * between, movement.turn, movement.mirror, movement.centre)
+        mask = on_canvas(*own.moved(small, product.shape, goes_on), product.shape) & product
+        return bool(mask.any()) and abs(near_edge(mask, product) - self._near[index]) <= EDGE
 
-        A mask with a pixel has a cell at any attention resolution, so that no other test is needed for that.
-        """
-        left = int(mask.sum())
-        large_enough = left >= max(1, self.params.min_area * mask.size)
-        return large_enough and area - left <= self.params.max_cut * area
+    def _cut(
+        self, outline: Outline, movement: Movement, normal: SampleRow, goes_on: bool
+    ) -> tuple[Bool[np.ndarray, "h w"], tuple[int, int]]:
+        """The moved mask at the canvas, within the product where it keeps to that, and where its first pixel lies."""
+        canvas = self.finder.canvas(normal)
+        crop, (top, left) = outline.moved(movement, canvas, goes_on)
+        if self._on_product and crop.size:
+            crop = crop & scaled(self.finder.foreground(normal), canvas, (top, left, top + crop.shape[0], left + crop.shape[1]))
+        return crop, (top, left)
+
+    def _accepts(self, left: int, canvas: tuple[int, int], index: int, movement: Movement) -> bool:
+        """Whether enough is ``left`` (px) of a mask after border and foreground have cut it: ``masks.min_area`` of the picture, or what its
+        exemplar has if that is less."""
+        outline = self.outlines[index]
+        area, share = outline.area * movement.scale**2, min(self.params.min_area, 0.5 * outline.area / math.prod(outline.canvas))
+        return left >= max(1, share * math.prod(canvas)) and area - left <= self.params.max_cut * area
+
+    def _in_place(self, index: int, normal: SampleRow) -> Placed:
+        return Placed(self.outlines[index].whole, IN_PLACE, self.exemplars[index], None, self.exemplars[index], normal)
+
+    def _as_it_lies(self, index: int, normal: SampleRow, source: str) -> Placed:
+        """On a normal that is to be seen, where it is in the exemplar's picture."""
+        outline, canvas = self.outlines[index], self.finder.canvas(normal)
+        movement = unmoved(outline)
+        mask = on_canvas(*outline.moved(movement, canvas), canvas)
+        if not mask.any():  # of a picture much larger than this one
+            movement = Movement(min(canvas) / min(outline.canvas), 0.0, False, movement.centre)
+            mask = on_canvas(*outline.moved(movement, canvas), canvas)
+        return Placed(mask, source, self.exemplars[index], movement, normal, normal)
+
+    def _any(self, rng: np.random.Generator) -> SampleRow:
+        return self.normals[int(rng.integers(len(self.normals)))]
+
+    @cached_property
+    def _on_product(self) -> bool:
+        inside = [self.finder.foreground(row)[self.finder.mask(row)].mean() >= 0.5 for row in self.exemplars]
+        return 2 * sum(inside) >= len(inside)
+
+    @cached_property
+    def _near(self) -> list[float]:
+        # A texture has no edge, whatever a stain looks like; and what a defect took from the product was a part of it.
+        textured = np.mean([self.finder.foreground(row).all() for row in self.normals[:TRIES]]) > 0.5
+        masks = [self.finder.mask(row) for row in self.exemplars]
+        return [0.0 if textured else near_edge(m, self.finder.foreground(row) | m) for row, m in zip(self.exemplars, masks, strict=True)]
+
+    @cached_property
+    def _laid(self) -> tuple[Spread, list[float]]:
+        """The spread of the masks laid onto one picture's part, for what they are spread there is the anomaly's own and not the part's
+        poses; and by how much each was turned for it. One that this moves out of the picture is left where it is."""
+        first, laid, turns = self.exemplars[0], [], []
+        for row, outline in zip(self.exemplars, self.outlines, strict=True):
+            pose = self.finder.pose(row, first)
+            pose = pose if pose.likeness >= SAME_PART else UNTURNED
+            canvas = self.finder.canvas(first)
+            crop, at = outline.moved(pose.move(unmoved(outline), outline.canvas, canvas), canvas)
+            laid.append(Outline.of(on_canvas(crop, at, canvas)) if crop.any() else outline)
+            turns.append(pose.turn)
+        return fit_spread(laid), turns

@@ -26,12 +26,12 @@ def mask_files(folder: str | Path, product: str, anomaly_type: str) -> list[Path
     return files
 
 
-def read_mask(path: Path, side: int) -> Bool[np.ndarray, "side side"]:
-    """A mask file at ``side`` x ``side``.
+def read_mask(path: Path, canvas: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
+    """A mask file brought to a canvas, whatever its own shape.
 
     Raises:
         UsageError: if nothing or everything is marked in it, or it is a JPEG.
     """
-    mask = read_image(path, "L", side)
+    mask = read_image(path, "L", canvas)
     check_anomaly(path, mask)
     return mask > 0

@@ -9,6 +9,9 @@ from skimage.color import rgb2lab
 from skimage.filters import threshold_otsu
 from skimage.morphology import remove_small_holes, remove_small_objects
 
+from cadiff.pictures import fitted, resize_picture
+
+MODEST = 128  # px of the shorter side at which it is sought, at most: a product's outline is as plain there, and the cost is bounded
 # CIELAB distances. Around 2.3 is just noticeable; a border within 10 of its median looks like one backdrop.
 HOMOGENEOUS = 10.0
 DIFFERENT = 10.0
@@ -26,8 +29,36 @@ def foreground(image: UInt8[np.ndarray, "h w 3"]) -> Bool[np.ndarray, "h w"]:
     An object stands before a homogeneous backdrop: most of the image's border has one colour, and what
     differs from it (Otsu's threshold on the CIELAB distance to the border's median, small holes filled) is
     the object. Where the border has many colours, or nothing or nearly all differs from it, the product fills the
-    image.
+    image. A picture larger than ``MODEST`` is looked at there, and what is found is scaled up.
     """
+    shape = (image.shape[0], image.shape[1])
+    if min(shape) <= MODEST:
+        return _found(image)
+    return scaled(_found(resize_picture(image, fitted(*shape, MODEST))), shape)
+
+
+def scaled(
+    mask: Bool[np.ndarray, "h w"], shape: tuple[int, int], box: tuple[int, int, int, int] | None = None
+) -> Bool[np.ndarray, "h2 w2"]:
+    """A mask at a larger shape, its outline smooth (linear); or the part of that in ``box`` (top, left, bottom, right) alone."""
+    top, left, bottom, right = box or (0, 0, *shape)
+    rows, columns = (
+        (np.arange(start, end) + 0.5) * own / whole - 0.5
+        for start, end, own, whole in zip((top, left), (bottom, right), mask.shape, shape, strict=True)
+    )
+    shares = _between(_between(mask.astype(np.float32), rows).T, columns).T
+    return shares >= 0.5
+
+
+def _between(values: Float[np.ndarray, "n m"], at: Float[np.ndarray, " k"]) -> Float[np.ndarray, "k m"]:
+    """Rows of ``values`` at places between them, linearly."""
+    at = at.clip(0, len(values) - 1)
+    below = np.minimum(at.astype(int), max(len(values) - 2, 0))
+    share = (at - below).astype(np.float32)[:, None]
+    return values[below] * (1 - share) + values[np.minimum(below + 1, len(values) - 1)] * share
+
+
+def _found(image: UInt8[np.ndarray, "h w 3"]) -> Bool[np.ndarray, "h w"]:
     distance = _distance_to_border(image)
     border = _border(distance)
     if np.quantile(border, 0.75) > HOMOGENEOUS or distance.max() < DIFFERENT:

@@ -1,106 +1,194 @@
-"""Masks for synthesis, from whichever source the parameters name."""
+"""Masks for synthesis, from whichever source the parameters name, and the scenes that they make."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
+from scipy import ndimage
 
 from cadiff.errors import UsageError
 from cadiff.masks import folder
-from cadiff.masks.exemplars import UNMOVED, ExemplarMasks, ProductFinder
-from cadiff.masks.shapes import Transform
+from cadiff.masks.exemplars import ANYWHERE, BY_CONTEXT, IN_PLACE, ON_PART, Placed, TypeMasks
+from cadiff.masks.finder import Finder
+from cadiff.masks.random import blob
 from cadiff.params import Params
 from cadiff.progress import Progress
-from cadiff.records import MaskRow, SampleRow
-from cadiff.seeds import numpy_generator
-from cadiff.storage import decode_image, encode_png
+from cadiff.records import SampleRow
+from cadiff.scene import Anomaly, Scene
+from cadiff.seeds import derive_seed, numpy_generator
+
+RANDOM = "random"
+UNKNOWN = "anomaly"  # the type of a mask that no exemplar gave
+BESIDE_TRIES = 8
+REDRAWN_NORMALS = 200  # at most
+REPORTED = 1 / 3  # of a type's masks that find no place, from which that is said
 
 
-def make_masks(params: Params, product: str, samples: Sequence[SampleRow]) -> list[MaskRow]:
-    """``generate.per_type`` masks at ``base.size`` for each anomaly type that has exemplars, types by name.
+class Placer:
+    """Where masks of one product may lie; keeps what was found in its pictures, however many masks are placed.
 
     Args:
         params: the product's own, as ``Params.for_product`` gives them.
         samples: the product's images; exemplars and train normals are used, held-out images never.
 
     Raises:
-        UsageError: if there are no exemplars, no normals to place masks on, or no masks in ``masks.folder``.
+        UsageError: if there are no exemplars, or no normals to place masks on.
     """
-    types = sorted({row.anomaly_type for row in samples if row.role == "exemplar" and row.anomaly_type})
-    if not types:
-        raise UsageError(f"{product}: expected at least one anomaly with its mask (an exemplar), found none")
-    count, find = params.generate.per_type, ProductFinder(params.base.size)
-    return [row for name in types for row in masks_of_type(params, product, samples, name, count, find)]
+
+    def __init__(self, params: Params, product: str, samples: Sequence[SampleRow]) -> None:
+        self.params, self.product = params, product
+        self.normals = [row for row in samples if row.role == "normal"]
+        self.exemplars: dict[str, list[SampleRow]] = {}
+        for row in samples:
+            if row.role == "exemplar" and row.anomaly_type:
+                self.exemplars.setdefault(row.anomaly_type, []).append(row)
+        if not self.exemplars:
+            raise UsageError(f"{product}: expected at least one anomaly with its mask (an exemplar), found none")
+        if not self.normals:
+            raise UsageError(f"{product}: expected train normals to place masks on, found none")
+        self.finder = Finder([*self.normals, *(row for rows in self.exemplars.values() for row in rows)], params.dataset.size)
+        self._types: dict[str, TypeMasks] = {}
+
+    @property
+    def types(self) -> list[str]:
+        return sorted(self.exemplars)
+
+    def place(
+        self, anomaly_type: str, names: tuple[Any, ...], normal: SampleRow | None = None, beside: Bool[np.ndarray, "h w"] | None = None,
+        moved: bool = False,
+    ) -> Placed:  # fmt: skip
+        """One mask, drawn from ``numpy_generator(*names)`` alone.
+
+        Args:
+            normal: the picture that it is to lie on, any one; else one of the product's is drawn.
+            beside: a mask on that picture already, which the new one is not to touch: of several the one that does so least.
+            moved: never in place, as ``normal`` is to be seen.
+
+        Raises:
+            UsageError: if the type has no exemplars, or ``masks.folder`` no masks of it.
+        """
+        rng = numpy_generator(*names)
+        if self.params.masks.source == "folder":
+            return self._drawn(anomaly_type, names, normal or self.normals[int(rng.integers(len(self.normals)))])
+        return self._clear(lambda: self.of_type(anomaly_type).draw(rng, normal, moved), beside)
+
+    def from_exemplar(self, anomaly_type: str, names: tuple[Any, ...], normal: SampleRow, moved: bool) -> Placed:
+        """As ``place``, whatever ``masks.source`` says."""
+        return self.of_type(anomaly_type).draw(numpy_generator(*names), normal, moved)
+
+    def random(self, names: tuple[Any, ...]) -> Placed:
+        """A blob on the product of one of the normals, of no exemplar's."""
+        rng = numpy_generator(*names)
+        normal = self.normals[int(rng.integers(len(self.normals)))]
+        return Placed(blob(self.finder.foreground(normal), self.finder.canvas(normal), rng), RANDOM, None, None, normal, normal)
+
+    def of_type(self, anomaly_type: str) -> TypeMasks:
+        if anomaly_type not in self._types:
+            if anomaly_type not in self.exemplars:
+                raise UsageError(f"{self.product}: expected exemplars of {anomaly_type}, found none")
+            self._types[anomaly_type] = TypeMasks(self.exemplars[anomaly_type], self.normals, self.finder, self.params.masks)
+        return self._types[anomaly_type]
+
+    def _drawn(self, anomaly_type: str, names: tuple[Any, ...], normal: SampleRow) -> Placed:
+        """The folder's masks in a seeded order, again from the start when they run out; the last of ``names`` says which."""
+        files = folder.mask_files(self.params.masks.folder, self.product, anomaly_type)
+        order = numpy_generator(*names[:-1]).permutation(len(files))
+        index = names[-1] if isinstance(names[-1], int) else 0
+        mask = folder.read_mask(files[order[index % len(files)]], self.finder.canvas(normal))
+        return Placed(mask, folder.SOURCE, None, None, normal, normal)
+
+    @staticmethod
+    def _clear(draw: Callable[[], Placed], beside: Bool[np.ndarray, "h w"] | None) -> Placed:
+        best = draw()
+        for _ in range(BESIDE_TRIES - 1):
+            if beside is None or not (least := touching(best.mask, beside)):
+                break
+            other = draw()
+            if touching(other.mask, beside) < least:
+                best = other
+        return best
 
 
-def masks_of_type(
-    params: Params, product: str, samples: Sequence[SampleRow], anomaly_type: str, count: int,
-    find: ProductFinder | None = None,
-) -> list[MaskRow]:  # fmt: skip
-    """The first ``count`` masks of one type; mask k depends on the seed, the product, the type and k alone.
+def touching(mask: Bool[np.ndarray, "h w"], beside: Bool[np.ndarray, "h w"]) -> int:
+    """How many pixels of a mask are on another one or next to it; none if they are of two pictures."""
+    if mask.shape != beside.shape or not beside.any():
+        return 0
+    rows, columns = (np.flatnonzero(beside.any(axis=axis)) for axis in (1, 0))
+    box = (slice(max(rows[0] - 1, 0), rows[-1] + 2), slice(max(columns[0] - 1, 0), columns[-1] + 2))
+    return int((mask[box] & ndimage.binary_dilation(beside[box], np.ones((3, 3)))).sum())
 
-    ``find`` may be shared between types, so that no normal image is read twice.
+
+def make_scenes(params: Params, product: str, samples: Sequence[SampleRow], method: str = "cadiff") -> list[Scene]:
+    """``generate.per_type`` scenes for each anomaly type that has exemplars, types by name; then with ``generate.redraw`` a normal drawn
+    anew in one place for each of up to ``REDRAWN_NORMALS`` normals.
+
+    Scene k of a type depends on the seed, the product, the type and k alone. ``method`` perturbed, which knows no anomaly, has
+    ``generate.per_type`` scenes of random masks, of the one type ``UNKNOWN``; and no normals drawn anew, as it does nothing else.
 
     Raises:
-        UsageError: as ``make_masks``.
+        UsageError: if there are no exemplars, no normals to place masks on, or no masks in ``masks.folder``.
     """
-    if params.masks.source == "folder":
-        return _from_folder(params, product, anomaly_type, count)
-    exemplars = [row for row in samples if row.role == "exemplar" and row.anomaly_type == anomaly_type]
-    normals = [row for row in samples if row.role == "normal"]
-    if not exemplars or not normals:
-        lacking = "train normals to place masks on" if exemplars else f"exemplars of {anomaly_type}"
-        raise UsageError(f"{product}: expected {lacking}, found none")
-    source = ExemplarMasks(exemplars, normals, find or ProductFinder(params.base.size), params)
-    names = [(params.seed, "masks", product, anomaly_type, index) for index in range(count)]
-    bar = Progress(f"masks {product} {anomaly_type}", count) if count > 1 else None  # one for a scene is no news
-    placed = []
-    for name in names:
-        placed.append(source.draw(numpy_generator(*name)))
-        if bar:
+    placer = Placer(params, product, samples)
+    types = [UNKNOWN] if method == "perturbed" else placer.types
+    scenes = []
+    for kind in types:
+        bar = Progress(f"scenes {product} {kind}", params.generate.per_type)
+        for index in range(params.generate.per_type):
+            scenes.append(_scene(params, placer, kind, index, unknown=method == "perturbed"))
             bar.advance()
-    unplaced = sum(p.source == UNMOVED for p in placed)
-    if unplaced and count > 1:
-        told = "see masks.max_cut, masks.edge and, with masks.registered, whether the normals show the exemplars' part"
-        place = f"{unplaced} of {count} found no place and lie as in their exemplar's picture"
-        print(f"masks {product} {anomaly_type}: {place}; {told}", file=sys.stderr)
-    return [
-        _row(product, anomaly_type, index, p.mask, p.source, p.exemplar_id, p.normal_id, p.transform)
-        for index, p in enumerate(placed)
-    ]
+        if method != "perturbed" and params.masks.source == "exemplars":
+            _tell(placer, kind)
+    if not params.generate.redraw or method == "perturbed":
+        return scenes
+    order = numpy_generator(params.seed, "round-trips", product).permutation(len(placer.normals))[:REDRAWN_NORMALS]
+    return scenes + [redrawn_scene(params, placer, placer.normals[k]) for k in sorted(order)]
 
 
-def placed_mask(
-    params: Params, product: str, normals: Sequence[SampleRow], exemplars: Sequence[SampleRow], anomaly_type: str, find: ProductFinder
-) -> MaskRow:
-    """One mask on one of ``normals``, whatever share of the masks stays in place: that picture is to be seen."""
-    moved = params.model_copy(update={"masks": params.masks.model_copy(update={"in_place": 0.0})})
-    return masks_of_type(moved, product, [*normals, *exemplars], anomaly_type, 1, find)[0]
+def _scene(params: Params, placer: Placer, kind: str, index: int, unknown: bool) -> Scene:
+    """Its intensity, prompt and noise, and the normal of a mask that has none of its own, from streams named after it."""
+    product = placer.product
+    scene_id = f"{product}/{kind}/{index:05d}"
+    rng = numpy_generator(params.seed, "generate", scene_id)
+    intensity, template = float(rng.uniform(params.intensity.low, params.intensity.high)), int(rng.integers(1 << 30))
+    names = (params.seed, "masks", product, kind, index)
+    if unknown:
+        placed, intensity = placer.random(names), 1.0
+    elif params.masks.source == "folder":
+        normals = sorted(placer.normals, key=lambda row: row.sample_id)
+        placed = placer.place(kind, names, normals[int(rng.integers(len(normals)))])
+    else:
+        placed = placer.place(kind, names)
+    anomaly = Anomaly(kind, placed.mask, intensity, placed.source, placed.exemplar, placed.movement)
+    real = params.generate.background == "real"
+    picture, normal = (placed.picture, placed.normal) if real else (None, None)
+    return Scene(scene_id, product, (anomaly,), picture, normal, derive_seed(params.seed, "noise", scene_id), template)
 
 
-def mask_of(row: MaskRow) -> Bool[np.ndarray, "side side"]:
-    return decode_image(row.mask["bytes"], "L", row.mask_id) > 127
+def redrawn_scene(params: Params, placer: Placer, normal: SampleRow) -> Scene:
+    """A normal in which an exemplar's mask, moved, is drawn anew and nothing is asked for: no anomaly, but all the traces of drawing.
+
+    Where ``masks.placement`` is ``in_place`` it is the exemplar's own picture without its anomaly that takes the normal's place, or a
+    detector would only ever see those pieces with one.
+    """
+    seed = derive_seed(params.seed, "redraw", normal.sample_id)
+    rng = numpy_generator(seed, "prompt")
+    kind = placer.types[int(rng.integers(len(placer.types)))]
+    placed = placer.from_exemplar(kind, (seed, "masks", placer.product, kind, 0), normal, moved=params.masks.placement != "in_place")
+    anomaly = Anomaly(kind, placed.mask, 1.0, placed.source, placed.exemplar, placed.movement)
+    return Scene(
+        f"{normal.sample_id}-redrawn", placer.product, (anomaly,), placed.picture, placed.normal, derive_seed(seed, "noise"),
+        int(rng.integers(1 << 30)), named=False,
+    )  # fmt: skip
 
 
-def _from_folder(params: Params, product: str, anomaly_type: str, count: int) -> list[MaskRow]:
-    """The folder's masks in a seeded order, again from the start when they run out."""
-    files = folder.mask_files(params.masks.folder, product, anomaly_type)
-    order = numpy_generator(params.seed, "masks", product, anomaly_type).permutation(len(files))
-    masks = [folder.read_mask(files[k], params.base.size) for k in order[:count]]
-    return [
-        _row(product, anomaly_type, index, masks[index % len(masks)], folder.SOURCE, None, None)
-        for index in range(count)
-    ]
+def _tell(placer: Placer, kind: str) -> None:
+    """A line where many of a type's masks found no place."""
+    if told := placer.of_type(kind).lacking(REPORTED):
+        print(f"masks {placer.product} {kind}: {told}", file=sys.stderr)
 
 
-def _row(
-    product: str, anomaly_type: str, index: int, mask: Bool[np.ndarray, "side side"], source: str,
-    exemplar_id: str | None, normal_id: str | None, transform: Transform | None = None,
-) -> MaskRow:  # fmt: skip
-    mask_id = f"{product}/{anomaly_type}/{index:05d}"
-    png = {"bytes": encode_png(mask.astype(np.uint8) * 255), "path": f"{mask_id}.png"}
-    numbers = transform.numbers() if transform else None
-    return MaskRow(mask_id, product, anomaly_type, index, png, source, exemplar_id, normal_id, numbers)
+__all__ = ["ANYWHERE", "BY_CONTEXT", "IN_PLACE", "ON_PART", "RANDOM", "UNKNOWN", "Placed", "Placer", "make_scenes", "redrawn_scene"]

@@ -17,9 +17,9 @@ from scipy import fft, ndimage
 from scipy.optimize import minimize
 from skimage.transform import resize
 
-from cadiff.masks.shapes import Transform, turned
+from cadiff.scene import Movement, rotation
 
-WORKING_SIDE = 64  # px that pictures are best brought to: a part's pose is as plain there, and a search at 512 px takes a minute
+POSE_SIDE = 64  # px of the shorter side that pictures are best brought to: a pose is as plain there, and a search at 512 px takes a minute
 TURNS = np.radians(np.arange(-180, 180, 6))  # 0 is one of them
 STARTS = 4  # that turn least, of those nearly as like as the best, and as many of the best
 NEARLY = 0.15  # of likeness, before the search
@@ -30,7 +30,8 @@ COMMON = 0.75  # of the picture, which two pictures must have in common: a part 
 
 @dataclass(frozen=True)
 class Registration:
-    """A turn in radians about the picture's middle (as ``Transform.turn``), then a shift in rows and columns as shares of the side.
+    """A turn in radians about the picture's middle (as ``Movement.turn``), then a shift of that middle against the other picture's, in
+    rows and columns as shares of the shorter side.
 
     ``likeness``: the correlation coefficient of the two pictures after it, without what was left out; 1 where they are the same,
     -1 where no pose leaves them enough in common.
@@ -40,40 +41,44 @@ class Registration:
     shift: tuple[float, float]
     likeness: float
 
-    def move(self, transform: Transform, side: int) -> Transform:
-        """``transform``, then this: where a moved mask lies on the other picture's part."""
-        middle = (side - 1) / 2
-        row, column = turned(self.turn) @ (np.array(transform.centre) - middle) + middle + np.array(self.shift) * side
-        return replace(transform, turn=transform.turn + self.turn, centre=(float(row), float(column)))
+    def move(self, movement: Movement, canvas: tuple[int, int], onto: tuple[int, int]) -> Movement:
+        """``movement`` on its exemplar's own canvas, then this: where a moved mask lies on the part in the other picture's canvas."""
+        own, other = np.array(canvas), np.array(onto)
+        place = rotation(self.turn) @ ((np.array(movement.centre) - 0.5) * own / own.min()) + np.array(self.shift)
+        row, column = place * other.min() / other + 0.5
+        scale = movement.scale * float(other.min() / own.min())
+        return replace(movement, scale=scale, turn=movement.turn + self.turn, centre=(float(row), float(column)))
 
 
 class _Pair:
-    """Two pictures at one size, the first with what counts of it; what is left out has the rest's mean colour, so that it pulls nothing."""
+    """Two pictures in frames of one shape, each with what counts of it; what is left out of the first has the rest's mean colour, so that
+    it pulls nothing."""
 
-    def __init__(self, moving: np.ndarray, counted: np.ndarray, fixed: np.ndarray) -> None:
-        self.side, self.counted = len(fixed), counted
+    def __init__(self, moving: np.ndarray, counted: np.ndarray, fixed: np.ndarray, there: np.ndarray) -> None:
+        self.shape, self.side, self.counted, self.there = fixed.shape[:2], min(fixed.shape[:2]), counted, there
         rest = np.average(moving, axis=(0, 1), weights=counted)
         self.moving = counted[..., None] * moving + (1 - counted[..., None]) * rest
         self.fixed = fixed
         self.spectrum = fft.rfft2(fixed - fixed.mean(axis=(0, 1)), axes=(0, 1))
 
     def halved(self) -> _Pair:
-        half = (self.side // 2, self.side // 2)
-        return _Pair(*(resize(values, half, order=1, anti_aliasing=True) for values in (self.moving, self.counted, self.fixed)))
+        half = (self.shape[0] // 2, self.shape[1] // 2)
+        return _Pair(*(resize(v, half, order=1, anti_aliasing=True) for v in (self.moving, self.counted, self.fixed, self.there)))
 
     def shift_at(self, turn: float) -> Registration:
         """The shift of largest cross-correlation, over all channels, of the picture after a turn."""
-        moved = _moved(self.moving, turn, (0.0, 0.0))
+        moved = _moved(self.moving, turn, np.zeros(2))
         product = self.spectrum * fft.rfft2(moved - moved.mean(axis=(0, 1)), axes=(0, 1)).conj()
-        found = fft.irfft2(product, (self.side, self.side), axes=(0, 1)).sum(axis=2)
-        peak = np.array(np.unravel_index(found.argmax(), found.shape))
-        rows, columns = np.where(peak > self.side // 2, peak - self.side, peak) / self.side
+        found = fft.irfft2(product, self.shape, axes=(0, 1)).sum(axis=2)
+        peak, shape = np.array(np.unravel_index(found.argmax(), found.shape)), np.array(self.shape)
+        rows, columns = np.where(peak > shape // 2, peak - shape, peak) / self.side
         return self.at(turn, (float(rows), float(columns)))
 
     def at(self, turn: float, shift: tuple[float, float]) -> Registration:
         """With the weighted correlation coefficient of all channels, each about its mean, over the pixels that both pictures have."""
-        moved, weight = _moved(self.moving, turn, shift), _moved(self.counted, turn, shift, outside=0.0)
-        if weight.sum() < COMMON * self.counted.sum():
+        by = np.array(shift) * self.side
+        moved, weight = _moved(self.moving, turn, by), _moved(self.counted, turn, by, outside=0.0) * self.there
+        if weight.sum() < COMMON * min(self.counted.sum(), self.there.sum()):
             return Registration(turn, shift, -1.0)
         own, other = (values - np.average(values, axis=(0, 1), weights=weight) for values in (moved, self.fixed))
         shares = weight[..., None]
@@ -87,20 +92,33 @@ class _Pair:
         return self.at(float(found[0]), (float(found[1]), float(found[2])))
 
 
-def register(
-    picture: UInt8[np.ndarray, "side side 3"], left_out: Bool[np.ndarray, "side side"], onto: UInt8[np.ndarray, "side side 3"]
-) -> Registration:
-    """What brings ``picture`` onto ``onto``; the pixels in ``left_out``, its defect's, do not count."""
+def register(picture: UInt8[np.ndarray, "h w 3"], left_out: Bool[np.ndarray, "h w"], onto: UInt8[np.ndarray, "h2 w2 3"]) -> Registration:
+    """What brings ``picture`` onto ``onto``, both at one scale; the pixels in ``left_out``, its defect's, do not count."""
     if left_out.all():
         return Registration(0.0, (0.0, 0.0), -1.0)
-    fine = _Pair(_prepared(picture), (~left_out).astype(np.float32), _prepared(onto))
+    frame = np.maximum(picture.shape[:2], onto.shape[:2])
+    moving, fixed = _Framed(_prepared(picture), ~left_out, frame), _Framed(_prepared(onto), np.ones(onto.shape[:2], bool), frame)
+    fine = _Pair(moving.values, moving.counted, fixed.values, fixed.counted)
     coarse = fine.halved()
     ring = [coarse.shift_at(float(turn)) for turn in TURNS]
     found = [coarse.best_near(start) for start in _starts(ring)]
     best = max(map(_by_likeness, found))
     chosen = min((one for one in found if one.likeness >= best - AS_GOOD), key=_by_turn)
     result = fine.best_near(chosen, [step / 3 for step in STEPS])
-    return replace(result, turn=math.remainder(result.turn, 2 * math.pi))
+    between = rotation(result.turn) @ moving.off - fixed.off  # of the pictures' middles, where those of their frames agree
+    rows, columns = (np.array(result.shift) * fine.side + between) / min(onto.shape[:2])
+    return replace(result, turn=math.remainder(result.turn, 2 * math.pi), shift=(float(rows), float(columns)))
+
+
+class _Framed:
+    """A picture in the middle of a frame, its border repeated and not counted; ``off``: its own middle from the frame's, px."""
+
+    def __init__(self, picture: Float[np.ndarray, "h w 3"], counted: Bool[np.ndarray, "h w"], frame: np.ndarray) -> None:
+        shape = np.array(counted.shape)
+        before = (frame - shape) // 2
+        around = list(zip(before, frame - shape - before, strict=True))
+        self.values, self.counted = np.pad(picture, [*around, (0, 0)], mode="edge"), np.pad(counted, around).astype(np.float32)
+        self.off = before + (shape - 1) / 2 - (frame - 1) / 2
 
 
 def _starts(ring: list[Registration]) -> list[Registration]:
@@ -121,14 +139,14 @@ def _by_turn(found: Registration) -> float:
     return abs(math.remainder(found.turn, 2 * math.pi))
 
 
-def _prepared(picture: UInt8[np.ndarray, "side side 3"]) -> Float[np.ndarray, "side side 3"]:
+def _prepared(picture: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "h w 3"]:
     return ndimage.gaussian_filter(picture.astype(np.float32), (1.0, 1.0, 0.0))
 
 
-def _moved(values: np.ndarray, turn: float, shift: tuple[float, float], outside: float | None = None) -> np.ndarray:
-    """Values turned about their middle and shifted; beyond the border they go on as at it, or are ``outside``."""
-    middle, inverse = (len(values) - 1) / 2, turned(-turn)
-    offset = middle - inverse @ (middle + np.array(shift) * len(values))
+def _moved(values: np.ndarray, turn: float, shift: Float[np.ndarray, " 2"], outside: float | None = None) -> np.ndarray:
+    """Values turned about their middle and shifted (px); beyond the border they go on as at it, or are ``outside``."""
+    middle, inverse = (np.array(values.shape[:2]) - 1) / 2, rotation(-turn)
+    offset = middle - inverse @ (middle + shift)
     mode, fill = ("nearest", 0.0) if outside is None else ("constant", outside)
     channels = values[None] if values.ndim == 2 else np.moveaxis(values, -1, 0)
     moved = [ndimage.affine_transform(one, inverse, offset, order=1, mode=mode, cval=fill) for one in channels]

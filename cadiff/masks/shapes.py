@@ -15,22 +15,147 @@ from jaxtyping import Bool, Float, UInt8
 from scipy import ndimage
 from skimage.measure import regionprops
 
+from cadiff.pictures import fitted, resize_mask
+from cadiff.scene import Movement, rotation
+
 # Spreads of one exemplar are zero and those of a few are uncertain; these keep new masks from being copies.
-LEAST_SHIFT = 0.03  # of the side
+LEAST_SHIFT = 0.03  # of the shorter side
 LEAST_SCALE = 0.1  # of the logarithm of length
 LEAST_TURN = math.radians(5)
 ELONGATED = 0.8  # eccentricity from which an orientation means something
+MEASURED = 128  # px of a shape's shorter side at which its orientation is measured, at most
 # Share of a pixel from which it counts: a half keeps the area, thin shapes need less to stay in one piece,
 # the less the more they shrink. (A single pixel keeps a quarter, half a pixel off along both axes.)
 COVERAGES = (0.5, 0.35, 0.24, 0.12)
 DIRECTED = 0.5  # mean resultant length from which orientations count as alike
+
+Box = tuple[int, int, int, int]  # top, left, bottom, right; the last two are beyond it
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A mask without the empty rest of its canvas: ``crop`` lies at (``top``, ``left``) of a canvas of ``canvas`` px.
+
+    Whatever is done to it costs what it covers, not what the canvas does.
+    """
+
+    crop: Bool[np.ndarray, "h w"]
+    top: int
+    left: int
+    canvas: tuple[int, int]
+
+    @classmethod
+    def of(cls, mask: Bool[np.ndarray, "h w"]) -> Outline:
+        """Of a mask with at least one pixel."""
+        rows = np.flatnonzero(mask.any(axis=1))
+        top, bottom = int(rows[0]), int(rows[-1]) + 1
+        columns = np.flatnonzero(mask[top:bottom].any(axis=0))
+        left, right = int(columns[0]), int(columns[-1]) + 1
+        return cls(mask[top:bottom, left:right].copy(), top, left, (mask.shape[0], mask.shape[1]))
+
+    @property
+    def centroid(self) -> tuple[float, float]:
+        """Row and column, px of the canvas."""
+        rows, columns = self.crop.sum(axis=1), self.crop.sum(axis=0)
+        row, column = (float(n @ np.arange(len(n)) / n.sum()) for n in (rows, columns))
+        return row + self.top, column + self.left
+
+    @property
+    def area(self) -> int:
+        return int(self.crop.sum())
+
+    @property
+    def touches(self) -> Bool[np.ndarray, "2 2"]:
+        """Whether it reaches the canvas's first and last row (first line), first and last column."""
+        ends = np.array([self.top + self.crop.shape[0], self.left + self.crop.shape[1]])
+        return np.stack([np.array([self.top, self.left]) == 0, ends == np.array(self.canvas)], axis=1)
+
+    @property
+    def whole(self) -> Bool[np.ndarray, "h w"]:
+        """On its canvas."""
+        return on_canvas(self.crop, (self.top, self.left), self.canvas)
+
+    def moved(self, movement: Movement, canvas: tuple[int, int], goes_on: bool = False) -> tuple[Bool[np.ndarray, "h w"], tuple[int, int]]:
+        """The moved mask's pixels on another canvas, cut by its border, and where the first of them lies.
+
+        It is in as many pieces as before, or in more only where a line shrank too much to stay whole. With ``goes_on`` one that
+        touches its own canvas's border goes on beyond that.
+        """
+        continues = self.touches if goes_on else np.zeros((2, 2), bool)
+        matrix, offset = movement.inverse(self.centroid, canvas)
+        top, left, bottom, right = self._reach(matrix, offset, canvas, continues)
+        if bottom <= top or right <= left:
+            return np.zeros((0, 0), bool), (0, 0)
+        border = (~continues).astype(int)  # empty beyond it, which is what "nearest" then repeats
+        padded = np.pad(self.crop, border).astype(np.float32)
+        offset = offset + matrix @ np.array([top, left]) - np.array([self.top, self.left]) + border[:, 0]
+        coverage = ndimage.affine_transform(padded, matrix, offset, (bottom - top, right - left), order=1, mode="nearest")
+        pieces = _pieces(self.crop)
+        for threshold in COVERAGES:
+            moved = coverage >= threshold
+            if moved.any() and _pieces(moved) <= pieces:
+                break
+        return moved, (top, left)
+
+    def _reach(self, matrix: np.ndarray, offset: np.ndarray, canvas: tuple[int, int], continues: Bool[np.ndarray, "2 2"]) -> Box:
+        """The box on the other canvas outside of which no pixel of the moved mask can lie."""
+        far = 2.0 * sum(canvas) * np.abs(matrix).sum() + sum(self.canvas)  # beyond whatever the other canvas shows
+        start, end = np.array([self.top, self.left]) - 1.0, np.array([self.top, self.left]) + self.crop.shape
+        start, end = np.where(continues[:, 0], -far, start), np.where(continues[:, 1], far, end)
+        corners = np.array([[row, column] for row in (start[0], end[0]) for column in (start[1], end[1])])
+        there = (corners - offset) @ np.linalg.inv(matrix).T
+        top, left = np.floor(there.min(axis=0)).clip(0, canvas).astype(int)
+        bottom, right = (np.ceil(there.max(axis=0)) + 1).clip(0, canvas).astype(int)
+        return int(top), int(left), int(bottom), int(right)
+
+
+def on_canvas(crop: Bool[np.ndarray, "h w"], at: tuple[int, int], canvas: tuple[int, int]) -> Bool[np.ndarray, "h2 w2"]:
+    """Pixels set into an empty canvas."""
+    mask = np.zeros(canvas, bool)
+    mask[at[0] : at[0] + crop.shape[0], at[1] : at[1] + crop.shape[1]] = crop
+    return mask
+
+
+def move_mask(
+    mask: Bool[np.ndarray, "h w"], movement: Movement, canvas_shape: tuple[int, int], goes_on: bool = False
+) -> Bool[np.ndarray, "h2 w2"]:
+    """The moved mask on a canvas of that height and width, cut by its border; costs what the mask covers (``Outline.moved``)."""
+    return on_canvas(*Outline.of(mask).moved(movement, canvas_shape, goes_on), canvas_shape)
+
+
+def move_picture(
+    picture: UInt8[np.ndarray, "h w 3"], mask: Bool[np.ndarray, "h w"], movement: Movement, canvas_shape: tuple[int, int],
+    box: Box | None = None,
+) -> Float[np.ndarray, "h2 w2 3"]:  # fmt: skip
+    """The picture that ``mask`` belongs to, moved as ``move_mask`` moves the mask; mirrored beyond its border.
+
+    Args:
+        box: rows and columns of the canvas (top, left, bottom, right) that are wanted; only these are computed and returned.
+    """
+    matrix, offset = movement.inverse(Outline.of(mask).centroid, canvas_shape)
+    top, left, bottom, right = box or (0, 0, *canvas_shape)
+    corners = np.array([[row, column] for row in (top, bottom - 1) for column in (left, right - 1)]) @ matrix.T + offset
+    first, last = np.floor(corners.min(axis=0)).astype(int), np.ceil(corners.max(axis=0)).astype(int) + 1
+    rows, columns = (_mirrored(np.arange(a, b + 1), n) for a, b, n in zip(first, last, mask.shape, strict=True))
+    seen = picture[np.ix_(rows, columns)].astype(np.float32)
+    start = offset + matrix @ np.array([top, left]) - first
+    shape = (bottom - top, right - left)
+    return np.stack([ndimage.affine_transform(seen[..., c], matrix, start, shape, order=1, mode="nearest") for c in range(3)], -1)
+
+
+def _mirrored(index: np.ndarray, length: int) -> np.ndarray:
+    """Indices beyond a border as those that mirror them, the border's own pixel once."""
+    if length == 1:
+        return np.zeros_like(index)
+    index = np.abs(index) % (2 * length - 2)
+    return np.where(index < length, index, 2 * length - 2 - index)
 
 
 @dataclass(frozen=True)
 class Spread:
     """How far one draw may be from its exemplar, as standard deviations.
 
-    ``shift``: rows and columns, shares of the side; ``scale``: of the logarithm of length; ``turn``: radians,
+    ``shift``: rows and columns, shares of the shorter side; ``scale``: of the logarithm of length; ``turn``: radians,
     None where the exemplars lie in all directions, so that any rotation and flip is as good.
     """
 
@@ -39,39 +164,21 @@ class Spread:
     turn: float | None
 
 
-@dataclass(frozen=True)
-class Transform:
-    """What happens to an exemplar's mask: ``scale`` of length, ``turn`` in radians, mirrored or not, then
-    moved so that its centroid is at ``centre`` (row, column; pixels)."""
-
-    scale: float
-    turn: float
-    mirror: bool
-    centre: tuple[float, float]
-
-    def numbers(self) -> list[float]:
-        """As a mask's row keeps it (``MaskRow.transform``)."""
-        return [self.scale, self.turn, float(self.mirror), *self.centre]
-
-    @classmethod
-    def of(cls, numbers: Sequence[float]) -> Transform:
-        scale, turn, mirror, row, column = numbers
-        return cls(scale, turn, bool(mirror), (row, column))
-
-
-def fit_spread(masks: Sequence[Bool[np.ndarray, "side side"]], factor: float = 1.0) -> Spread:
-    """The bootstrap's noise from a type's exemplar masks (each with at least one pixel), times ``factor``."""
-    shapes = [regionprops(mask.astype(np.uint8))[0] for mask in masks]
-    n, side = len(shapes), masks[0].shape[0]
-    centroids = np.array([shape.centroid for shape in shapes]) / side
+def fit_spread(masks: Sequence[Outline]) -> Spread:
+    """The bootstrap's noise from a type's exemplar masks; a place counts from its picture's middle, in shares of the shorter side."""
+    n = len(masks)
+    centroids = np.array([(np.array(m.centroid) - (np.array(m.canvas) - 1) / 2) / min(m.canvas) for m in masks])
     shift = np.maximum(centroids.std(axis=0) * n ** (-1 / 6), LEAST_SHIFT)
     # Length goes with the square root of area.
-    scale = max(0.5 * float(np.log([shape.area for shape in shapes]).std()) * n ** (-1 / 5), LEAST_SCALE)
-    angles = [shape.orientation for shape in shapes if shape.eccentricity >= ELONGATED]
-    turn = _fit_turn(angles, n)
-    if turn is None and factor < 1:  # less than any direction is some direction
-        turn = math.pi / 2
-    return Spread((factor * float(shift[0]), factor * float(shift[1])), factor * scale, turn if turn is None else factor * turn)
+    scale = max(0.5 * float(np.log([mask.area for mask in masks]).std()) * n ** (-1 / 5), LEAST_SCALE)
+    shapes = [regionprops(_measurable(mask.crop))[0] for mask in masks]
+    turn = _fit_turn([shape.orientation for shape in shapes if shape.eccentricity >= ELONGATED], n)
+    return Spread((float(shift[0]), float(shift[1])), scale, turn)
+
+
+def _measurable(crop: Bool[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h2 w2"]:
+    small = resize_mask(crop, fitted(crop.shape[0], crop.shape[1], MEASURED), "half") if min(crop.shape) > MEASURED else crop
+    return small.astype(np.uint8)
 
 
 def _fit_turn(angles: Sequence[float], n: int) -> float | None:
@@ -88,81 +195,40 @@ def _fit_turn(angles: Sequence[float], n: int) -> float | None:
     return max(circular_std * len(angles) ** (-1 / 5), LEAST_TURN)
 
 
-def draw_transform(
-    mask: Bool[np.ndarray, "side side"], spread: Spread, rng: np.random.Generator, turn_to_spread: float = 0.0
-) -> Transform:
-    """A transform of this exemplar's mask, drawn around its own position, size and orientation.
+def draw_movement(outline: Outline, spread: Spread, rng: np.random.Generator, turn_to_spread: float = 0.0) -> Movement:
+    """A movement of this exemplar's mask on its own canvas, drawn around its own position, size and orientation.
 
     ``turn_to_spread`` (radians): by which the mask's picture is turned where ``spread.shift`` was fitted.
 
     A mask that touches a border was cut there, and nobody knows the rest of its shape: it stays at that
     border, and is turned a little at most.
     """
-    touches = _touches(mask)
-    shift = turned(-turn_to_spread) @ (rng.normal(size=2) * np.array(spread.shift)) * mask.shape[0]
-    row, column = ndimage.center_of_mass(mask) + np.where(touches, 0.0, shift)
-    # Two standard deviations: a lognormal's tail would draw anomalies larger than any product has.
-    scale = math.exp(float(np.clip(rng.normal(), -2, 2)) * spread.scale)
+    touches = outline.touches.any(axis=1)
+    shift = rotation(-turn_to_spread) @ (rng.normal(size=2) * np.array(spread.shift)) * min(outline.canvas)
+    centre = np.array(outline.centroid) + np.where(touches, 0.0, shift)
+    scale = draw_scale(spread, rng)
     if spread.turn is None and not touches.any():
         turn, mirror = rng.uniform(-math.pi, math.pi), bool(rng.random() < 0.5)
     else:
         most = LEAST_TURN if touches.any() or spread.turn is None else spread.turn
         turn, mirror = rng.normal() * most, False
-    return Transform(scale, float(turn), mirror, (float(row), float(column)))
+    return Movement(scale, float(turn), mirror, shares(centre, outline.canvas))
 
 
-def unmoved(mask: Bool[np.ndarray, "side side"]) -> Transform:
-    row, column = ndimage.center_of_mass(mask)
-    return Transform(1.0, 0.0, False, (float(row), float(column)))
+def draw_scale(spread: Spread, rng: np.random.Generator) -> float:
+    """Two standard deviations at most: a lognormal's tail would draw anomalies larger than any product has."""
+    return math.exp(float(np.clip(rng.normal(), -2, 2)) * spread.scale)
 
 
-def turned(turn: float) -> Float[np.ndarray, "2 2"]:
-    """Rows and columns before a turn to those after it (the inverse is a turn back)."""
-    cos, sin = math.cos(turn), math.sin(turn)
-    return np.array([[cos, -sin], [sin, cos]])
+def shares(centre: Sequence[float] | np.ndarray, canvas: tuple[int, int]) -> tuple[float, float]:
+    """A place in px (0 is the middle of the first pixel) as shares of a canvas's height and width (``Movement.centre``)."""
+    row, column = ((float(at) + 0.5) / side for at, side in zip(centre, canvas, strict=True))
+    return row, column
 
 
-def apply_transform(
-    mask: Bool[np.ndarray, "side side"], transform: Transform, goes_on: bool = True
-) -> Bool[np.ndarray, "side side"]:
-    """The transformed mask, cut by the image's border; one that touched a border goes on beyond it, if it ``goes_on``.
-
-    It is in as many pieces as before, or in more only where a line shrank too much to stay whole.
-    """
-    inverse, offset = _inverse(mask, transform)
-    mode = "nearest" if goes_on else "constant"
-    coverage = ndimage.affine_transform(mask.astype(np.float32), inverse, offset, order=1, mode=mode)
-    pieces = _pieces(mask)
-    for threshold in COVERAGES:
-        moved = coverage >= threshold
-        if moved.any() and _pieces(moved) <= pieces:
-            break
-    return moved
+def unmoved(outline: Outline) -> Movement:
+    return Movement(1.0, 0.0, False, shares(outline.centroid, outline.canvas))
 
 
-def transform_picture(
-    picture: UInt8[np.ndarray, "side side 3"], mask: Bool[np.ndarray, "side side"], transform: Transform
-) -> Float[np.ndarray, "side side 3"]:
-    """The picture that ``mask`` belongs to, moved as ``apply_transform`` moves the mask; mirrored beyond its border."""
-    inverse, offset = _inverse(mask, transform)
-    channels = np.moveaxis(picture.astype(np.float32), -1, 0)
-    return np.stack([ndimage.affine_transform(channel, inverse, offset, order=1, mode="mirror") for channel in channels], -1)
-
-
-def _inverse(
-    mask: Bool[np.ndarray, "side side"], transform: Transform
-) -> tuple[Float[np.ndarray, "2 2"], Float[np.ndarray, " 2"]]:
-    """From the moved mask's rows and columns to the mask's: a matrix, and what is added."""
-    flip = np.diag([1.0, -1.0 if transform.mirror else 1.0])
-    inverse = flip @ turned(-transform.turn) / transform.scale
-    offset = ndimage.center_of_mass(mask) - inverse @ np.array(transform.centre)
-    return inverse, offset
-
-
-def _pieces(mask: Bool[np.ndarray, "side side"]) -> int:
+def _pieces(mask: Bool[np.ndarray, "h w"]) -> int:
     return int(ndimage.label(mask, np.ones((3, 3)))[1])
-
-
-def _touches(mask: Bool[np.ndarray, "side side"]) -> Bool[np.ndarray, " 2"]:
-    """Whether a mask reaches the first or last row, and the first or last column."""
-    return np.array([mask[[0, -1]].any(), mask[:, [0, -1]].any()])

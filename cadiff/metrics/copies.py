@@ -7,6 +7,7 @@ part in another pose: by such crops a pasted exemplar is no nearer to its origin
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,55 +25,107 @@ ALONE = 0.25  # of the difference of any two of its pixels, for a single exempla
 LEAST = 1e-4  # of the squared range: noise of 1.5 grey levels in every channel
 
 
+Images = Sequence[UInt8[np.ndarray, "_ _ 3"]]  # each of its own shape, its mask alike
+Masks = Sequence[Bool[np.ndarray, "_ _"]]
+
+
+@dataclass(frozen=True)
+class Defect:
+    """What a mask covers, cut out and brought to about the size of a view, so that it costs the same on any canvas.
+
+    ``cells`` are colours times coverage, then coverage; ``centre`` (row, column) and ``half`` a view's side, in cells.
+    """
+
+    cells: Float[Tensor, "4 h w"]
+    centre: tuple[float, float]
+    half: float
+    spread: float  # twice the variance of the pixels' values: the mean squared difference of any two
+
+    @classmethod
+    def of(cls, image: UInt8[np.ndarray, "h w 3"], mask: Bool[np.ndarray, "h w"]) -> Defect:
+        """All of an image whose mask is empty."""
+        mask = mask if mask.any() else np.ones_like(mask)
+        rows, columns = np.nonzero(mask)
+        half = REACH * math.sqrt(rows.var() + columns.var() + 1 / 6)  # a pixel's own is 1/6: it is a square, no point
+        centre, step = (rows.mean() + 0.5, columns.mean() + 0.5), max(1, int(2 * half / SIDE))
+        ends = [(int((middle - half * math.sqrt(2)) // step * step), math.ceil(middle + half * math.sqrt(2))) for middle in centre]
+        (top, bottom), (left, right) = ((max(0, first), last) for first, last in ends)
+        part = np.s_[top:bottom, left:right]
+        colours, inside = image[part] / np.float32(255), mask[part]
+        picture = torch.from_numpy(np.concatenate([colours, np.ones_like(colours[..., :1])], axis=2) * inside[..., None])
+        picture = picture.permute(2, 0, 1).float()
+        # Cells larger than pixels take their mean; sampling alone would take one pixel of many.
+        picture = F.pad(picture, (0, -inside.shape[1] % step, 0, -inside.shape[0] % step))
+        at = ((centre[0] - top) / step, (centre[1] - left) / step)
+        return cls(F.avg_pool2d(picture[None], step)[0], at, half / step, 2 * float(colours[inside].var(axis=0).sum()))
+
+    def views(self, turns: tuple[float, ...], mirrors: tuple[bool, ...]) -> Float[Tensor, "views 4 s s"]:
+        """The defect with its centroid in the middle, as large as its mask says, turned (degrees) and mirrored."""
+        height, width = self.cells.shape[1:]
+        line = ((torch.arange(SIDE) + 0.5) / SIDE * 2 - 1) * self.half
+        y, x = torch.meshgrid(line, line, indexing="ij")
+        grids = []
+        for sign in [-1 if mirror else 1 for mirror in mirrors]:
+            for turn in turns:
+                cos, sin = math.cos(math.radians(turn)), math.sin(math.radians(turn))
+                row, column = self.centre[0] + cos * y + sin * sign * x, self.centre[1] - sin * y + cos * sign * x
+                grids.append(torch.stack([column / width * 2 - 1, row / height * 2 - 1], dim=-1))
+        cells = self.cells.expand(len(grids), -1, -1, -1)
+        return F.grid_sample(cells, torch.stack(grids).float(), "bilinear", "zeros", align_corners=False)
+
+
 @dataclass(frozen=True)
 class Originals:
     """One type's exemplars. ``usual``: mean squared difference of two exemplars' content where aligned masks overlap;
     ``spread``: median distance of an exemplar to the nearest other one, of those that are not the same again. Both of values
     in [0, 1], summed over channels."""
 
-    images: UInt8[np.ndarray, "e h w 3"]
-    masks: Bool[np.ndarray, "e h w"]
+    defects: list[Defect]
     usual: float
     spread: float
 
-    def distances(self, images: UInt8[np.ndarray, "n h w 3"], masks: Bool[np.ndarray, "n h w"]) -> Float[np.ndarray, "n e"]:
+    def distances(self, images: Images, masks: Masks) -> Float[np.ndarray, "n e"]:
         """Of each image's defect to each exemplar's: 0 for the same one again, 1 for what is usual among the exemplars.
 
         inf where the exemplars themselves differ by noise alone: of such a type nobody can tell a copy.
         """
+        return self.of([Defect.of(image, mask) for image, mask in zip(images, masks, strict=True)])
+
+    def of(self, defects: Sequence[Defect]) -> Float[np.ndarray, "n e"]:
+        """The same of defects that were cut out already."""
         if self.spread < LEAST:
-            return np.full((len(images), len(self.images)), np.inf, np.float32)
-        return _compare(images, masks, self.images, self.masks, self.usual)[0] / self.spread
+            return np.full((len(defects), len(self.defects)), np.inf, np.float32)
+        return _compare(defects, self.defects, self.usual)[0] / self.spread
 
 
-def originals(images: UInt8[np.ndarray, "e h w 3"], masks: Bool[np.ndarray, "e h w"]) -> Originals:
+def originals(images: Images, masks: Masks) -> Originals:
     """The exemplars with how far they are from each other.
 
     A single one has no other. What is usual is then the mean squared difference of any two of its own pixels, and ``ALONE`` of
     it the spread, which knows nothing of the type: copies are found, but what only looks alike is told less well.
     """
-    any_two = 2 * float(np.mean([_inside(image, mask).var(axis=0).sum() for image, mask in zip(images, masks, strict=True)]))
-    if len(images) < 2:
-        return Originals(images, masks, any_two, ALONE * any_two)
-    others = ~np.eye(len(images), dtype=bool)
-    _, content = _compare(images, masks, images, masks, any_two)
+    defects = [Defect.of(image, mask) for image, mask in zip(images, masks, strict=True)]
+    any_two = float(np.mean([defect.spread for defect in defects]))
+    if len(defects) < 2:
+        return Originals(defects, any_two, ALONE * any_two)
+    others = ~np.eye(len(defects), dtype=bool)
+    _, content = _compare(defects, defects, any_two)
     usual = float(np.median(content[others]))
-    found, _ = _compare(images, masks, images, masks, usual)
+    found, _ = _compare(defects, defects, usual)
     nearest = np.where(others, found, np.inf).min(axis=1)
     apart = nearest[nearest >= LEAST]  # the same piece may be photographed twice, and says nothing of how far two pieces are apart
-    return Originals(images, masks, usual, float(np.median(apart)) if len(apart) else 0.0)
+    return Originals(defects, usual, float(np.median(apart)) if len(apart) else 0.0)
 
 
 def _compare(
-    images: UInt8[np.ndarray, "n h w 3"], masks: Bool[np.ndarray, "n h w"],
-    exemplars: UInt8[np.ndarray, "e h w 3"], exemplar_masks: Bool[np.ndarray, "e h w"], usual: float,
-) -> tuple[Float[np.ndarray, "n e"], Float[np.ndarray, "n e"]]:  # fmt: skip
+    defects: Sequence[Defect], exemplars: Sequence[Defect], usual: float
+) -> tuple[Float[np.ndarray, "n e"], Float[np.ndarray, "n e"]]:
     """The least distance over all views of each exemplar, and the content's mean squared difference in that view."""
-    own = torch.cat([_views(image, mask, (0.0,), (False,)) for image, mask in zip(images, masks, strict=True)])
+    own = torch.cat([defect.views((0.0,), (False,)) for defect in defects])
     turns = tuple(np.arange(0, 360, TURN))
     pairs = []
-    for exemplar, mask in zip(exemplars, exemplar_masks, strict=True):
-        views = _views(exemplar, mask, turns, (False, True))
+    for exemplar in exemplars:
+        views = exemplar.views(turns, (False, True))
         moves = [(row, column) for row in range(-SHIFT, SHIFT + 1) for column in range(-SHIFT, SHIFT + 1)]
         views = torch.cat([torch.roll(views, move, dims=(2, 3)) for move in moves])
         distance, content = _differences(own, views, usual)
@@ -108,32 +161,3 @@ def _split(views: Float[Tensor, "n 4 s s"]) -> tuple[Float[Tensor, "n 3 cells"],
     """Colours and coverage of the cells; views hold colours times coverage, so that nothing beside a mask bleeds in."""
     flat = views.flatten(2)
     return flat[:, :3] / flat[:, 3:].clamp(min=1e-3), flat[:, 3]
-
-
-def _views(
-    image: UInt8[np.ndarray, "h w 3"], mask: Bool[np.ndarray, "h w"], turns: tuple[float, ...], mirrors: tuple[bool, ...]
-) -> Float[Tensor, "views 4 s s"]:
-    """The defect with its centroid in the middle, as large as its mask says, turned and mirrored; all of an image whose
-    mask is empty."""
-    mask = mask if mask.any() else np.ones_like(mask)
-    rows, columns = np.nonzero(mask)
-    half = REACH * math.sqrt(rows.var() + columns.var() + 1 / 6)  # a pixel's own is 1/6: it is a square, no point
-    picture = torch.from_numpy(np.concatenate([image / np.float32(255), np.ones_like(image[..., :1])], axis=2) * mask[..., None])
-    picture, step = picture.permute(2, 0, 1)[None].float(), max(1, int(2 * half / SIDE))
-    # Cells larger than pixels take their mean; sampling alone would take one pixel of many.
-    picture = F.pad(picture, (0, -mask.shape[1] % step, 0, -mask.shape[0] % step))
-    height, width = picture.shape[2:]
-    line = (torch.arange(SIDE) + 0.5) / SIDE * 2 - 1
-    y, x = torch.meshgrid(line * half, line * half, indexing="ij")
-    grids = []
-    for sign in [-1 if mirror else 1 for mirror in mirrors]:
-        for turn in turns:
-            cos, sin = math.cos(math.radians(turn)), math.sin(math.radians(turn))
-            row, column = rows.mean() + 0.5 + cos * y + sin * sign * x, columns.mean() + 0.5 - sin * y + cos * sign * x
-            grids.append(torch.stack([column / width * 2 - 1, row / height * 2 - 1], dim=-1))
-    pooled = F.avg_pool2d(picture, step).expand(len(grids), -1, -1, -1)
-    return F.grid_sample(pooled, torch.stack(grids).float(), "bilinear", "zeros", align_corners=False)
-
-
-def _inside(image: UInt8[np.ndarray, "h w 3"], mask: Bool[np.ndarray, "h w"]) -> Float[np.ndarray, "pixels 3"]:
-    return image[mask if mask.any() else np.ones_like(mask)] / 255

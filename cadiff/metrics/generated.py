@@ -17,13 +17,15 @@ from cadiff.metrics.imagenet import NAME
 from cadiff.metrics.networks import Embed, Networks, load_networks
 from cadiff.metrics.realism import inception_score
 from cadiff.params import Params
+from cadiff.pictures import resize_picture
 from cadiff.progress import Progress
 from cadiff.records import GENERATED_SCHEMA, MetricRow, SampleRow
 from cadiff.storage import decode_image, digest, read_image, read_table
 
+SIDE = 256  # px of the square that every picture is brought to; most networks resize it again
 PART = 64  # images decoded at a time
 MEMORY = 2**28  # bytes of a block of generated images' embeddings
-EXEMPLAR_MEMORY = 2**30  # of exemplars' ones: 8 at 512 px with VGG, so that a handful needs one pass
+EXEMPLAR_MEMORY = 2**30  # of exemplars' ones: 33 with VGG, so that a handful needs one pass
 
 
 def is_name(network: str) -> str:
@@ -43,6 +45,7 @@ def score_generated(
     """``is(...)`` and ``ic_lpips(...)`` of each anomaly type (metric name ``.../<type>``) and their means
     over types.
 
+    Pictures of a product may have different shapes: each, real or generated, is brought to one square of ``SIDE`` px first.
     Every image of a shard counts. A type without exemplars (cut-paste) has no IC-LPIPS: nan, left out of the
     mean. ``n`` counts images; the seed is ``params.seed``.
 
@@ -93,7 +96,6 @@ def _realism(table: pa.Table, networks: Networks, shard: Path) -> float:
 def _diversity(
     table: pa.Table, networks: Networks, shard: Path, product: str, kind: str, samples: Sequence[SampleRow]
 ) -> float:
-    size = _decoded(table, torch.tensor([0]), shard).shape[1]
     exemplars = [
         row.image_path for row in samples if (row.product, row.role, row.anomaly_type) == (product, "exemplar", kind)
     ]
@@ -101,7 +103,7 @@ def _diversity(
         return float("nan")
 
     def real(indices: Tensor) -> UInt8[np.ndarray, "n h w 3"]:
-        return np.stack([read_image(exemplars[index], "RGB", size) for index in indices.tolist()])
+        return np.stack([read_image(exemplars[index], "RGB", (SIDE, SIDE)) for index in indices.tolist()])
 
     first = networks.embeddings(real(torch.tensor([0])))
     blocks = [max(1, memory // (first.shape[1] * first.element_size())) for memory in (MEMORY, EXEMPLAR_MEMORY)]
@@ -124,4 +126,4 @@ class _Lazy:
 
 def _decoded(table: pa.Table, indices: Tensor, shard: Path) -> UInt8[np.ndarray, "n h w 3"]:
     rows = table.take(indices.tolist())["image"].to_pylist()
-    return np.stack([decode_image(image["bytes"], "RGB", str(shard)) for image in rows])
+    return np.stack([resize_picture(decode_image(image["bytes"], "RGB", str(shard)), (SIDE, SIDE)) for image in rows])

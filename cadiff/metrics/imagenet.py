@@ -41,15 +41,15 @@ def embeddings(images: UInt8[np.ndarray, "n h w 3"]) -> Float[Tensor, "n d"]:
 
 
 @torch.inference_mode()
-def features(images: UInt8[np.ndarray, "n h w 3"]) -> list[Float[Tensor, "n c h w"]]:
-    """The network's feature maps at strides 4, 8, 16 and 32 of 224 px, whatever the images' size."""
-    return [torch.cat(level) for level in zip(*map(_levels, _batches(images)), strict=True)]
+def features(images: UInt8[np.ndarray, "n h w 3"], count: int = 4) -> list[Float[Tensor, "n c h w"]]:
+    """The network's first ``count`` feature maps, at strides 4, 8, 16 and 32 of 224 px, whatever the images' size."""
+    return [torch.cat(level) for level in zip(*(_levels(batch, count) for batch in _batches(images)), strict=True)]
 
 
-def _levels(image: Float[Tensor, "b 3 224 224"]) -> list[Float[Tensor, "b c h w"]]:
+def _levels(image: Float[Tensor, "b 3 224 224"], count: int = 4) -> list[Float[Tensor, "b c h w"]]:
     network, levels = _network(), []
     x = network._swish(network._bn0(network._conv_stem(image)))
-    for index, block in enumerate(network._blocks):
+    for index, block in enumerate(network._blocks[: _LEVELS[count - 1] + 1]):
         x = block(x)
         if index in _LEVELS:
             levels.append(x)

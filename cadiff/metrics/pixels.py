@@ -66,16 +66,21 @@ class PixelRanking:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._folder.cleanup()
 
-    def add(self, masks: Bool[np.ndarray, "n h w"], maps: Num[np.ndarray, "n h w"], types: Sequence[str | None] = ()) -> None:
-        """More images; ``types`` are their anomaly types (None, or left out: a good image, or of no type).
+    def add(
+        self, masks: Sequence[Bool[np.ndarray, "h w"]], maps: Sequence[Num[np.ndarray, "h w"]], types: Sequence[str | None] = ()
+    ) -> None:
+        """More images, each of its own shape; ``types`` are their anomaly types (None, or left out: a good image, or of no type).
 
         Raises:
-            CADiffError: if the shapes differ or a score is not finite.
+            CADiffError: if a map is not of its mask's shape, or a score is not finite.
         """
-        masks, maps = np.asarray(masks), np.asarray(maps, np.float32)
-        check_scores(masks, maps)
-        for mask, scores, kind in zip(masks, maps, types or [None] * len(masks), strict=True):
-            self._waiting.append(self._keys(mask.astype(bool), scores, self._group(kind)))
+        if len(masks) != len(maps):
+            raise CADiffError(f"scores: expected one per label, a map for each of {len(masks)} masks, found {len(maps)}.")
+        pairs = [(np.asarray(mask, bool), np.asarray(scores, np.float32)) for mask, scores in zip(masks, maps, strict=True)]
+        for mask, scores in pairs:  # before any is taken: an error leaves the ranking as it was
+            check_scores(mask, scores)
+        for (mask, scores), kind in zip(pairs, types or [None] * len(pairs), strict=True):
+            self._waiting.append(self._keys(mask, scores, self._group(kind)))
             if sum(map(len, self._waiting)) >= self.run:
                 self._keep(self._sorted())
         self._result = None
@@ -234,7 +239,9 @@ class _Curve:
         return Figures(self.auroc, self.ap, self.f1max, self.pro)
 
 
-def pro(masks: Bool[np.ndarray, "n h w"], maps: Num[np.ndarray, "n h w"], limit: float = PRO_LIMIT) -> float:
+def pro(
+    masks: Sequence[Bool[np.ndarray, "h w"]], maps: Sequence[Num[np.ndarray, "h w"]], limit: float = PRO_LIMIT
+) -> float:
     """Per-region overlap, integrated over the false positive rate up to ``limit`` and divided by it.
 
     Regions are the 8-connected components of each mask and weigh the same whatever their size; the false positive

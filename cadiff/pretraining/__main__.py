@@ -25,7 +25,8 @@ from cadiff.params import BaseParams
 from cadiff.pretraining.autoencoder import spread_latents, train_autoencoder, train_decoder
 from cadiff.pretraining.diffusion import CONTROL_FROM, LEARNING_RATE, Parts, train_diffusion
 from cadiff.pretraining.export import export_base, unit_scale
-from cadiff.pretraining.stream import DEMO_SHARE, FORM, PHOTO_SHARE, Stream, draw_stream
+from cadiff.pretraining.photographs import SCALES
+from cadiff.pretraining.stream import DEMO_SHARE, FORM, PHOTO_SHARE, VIEWS, Stream, draw_stream
 from cadiff.seeds import derive_seed
 from cadiff.storage import digest, read_json
 
@@ -51,7 +52,7 @@ def run(options: argparse.Namespace) -> None:
     vae, parts, history = _begun(options, stream, work, device)
     taken = options.start or options.autoencoder_of
     version = 1 + (read_json(taken / "card.json")["version"] if taken else 0)
-    some, workers = stream.first(AUTOENCODER_PICTURES), options.workers
+    some, workers = stream.chosen(slice(AUTOENCODER_PICTURES)), options.workers
     train_decoder(vae, some, work, options.decoder_steps, options.autoencoder_batch, options.seed, workers)
     average = train_diffusion(
         parts, stream, vae, work, options.diffusion_steps, options.batch, options.seed, options.control_from, workers, options.learning_rate
@@ -68,10 +69,10 @@ def run(options: argparse.Namespace) -> None:
     card = {
         "name": "cadiff-embedded", "version": version, "license": "Apache-2.0", "training": [*history, training],
         "parameters": {name: sum(p.numel() for p in module.parameters()) for name, module in modules.items()},
-        "data": "drawn pictures (cadiff.data.drawing; the demo's four products are "
-        f"{(1 - PHOTO_SHARE) * DEMO_SHARE:.0%} of all, from other seeds), and crops of the photographs and "
+        "data": f"drawn pictures of {SCALES * options.size} px, each whole and as {VIEWS - 1} windows (cadiff.data.drawing; the "
+        f"demo's four products are {(1 - PHOTO_SHARE) * DEMO_SHARE:.0%} of all, from other seeds), and windows of the photographs and "
         f"textures that scikit-image and scikit-learn carry ({PHOTO_SHARE:.0%})",
-        "limits": f"{options.size} px; small: surfaces and defects like the drawn ones come out, others need `adapt`",
+        "limits": f"windows of {options.size} px; small: surfaces and defects like the drawn ones come out, others need `adapt`",
         "torch": torch.__version__,
     }  # fmt: skip
     export_base(options.out, modules, average.tokenizer, card)
@@ -147,7 +148,7 @@ def _begun(
     history: list[object] = []
     taken = options.start or options.autoencoder_of
     if taken is None:
-        some = stream.first(AUTOENCODER_PICTURES)
+        some = stream.chosen(slice(AUTOENCODER_PICTURES))
         vae = train_autoencoder(some, work, options.autoencoder_steps, options.autoencoder_batch, options.seed, device, options.workers)
     else:
         base = load_backbone(BaseParams(path=str(taken), size=options.size, device=str(device), dtype="float32"))

@@ -20,7 +20,7 @@ from cadiff.devices import autocast, pick_dtype
 from cadiff.pretraining.loading import batches
 from cadiff.pretraining.photographs import crop_of, photographs
 from cadiff.pretraining.reached import check_reached
-from cadiff.pretraining.stream import Stream
+from cadiff.pretraining.stream import VIEWS, Stream
 from cadiff.progress import Progress
 from cadiff.seeds import derive_seed, numpy_generator
 
@@ -146,7 +146,7 @@ def _batch(stream: Stream, seed: int, batch: int, step: int) -> tuple[Tensor, Te
     chosen = rng.integers(0, len(stream.image), batch)
     image, mask = stream.image[chosen].copy(), stream.mask[chosen].copy()
     for slot in range(batch // 5):
-        image[slot], mask[slot] = crop_of(photos[int(rng.integers(len(photos)))], rng, image.shape[1]), False
+        image[slot], mask[slot] = crop_of(photos[int(rng.integers(len(photos)))], rng, image.shape[1], rng.random() < 1 / VIEWS), False
     if rng.random() < 0.5:
         image, mask = image[:, :, ::-1], mask[:, :, ::-1]
     pixels = torch.from_numpy(image.copy()).permute(0, 3, 1, 2).float() / 127.5 - 1

@@ -5,8 +5,10 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
-import torch
-import torch.nn.functional as F
+
+from cadiff.pictures import resize_picture
+
+SCALES = 4  # a picture's side by the base's: windows are cut that are down to a quarter of it
 
 
 @cache
@@ -20,10 +22,15 @@ def photographs() -> tuple[np.ndarray, ...]:
     return (*pictures, *(np.round(color.gray2rgb(g)).astype(np.uint8) for g in grey))
 
 
-def crop_of(picture: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
-    """A random square of a photograph, brought to ``size`` by averaging (repeated, where the photograph is smaller)."""
-    shortest = min(picture.shape[:2])
-    side = int(rng.integers(min(size, shortest), shortest + 1))
+def crop_of(picture: np.ndarray, rng: np.random.Generator, size: int, whole: bool) -> np.ndarray:
+    """A random square of a photograph, brought to ``size``: the largest there is (``whole``), or one whose side is log-uniform between
+    ``size`` and ``SCALES`` times that."""
+    longest = min(picture.shape[:2])
+    side = longest if whole else side_between(rng, min(size, longest), min(SCALES * size, longest))
     top, left = rng.integers(0, picture.shape[0] - side + 1), rng.integers(0, picture.shape[1] - side + 1)
-    piece = torch.from_numpy(picture[top : top + side, left : left + side].copy()).permute(2, 0, 1)[None].float()
-    return F.interpolate(piece, size=(size, size), mode="area")[0].permute(1, 2, 0).round().byte().numpy()
+    return resize_picture(picture[top : top + side, left : left + side], (size, size))
+
+
+def side_between(rng: np.random.Generator, low: int, high: int) -> int:
+    """A side, all scales alike likely."""
+    return round(float(np.exp(rng.uniform(np.log(low), np.log(high)))))

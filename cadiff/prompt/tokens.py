@@ -130,5 +130,42 @@ class LearnedTokens(nn.Module):
                 self.vectors[row].copy_(tensors[text])
 
 
+class PlainWords(nn.Module):
+    """Prompts that name anomaly types by their own words and learn nothing: what a plain text-to-image model is told.
+
+    A type of which the base's vocabulary lacks a word is called ``word``. Attention to it is nowhere re-weighted.
+    """
+
+    single = True
+    concepts: tuple[str, ...] = ()
+
+    def __init__(self, backbone: Backbone, types: list[str], word: str, noun: str | None = None) -> None:
+        super().__init__()
+        self.types, self.noun = list(types), noun or "part"
+        spelt = {kind: kind.replace("_", " ").replace("-", " ") for kind in types}
+        self.words = {kind: text if self._known(backbone, text) else word for kind, text in spelt.items()}
+
+    @staticmethod
+    def _known(backbone: Backbone, text: str) -> bool:
+        ids = backbone.tokenizer(text, add_special_tokens=False).input_ids
+        return bool(ids) and backbone.tokenizer.unk_token_id not in ids
+
+    def prompt(self, backbone: Backbone, types: list[str], template: int) -> Prompt:
+        """The ``template``-th way to say the product with these anomaly types (none, or unknown ones: a good part)."""
+        said = [self.words[kind] for kind in types if kind in self.words]
+        if said:
+            return Prompt(TEMPLATES[template % len(TEMPLATES)].format(product=self.noun, defect=" and ".join(said)), {})
+        return Prompt(NORMAL_TEMPLATES[template % len(NORMAL_TEMPLATES)].format(product=self.noun), {})
+
+    def encode(self, backbone: Backbone, prompts: list[Prompt]) -> Float[Tensor, "b tokens d"]:
+        """The prompts' hidden states."""
+        return backbone.encode_text(backbone.tokenize([p.text for p in prompts]))
+
+    def save(self, folder: Path) -> None:
+        """Nothing: words are the base's own. An earlier training's tokens are removed."""
+        for path in folder.glob("*.safetensors"):
+            path.unlink()
+
+
 def _file_of(text: str) -> str:
     return f"{text.strip('<>')}.safetensors"

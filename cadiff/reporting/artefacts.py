@@ -35,7 +35,9 @@ from cadiff.storage import missing, read_batches, read_image, read_table
 ABLATIONS = Path("data/ablations")  # where benchmarks/ablations.py leaves a table for each data set
 WITHOUT_SHARDS = {"union", "detector", "maps"}  # kinds of methods that have no generated images of their own
 WITHOUT_TYPES = {"cutpaste", "nsa", "perlin"}  # draw one kind of anomaly, in anomaly.parquet
-WITH_GENERATOR = {"cadiff", "both"}
+UNNAMED = "perturbed"  # its masks are random and its images have no exemplar's type; its shards say what there is
+SHOWN = "cadiff"  # the generator whose words, attention and intensities the page shows
+WITH_SHOWN = {SHOWN, "both"}
 
 
 def ablations_of(dataset: str) -> Path:
@@ -69,7 +71,7 @@ class Artefacts:
     def types(self, product: str, method: str) -> list[str]:
         if self.params.kind_of(method) in WITHOUT_SHARDS:
             return []
-        if self.params.kind_of(method) == "images":
+        if self.params.kind_of(method) == "images" or method == UNNAMED:
             folder = self.root / "data/made/generated" / method / product
             return sorted(path.stem for path in folder.glob("*.parquet") if path.stem != "good")
         if method in WITHOUT_TYPES:
@@ -84,6 +86,13 @@ class Artefacts:
     def generated(self, method: str, product: str, anomaly_type: str) -> list[GeneratedRow]:
         name = f"data/made/generated/{method}/{product}/{anomaly_type}.parquet"
         return from_table(self.table(name, GENERATED_SCHEMA), GeneratedRow)
+
+    def mask_sources(self, method: str, product: str, anomaly_type: str) -> list[str]:
+        """How each image's mask came to lie where it does."""
+        name = f"data/made/generated/{method}/{product}/{anomaly_type}.parquet"
+        if not self._is_there(name):
+            return []
+        return [str(source) for source in read_table(self.root / name, GENERATED_SCHEMA, ["mask_source"])["mask_source"].to_pylist()]
 
     def metrics(self, method: str, product: str) -> pa.Table:
         return self.table(f"data/made/evaluated/{method}/{product}/metrics.parquet", METRIC_SCHEMA)
@@ -120,19 +129,23 @@ class Artefacts:
 
     def _of_showcase(self, product: str, name: str, schema: pa.Schema) -> pa.Table:
         """Empty where no generator was trained."""
-        if not WITH_GENERATOR & set(self.params.methods):
+        if not WITH_SHOWN & set(self.params.methods):
             return schema.empty_table()
-        return self.table(f"data/made/reported/showcase/{product}/{name}.parquet", schema)
+        return self.table(f"data/made/reported/showcase/{SHOWN}/{product}/{name}.parquet", schema)
 
-    def generator_curve(self, product: str) -> pa.Table:
-        return self.table(f"data/made/generator/{product}/curve.parquet", CURVE_SCHEMA)
+    def generator_curve(self, method: str, product: str) -> pa.Table:
+        """Empty, and nothing absent, where another generator than the page's own left none: not each of them learns."""
+        name = f"data/made/generator/{method}/{product}/curve.parquet"
+        if method != SHOWN and not (self.root / name).is_file():
+            return CURVE_SCHEMA.empty_table()
+        return self.table(name, CURVE_SCHEMA)
 
     def detector_curve(self, method: str, product: str, seed: int) -> pa.Table:
         return self.table(f"data/made/detectors/{method}/{product}/curve-{seed}.parquet", CURVE_SCHEMA)
 
-    def image(self, path: str, mode: str = "RGB", size: int | None = None) -> np.ndarray | None:
-        """A real image or mask (its path is relative to the root, or absolute); None if absent."""
-        return read_image(self.root / path, mode, size) if self._is_there(path) else None
+    def image(self, path: str, mode: str = "RGB", shape: tuple[int, int] | None = None) -> np.ndarray | None:
+        """A real image or mask (its path is relative to the root, or absolute) at a height and a width; None if absent."""
+        return read_image(self.root / path, mode, shape) if self._is_there(path) else None
 
     def _is_there(self, relative: str) -> bool:
         if (self.root / relative).exists():

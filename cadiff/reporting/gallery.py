@@ -13,22 +13,26 @@ from PIL import Image
 from scipy.ndimage import binary_dilation
 from skimage.measure import approximate_polygon, find_contours
 
+from cadiff.pictures import canvas_of
 from cadiff.records import GeneratedRow, QualityRow, SampleRow
 from cadiff.reporting.artefacts import WITHOUT_SHARDS, Artefacts
 from cadiff.reporting.signals import SIGNALS, signals_of
-from cadiff.storage import decode_image, encode_png
+from cadiff.storage import decode_image, encode_png, resize_mask
 
-PER_GROUP = 24
+PER_GROUP, LEAST_PER_GROUP = 24, 4
 PER_PEER = 8
-BUDGET = 3_000_000  # characters of data URIs in the gallery, so that the page stays a few MB
+BUDGET = 6_000_000  # characters of data URIs in the gallery, so that the page stays a few MB
 APART = 64  # an outline runs one part in so many of the side outside of its mask: along a crack's own border it would hide the crack
-EXACT_SIDE = 128  # larger images become thumbnails of this side
+EXACT_SIDE = 128  # px of the longer side, up to which an image is inlined as it is
+SHOWN_SIDE, SHOWN_LENGTH = 256, 512  # px that the two sides of what stands for a larger one have at most: less hides a seam
+QUALITY = 85  # of its JPEG
+PNG_COST, JPEG_COST = 3.3, 0.5  # characters of base64 that a pixel of a photograph takes, about
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An inlined image; ``outline`` is an SVG path in mask pixels, ``row`` the provenance, ``signals`` what its
-    quality signals say against it."""
+    """An inlined image of ``width`` x ``height`` px; ``outline`` is an SVG path in these, ``row`` the provenance, ``signals`` what
+    its quality signals say against it."""
 
     uri: str
     alt: str
@@ -43,6 +47,11 @@ class Picture:
     area: float
     row: dict[str, str]
     signals: tuple[str, ...] = ()
+
+    @property
+    def exact(self) -> bool:
+        """Whether every pixel is there, to be shown as a square."""
+        return self.uri.startswith("data:image/png")
 
 
 @dataclass(frozen=True)
@@ -64,17 +73,23 @@ class Group:
         return len(self.areas)
 
 
+def shown_shape(height: int, width: int) -> tuple[int, int]:
+    """Height and width at which the page shows a picture: its own up to 256 px of the shorter side and 512 of the longer."""
+    shorter, longer = sorted((height, width))
+    scale = min(1.0, SHOWN_SIDE / shorter, SHOWN_LENGTH / longer)
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
 def data_uri(pixels: np.ndarray) -> str:
-    """uint8 pixels (``h w 3`` or ``h w``) as a PNG data URI: exact to 128 px, a 64-colour thumbnail above."""
+    """uint8 pixels (``h w 3`` or ``h w``) as a data URI: an exact PNG to 128 px, a JPEG at ``shown_shape`` above."""
     if max(pixels.shape[:2]) <= EXACT_SIDE:
-        png = encode_png(pixels)
-    else:
-        image = Image.fromarray(np.ascontiguousarray(pixels)).convert("RGB")
-        image.thumbnail((EXACT_SIDE, EXACT_SIDE), Image.Resampling.LANCZOS)
-        buffer = io.BytesIO()
-        image.quantize(64, method=Image.Quantize.MEDIANCUT).save(buffer, format="PNG", compress_level=9)
-        png = buffer.getvalue()
-    return "data:image/png;base64," + base64.b64encode(png).decode()
+        return "data:image/png;base64," + base64.b64encode(encode_png(pixels)).decode()
+    image, buffer = Image.fromarray(np.ascontiguousarray(pixels)).convert("RGB"), io.BytesIO()
+    height, width = shown_shape(*pixels.shape[:2])
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.LANCZOS)
+    image.save(buffer, format="JPEG", quality=QUALITY, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def heat(anomaly_map: np.ndarray) -> np.ndarray:
@@ -96,14 +111,10 @@ def outline(mask: np.ndarray, apart: int = 0) -> str:
 
 
 def real_picture(artefacts: Artefacts, row: SampleRow) -> Picture | None:
-    """A real image at the base's size; None if its file is absent (and a part is enough)."""
-    size = artefacts.params.base.size
-    image = artefacts.image(row.image_path, "RGB", size)
-    mask = (
-        np.zeros((size, size), np.uint8)
-        if row.mask_path is None
-        else artefacts.image(row.mask_path, "L", size)
-    )
+    """A real image at its canvas; None if its file is absent (and a part is enough)."""
+    shape = canvas_of(row, artefacts.params.dataset.size)
+    image = artefacts.image(row.image_path, "RGB", shape)
+    mask = np.zeros(shape, np.uint8) if row.mask_path is None else artefacts.image(row.mask_path, "L", shape)
     if image is None or mask is None:
         return None
     kind = row.anomaly_type or "good"
@@ -133,13 +144,14 @@ def picture(
     image: np.ndarray, mask: np.ndarray, row: dict[str, object], *, alt: str, caption: str, source: str,
     product: str, kind: str, intensity: float | None = None,
 ) -> Picture:  # fmt: skip
-    """``row`` is shown as its provenance, in its order."""
+    """``row`` is shown as its provenance, in its order. Outlines are found at the size that is shown, whatever the canvas."""
     area = float((mask > 127).mean())
     shown = {name: _shown(value) for name, value in row.items()}
     shown["mask_area"] = f"{100 * area:.2f} %"
-    height, width = mask.shape
-    return Picture(data_uri(image), alt, caption, outline(mask, max(1, max(mask.shape) // APART)), width, height, source, product, kind,
-                   intensity, area, shown)  # fmt: skip
+    shown["canvas"] = f"{mask.shape[1]} x {mask.shape[0]} px"
+    height, width = shape = shown_shape(*mask.shape)
+    drawn = outline(np.where(resize_mask(mask > 127, shape), 255, 0).astype(np.uint8), max(1, max(shape) // APART))
+    return Picture(data_uri(image), alt, caption, drawn, width, height, source, product, kind, intensity, area, shown)
 
 
 def _last(sample_id: str) -> str:
@@ -202,10 +214,10 @@ def shard_methods(artefacts: Artefacts) -> list[str]:
 
 
 def _group_size(artefacts: Artefacts) -> int:
-    """Images per group: as many as the budget allows, from 2 to 24."""
-    side = artefacts.params.base.size
-    # About what a photograph's PNG takes as base64: 3.3 characters a pixel; a 64-colour thumbnail, 1 a pixel.
-    size = 3.3 * side**2 if side <= EXACT_SIDE else EXACT_SIDE**2
-    sources = 1 + len(shard_methods(artefacts))
-    groups = sum(len(artefacts.types(product, "cadiff")) * sources for product in artefacts.params.products)
-    return int(np.clip(BUDGET // (size * max(groups, 1)), 2, PER_GROUP))
+    """Images per group: as many as the budget allows, from 4 to 24."""
+    params = artefacts.params
+    exemplars = [row for product in params.products for row in artefacts.exemplars(product)]
+    shapes = [shown_shape(*canvas_of(row, params.dataset.size)) for row in exemplars]
+    costs = [height * width * (PNG_COST if max(height, width) <= EXACT_SIDE else JPEG_COST) for height, width in shapes]
+    groups = sum(len(artefacts.types(product, "cadiff")) for product in params.products) * (1 + len(shard_methods(artefacts)))
+    return int(np.clip(BUDGET // max(1.0, float(np.mean(costs or [1.0])) * groups), LEAST_PER_GROUP, PER_GROUP))

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-from PIL import Image
 from sklearn.metrics import average_precision_score
 
 from cadiff.params import Kind
@@ -60,20 +58,18 @@ def map_rows(artefacts: Artefacts, product: str) -> list[MapRow]:
     found = {method: {row.sample_id: row for row in artefacts.scored(method, product, shown)} for method in artefacts.params.methods}
     rows = []
     for title, sample_id in chosen:
-        picture, mask = real_picture(artefacts, samples[sample_id]), _mask(artefacts, samples[sample_id])
-        if picture:
-            scored = {method: by_id[sample_id] for method, by_id in found.items() if sample_id in by_id}
-            maps = [_map(artefacts.params.kind_of(method), row, picture, mask) for method, row in scored.items()]
-            rows.append(MapRow(title, picture, maps))
+        if picture := real_picture(artefacts, samples[sample_id]):
+            scored = [by_id[sample_id] for by_id in found.values() if sample_id in by_id]
+            rows.append(MapRow(title, picture, [_map(artefacts, row, samples[sample_id], picture) for row in scored]))
     return rows
 
 
 def _ranked(artefacts: Artefacts, method: str, product: str, samples: dict[str, SampleRow]) -> Iterator[_Ranked]:
     for row in artefacts.scored(method, product):
         if row.sample_id in samples:
-            mask = _mask(artefacts, samples[row.sample_id])
-            if mask is not None or row.anomaly_type is None:
-                yield _Ranked(row.sample_id, None if mask is None else _ap(row, mask), row.image_score)
+            ap = _ap(artefacts, row, samples[row.sample_id])
+            if ap is not None or row.anomaly_type is None:
+                yield _Ranked(row.sample_id, ap, row.image_score)
 
 
 def _chosen(ranked: list[_Ranked]) -> list[tuple[str, str]]:
@@ -86,23 +82,17 @@ def _chosen(ranked: list[_Ranked]) -> list[tuple[str, str]]:
     return chosen + [("most suspected good image", sample_id) for _, sample_id in good[:1]]
 
 
-def _mask(artefacts: Artefacts, sample: SampleRow) -> np.ndarray | None:
-    """The true mask at the base's size; None for a good image, or if absent or empty."""
+def _ap(artefacts: Artefacts, row: ScoredRow, sample: SampleRow) -> float | None:
+    """Of an image's 8-bit map, whose shape the true mask is brought to; None for a good image, or if the mask is absent or empty."""
     if sample.mask_path is None:
         return None
-    mask = artefacts.image(sample.mask_path, "L", artefacts.params.base.size)
-    return mask if mask is not None and mask.any() else None
-
-
-def _ap(row: ScoredRow, mask: np.ndarray) -> float:
     pixels = decode_image(row.anomaly_map["bytes"], "L", row.sample_id)
-    if pixels.shape != mask.shape:
-        mask = np.asarray(Image.fromarray(mask).resize(pixels.shape[::-1], Image.Resampling.NEAREST))
-    return float(average_precision_score(mask.ravel() > 127, pixels.ravel()))
+    height, width = pixels.shape
+    mask = artefacts.image(sample.mask_path, "L", (height, width))
+    return float(average_precision_score(mask.ravel() > 127, pixels.ravel())) if mask is not None and mask.any() else None
 
 
-def _map(kind: Kind, row: ScoredRow, picture: Picture, mask: np.ndarray | None) -> AnomalyMap:
+def _map(artefacts: Artefacts, row: ScoredRow, sample: SampleRow, picture: Picture) -> AnomalyMap:
     pixels = decode_image(row.anomaly_map["bytes"], "L", row.sample_id)
-    seen = SEEN_BY.get(kind, "by a detector trained on {}").format(row.method)
-    alt = f"Anomaly map of {picture.alt}, {seen}"
-    return AnomalyMap(row.method, data_uri(heat(pixels)), alt, None if mask is None else _ap(row, mask))
+    seen = SEEN_BY.get(artefacts.params.kind_of(row.method), "by a detector trained on {}").format(row.method)
+    return AnomalyMap(row.method, data_uri(heat(pixels)), f"Anomaly map of {picture.alt}, {seen}", _ap(artefacts, row, sample))

@@ -40,7 +40,8 @@ class AttentionCell:
     caption: list[str]
     acting: bool
     outline: str
-    side: int
+    width: int
+    height: int
 
 
 @dataclass(frozen=True)
@@ -143,8 +144,13 @@ def edit_finding(steps: Sequence[ShowcaseRow]) -> str:
     )
 
 
-def attention_strips(pictures: Sequence[ShowcaseRow], rows: Sequence[AttentionRow]) -> dict[str, list[AttentionStrip]]:
-    """Fig. 4 by type: all maps of a type share one scale, so that amplification can be seen."""
+def attention_strips(
+    pictures: Sequence[ShowcaseRow], rows: Sequence[AttentionRow], whole: bool
+) -> dict[str, list[AttentionStrip]]:
+    """Fig. 4 by type: all maps of a type share one scale, so that amplification can be seen.
+
+    ``whole``: the maps are of all of the picture (window.cut), so that its mask's outline fits them; else of the window that was drawn.
+    """
     result: dict[str, list[AttentionStrip]] = {}
     for group, drawn in _grouped(pictures, "attention").items():
         own = [row for row in rows if row.group == group]
@@ -153,7 +159,7 @@ def attention_strips(pictures: Sequence[ShowcaseRow], rows: Sequence[AttentionRo
             steps = sorted((step for step in own if step.label == row.label), key=lambda step: step.step)
             chosen = [steps[i] for i in np.unique(np.linspace(0, len(steps) - 1, MOMENTS).round().astype(int))] if steps else []
             shown = replace(showcase_picture(row), caption="the picture")
-            cells = [_attention_cell(step, shown, top, acts=row.intensities[0] != 1) for step in chosen]
+            cells = [_attention_cell(step, shown if whole else None, top, acts=row.intensities[0] != 1) for step in chosen]
             strip = AttentionStrip(_variant(row), attention_finding(row, steps), cells, shown)
             result.setdefault(group, []).append(strip)
     return result
@@ -179,13 +185,14 @@ def attention_finding(row: ShowcaseRow, steps: Sequence[AttentionRow]) -> str:
     return f"{began} Change from w = 1: {_percent(row.change_inside)} inside the mask, {_percent(row.change_outside, 2)} outside."
 
 
-def _attention_cell(step: AttentionRow, shown: Picture, top: float, acts: bool) -> AttentionCell:
+def _attention_cell(step: AttentionRow, shown: Picture | None, top: float, acts: bool) -> AttentionCell:
     """``acts``: whether its w changes anything at all at the steps where re-weighting is on, which w = 1 does not."""
     values, acting = np.asarray(step.attention, float).reshape(step.side, step.side) / top, step.acting and acts
     state = "re-weighted" if acting else "as it is"
     alt = f"Attention of {step.group} at step {step.step}, {state}, focus {step.focus:.2f}"
     caption = [f"step {step.step}", f"focus {step.focus:.2f}", *(["re-weighted"] if acting else [])]
-    return AttentionCell(data_uri(heat((255 * values).astype(np.uint8))), alt, caption, acting, shown.outline, shown.width)
+    outline, width, height = (shown.outline, shown.width, shown.height) if shown else ("", step.side, step.side)
+    return AttentionCell(data_uri(heat((255 * values).astype(np.uint8))), alt, caption, acting, outline, width, height)
 
 
 def token_map(rows: Sequence[VectorRow]) -> tuple[Markup | None, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,8 @@ from markupsafe import Markup
 from cadiff.params import RESULT_KEYS, Params
 from cadiff.records import WITHOUT_GOOD
 from cadiff.reporting import figures, model_figures, paper, signals, tables
-from cadiff.reporting.artefacts import WITH_GENERATOR, Artefacts
-from cadiff.reporting.gallery import Group, Picture, gallery, shard_methods
+from cadiff.reporting.artefacts import SHOWN, WITH_SHOWN, Artefacts
+from cadiff.reporting.gallery import EXACT_SIDE, Group, Picture, gallery, shard_methods
 from cadiff.reporting.maps import map_rows
 from cadiff.reporting.tables import Cell, Row, Table, counted
 from cadiff.storage import write_bytes, write_json, write_table, write_text
@@ -94,11 +94,13 @@ def render(artefacts: Artefacts, frame: pd.DataFrame, dots: Markup, curves: dict
         "glance": glance(groups),
         "quality": signals.quality_table(artefacts, shard_methods(artefacts)),
         "filtered": signals.filter_table(frame),
+        "mask_sources": signals.source_table(artefacts),
         "signals": list(signals.LIMITS),
         "ladders": {product: model_figures.ladders(rows) for product, rows in shown.items()},
         "ladder_table": model_figures.ladder_table(shown),
         "attention": {
-            product: model_figures.attention_strips(rows, artefacts.attention(product)) for product, rows in shown.items()
+            product: model_figures.attention_strips(rows, artefacts.attention(product), params.for_product(product).window.cut == "whole")
+            for product, rows in shown.items()
         },
         "compositions": {product: model_figures.compositions(rows) for product, rows in shown.items()},
         "edits": {product: model_figures.edits(artefacts, product, rows) for product, rows in shown.items()},
@@ -120,7 +122,11 @@ def render(artefacts: Artefacts, frame: pd.DataFrame, dots: Markup, curves: dict
         "scale": scale(params),
         "protocol": protocol_of(params, frame),
         "detectors": [tables.named(method) for method in detectors_of(params)],
-        "size": params.base.size,
+        "whole": all(params.for_product(product).window.cut == "whole" for product in products),
+        "network": _by_product(params, lambda own: NETWORKS[own.detector.network]),
+        "sizes": sizes(params),
+        "scored_at": scored_at(params),
+        "large": params.dataset.size == "native" or params.dataset.size > EXACT_SIDE,
     }
     # Last, when everything has been looked for.
     context["absent"] = artefacts.absent
@@ -137,7 +143,8 @@ def summary(artefacts: Artefacts, frame: pd.DataFrame) -> str:
     headline = tables.headline_table(frame, artefacts.params.methods, detectors_of(artefacts.params))
     said = " ".join([*concluded(artefacts, frame), tables.place_among(frame, sources_of(artefacts.params))]).strip()
     text = f"# CADiff: {scale(artefacts.params)}\n\n{said}\n\n"
-    text += f"{headline.caption} Protocol: {protocol_of(artefacts.params, frame)}.\n\n{tables.markdown(headline)}"
+    text += f"{headline.caption} Protocol: {protocol_of(artefacts.params, frame)}; {scored_at(artefacts.params)}.\n\n"
+    text += tables.markdown(headline)
     if artefacts.absent:
         text += "\nAbsent, so left out:\n\n" + "".join(f"- `{name}`\n" for name in artefacts.absent)
     return text
@@ -145,7 +152,57 @@ def summary(artefacts: Artefacts, frame: pd.DataFrame) -> str:
 
 def scale(params: Params) -> str:
     """What this run was, in a few words."""
-    return f"{params.dataset.name}, {params.base.size} px, {counted(len(params.products), 'product')}"
+    return f"{params.dataset.name}, {size_said(params.dataset.size)}, {counted(len(params.products), 'product')}"
+
+
+def size_said(size: int | str) -> str:
+    return "pictures at their own size" if size == "native" else f"{size} px"
+
+
+NETWORKS = {"unet": "a plain U-Net", "efficientnet-lite0": "a decoder on an encoder that knows ImageNet"}
+RULES = {
+    "any": "any part of it", "quarter": "at least a quarter of it", "half": "at least half of it",
+    "nearest": "the mask’s pixel nearest to its centre",
+}  # fmt: skip
+
+
+def scored_at(params: Params) -> str:
+    """At which size pixels are scored, and by which rule a true mask is brought there, as a part of a sentence."""
+    return _by_product(
+        params, lambda own: f"pixels are scored at {own.metrics.size} px of the shorter side, where a pixel of the true mask counts if the "
+        f"anomaly covers {RULES[own.metrics.mask_rule]} (metrics.mask_rule: {own.metrics.mask_rule})",
+    )  # fmt: skip
+
+
+def sizes(params: Params) -> list[tuple[str, str]]:
+    """Every size that this run had, in the order in which a picture meets them."""
+    size = params.dataset.size
+    canvas = "each picture as it is" if size == "native" else f"{size} px of each picture’s shorter side, its aspect ratio kept"
+
+    def window(own: Params) -> str:
+        side = f"{own.base.size} x {own.base.size} px"
+        if own.window.cut == "whole":
+            return f"all of the picture, brought to {side}"
+        return f"a square {own.window.context:g} times as large as what is masked, brought to {side}, drawn, brought back and set in"
+
+    def detector(own: Params) -> str:
+        seen = size_said(size) if own.detector.size is None else f"{own.detector.size} px"
+        return f"{seen} of the shorter side, in squares of {own.detector.tile} px" if seen[0].isdigit() else seen
+
+    said = scored_at(params)
+    return [
+        ("Canvas", f"{canvas}: masks, generated images, anomaly maps and exports (dataset.size)."),
+        ("What the base draws", f"{_by_product(params, window)} (window, base.size)."),
+        ("What the detector sees", f"{_by_product(params, detector)} (detector.size, detector.tile)."),
+        ("What is scored", f"{said[0].upper()}{said[1:]}; where no pixel has as much, those with the most count."),
+    ]
+
+
+def _by_product(params: Params, said: Callable[[Params], str]) -> str:
+    """What is said of the parameters, once where it is the same for all products."""
+    found = {product: said(params.for_product(product)) for product in params.products}
+    different = set(found.values())
+    return different.pop() if len(different) == 1 else "; ".join(f"{product}: {text}" for product, text in found.items())
 
 
 def detectors_of(params: Params) -> list[str]:
@@ -155,6 +212,12 @@ def detectors_of(params: Params) -> list[str]:
 
 def sources_of(params: Params) -> list[str]:
     return [method for method in params.methods if method not in detectors_of(params)]
+
+
+def generators_of(params: Params) -> list[str]:
+    """The methods that a generator may have been trained for."""
+    found = [method for method in params.methods if params.kind_of(method) == "generator"]
+    return found if "both" not in params.methods else list(dict.fromkeys([SHOWN, *found]))
 
 
 def protocol_of(params: Params, frame: pd.DataFrame) -> str:
@@ -178,7 +241,7 @@ def facts(artefacts: Artefacts, frame: pd.DataFrame, groups: list[Group]) -> lis
     seeds = set(scored["seed"])
     tested = f"{images:,} test images, {anomalies:,} of them anomalies" if images else "No test image"
     protocol = protocol_said(set(scored["protocol"])) + elsewhere(artefacts)
-    generators = ", one of the generator" if WITH_GENERATOR & set(params.methods) else ""
+    generators = ", one of the generator" if WITH_SHOWN & set(params.methods) else ""
     own = frame[(frame["method"] == "cadiff") & ~frame["metric"].astype(str).str.contains("/")]
     realism = own[own["metric"].astype(str).str.startswith(("is(", "ic_lpips("))].groupby("metric")["value"].mean()
     measured = "; ".join(f"{tables.plain_name(str(name))} {value:.3f}" for name, value in realism.items())
@@ -305,9 +368,10 @@ def training_curves(artefacts: Artefacts) -> dict[str, Markup]:
     charts: dict[str, Markup | None] = {}
     for i, product in enumerate(artefacts.params.products):
         seeds = artefacts.params.for_product(product).detector.seeds
-        if WITH_GENERATOR & set(artefacts.params.methods):
-            own = {"": [artefacts.generator_curve(product)]}
-            charts[f"generator-{product}"] = figures.curves(own, f"generator{i}", f"{product}: generator")
+        for method in generators_of(artefacts.params):
+            own, end = {"": [artefacts.generator_curve(method, product)]}, "" if method == SHOWN else f"-{method}"
+            title = f"{product}: {'generator' if method == SHOWN else method}"
+            charts[f"generator-{product}{end}"] = figures.curves(own, f"generator{i}{end}", title)
         detectors: dict[str, list[pa.Table]] = {
             method: [artefacts.detector_curve(method, product, seed) for seed in seeds]
             for method in sources_of(artefacts.params)

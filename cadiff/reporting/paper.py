@@ -141,8 +141,8 @@ def intensity_row(params: Params) -> str | None:
 def ablation_row(params: Params) -> str | None:
     """The row of Table 5 that has this run's prompt and control settings; None if there is no such row."""
     prompt, saim = params.prompt, params.control.interaction != "none"
-    if prompt.tokens == "single":
-        return None if saim else "single token"
+    if prompt.tokens != "multi":
+        return "single token" if prompt.tokens == "single" and not saim else None
     if prompt.localizing != prompt.contrastive:
         return None
     return " + ".join(["MTL"] + ["Reg"] * prompt.localizing + ["SAIM"] * saim)

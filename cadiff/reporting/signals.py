@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -40,14 +41,15 @@ def quality_table(artefacts: Artefacts, methods: Sequence[str]) -> Table:
     table += [_row(method, found) for method, found in own.items() if found]
     caption = (
         "Quality signals of all images that were made. Distance to the nearest exemplar, of the masked pixels alone, wherever they lie, "
-        f"mirrored and turned too: 1 is usual among exemplars, below {COPY:g} a likely copy. Change inside the mask: below "
-        f"{100 * LEAK:g}\u202f% the image changed more beside its mask. Distance to normal images: 1 is usual among normal images, below "
-        f"{FAINT:g} no defect can be seen. Median, and how many images are below the limit."
+        f"mirrored and turned too: 1 is usual among exemplars, below {COPY:g} a likely copy. Change inside the mask, of all that changed "
+        f"from the real normal that the image was set in (normal_id; images without one do not count): below {100 * LEAK:g}\u202f% the "
+        "image changed more beside its mask. Distance to normal images, in a window around the mask: 1 is usual among normal images, "
+        f"below {FAINT:g} no defect can be seen. Median, and how many images are below the limit."
     )
-    if "cadiff" in methods and keeps_background(artefacts):
+    if "cadiff" in methods and resamples_background(artefacts):
         caption += (
-            " Where the background is kept (generate.background: real), what is off a mask is the autoencoder’s error, "
-            "or was drawn in the cells beside the mask (generate.dilate, generate.blend)."
+            " Where the background is kept as latents (generate.blend: null), what is off a mask is the autoencoder’s error, "
+            "or was drawn in the cells beside the mask (generate.dilate)."
         )
     columns = ["Images of", "Number", "To nearest exemplar", "Likely copies", "Change inside the mask", "Off their masks",
                "To normal images", "Not visible"]  # fmt: skip
@@ -89,6 +91,26 @@ def filter_table(frame: pd.DataFrame) -> Table:
     return Table(caption, columns, rows, sortable=True)
 
 
+def source_table(artefacts: Artefacts) -> Table:
+    """How the masks of each generator's images came to lie where they do: images by product, type and source."""
+    params, found = artefacts.params, {}
+    for method in (name for name in params.methods if params.kind_of(name) == "generator"):
+        for product in params.products:
+            for kind in artefacts.types(product, method):
+                if sources := artefacts.mask_sources(method, product, kind):
+                    found[method, product, kind] = Counter(sources)
+    columns = sorted({source for counts in found.values() for source in counts})
+    rows = [
+        Row([*heads], [Cell(f"{counts[source]:,}" if counts[source] else ABSENT, counts[source]) for source in columns])
+        for heads, counts in found.items()
+    ]
+    caption = (
+        "Where the masks lie: how each image’s masks were placed, as masks.placement says or, where that is auto, as was found for the "
+        "type from its exemplars. Number of images."
+    )
+    return Table(caption, ["Images of", "Product", "Anomaly type", *columns], rows, sortable=True)
+
+
 def left_out(frame: pd.DataFrame, method: str = "cadiff") -> tuple[int, int] | None:
     """How many of a method's images the filter left out, of how many; None where no filter was on."""
     rows = frame[(frame["method"] == method) & (frame["metric"] == "images_kept")]
@@ -112,10 +134,10 @@ def spoken(artefacts: Artefacts, method: str = "cadiff") -> str:
     return f"Of {len(rows):,} images: " + ", ".join(parts) + "." if parts else ""
 
 
-def keeps_background(artefacts: Artefacts) -> bool:
-    """Whether cadiff's images of some product keep a real image's latents outside of their masks."""
-    params = artefacts.params
-    return any(params.for_product(product).generate.background == "real" for product in params.products)
+def resamples_background(artefacts: Artefacts) -> bool:
+    """Whether cadiff's images of some product keep a real image outside of their masks, but as latents, so not to the byte."""
+    own = [artefacts.params.for_product(product) for product in artefacts.params.products]
+    return any(params.generate.background == "real" and params.generate.blend is None for params in own)
 
 
 PLAIN = {

@@ -13,8 +13,10 @@ from cadiff.errors import CADiffError
 from cadiff.records import METRIC_SCHEMA
 from cadiff.reporting.artefacts import Artefacts
 
+TYPES = "pixel_ap_types"  # the mean over anomaly types of pixel_ap/<type>: pooled, one type with large masks decides
 HEADLINE = {
     "pixel_ap": "Pixel AP",
+    TYPES: "Pixel AP, mean over types",
     "pixel_auroc": "Pixel AUROC",
     "pixel_f1max": "Pixel F1-max",
     "pro": "PRO",
@@ -24,6 +26,8 @@ HEADLINE = {
 METRIC_NAMES = {**HEADLINE, "image_f1max": "Image F1-max"}
 METHOD_NAMES = {
     "cadiff": "CADiff images",
+    "controlnet": "ControlNet alone",
+    "perturbed": "Perturbed normals",
     "exemplars": "augmented exemplars alone",
     "both": "CADiff images and augmented exemplars",
     "cutpaste": "CutPaste",
@@ -184,6 +188,7 @@ def verdict(
         f"{METRIC_NAMES[metric]} is {own} for the detector trained on {METHOD_NAMES[ours]} and {theirs} for "
         f"the same detector trained on {METHOD_NAMES[peer]}: {points(comparison.gain)} points, "
         f"better on {won[0]} of {counted(products, 'product')} and in {won[1]} of {counted(seeds, 'seed')}."
+        f"{_over_types(frame, ours, peer)}"
     )
     conclusion = {
         "better": "Yes: the generated images helped, in every seed.",
@@ -194,7 +199,8 @@ def verdict(
     if comparison.outcome != "better" and added is not None and added.outcome == "better":
         alone = {"worse": "In their place they were worse, in every seed", "undecided": "In their place the seeds do not agree"}
         conclusion = (
-            f"Yes, added to the exemplars: {points(added.gain)} points of {METRIC_NAMES[metric]}, better in every seed. "
+            f"Yes, added to the exemplars: {points(added.gain)} points of {METRIC_NAMES[metric]}"
+            f"{_points_over_types(frame, 'both', peer)}, better in every seed. "
             f"{alone[comparison.outcome]}."
         )
     rankings = [mean_and_spread(frame, method, "pixel_auroc")[0] for method in (ours, peer)]
@@ -210,6 +216,21 @@ def verdict(
     elif conclusion.startswith("Yes"):
         conclusion = _of_few({name: held_out[name] for name in comparison.by_product if name in held_out}, conclusion)
     return [conclusion, figures]
+
+
+def _over_types(frame: pd.DataFrame, ours: str, peer: str) -> str:
+    """A sentence on the mean over anomaly types; empty where it was not measured for both."""
+    found = compare(frame, TYPES, ours, peer)
+    if found is None:
+        return ""
+    own, theirs = map(percent, found.means)
+    return f" The mean over anomaly types is {own} and {theirs}: {points(found.gain)} points."
+
+
+def _points_over_types(frame: pd.DataFrame, ours: str, peer: str) -> str:
+    """The same gain in brackets."""
+    found = compare(frame, TYPES, ours, peer)
+    return "" if found is None else f" ({points(found.gain)} in the mean over types)"
 
 
 def _of_few(held_out: Mapping[str, int], conclusion: str) -> str:
@@ -291,7 +312,8 @@ def place_among(frame: pd.DataFrame, methods: Sequence[str], ours: str = "cadiff
         word = {"better": "it helped, in every seed", "worse": "it did harm, in every seed", "undecided": "the seeds do not agree"}
         enough = len(added.by_seed) >= 3
         said = word[added.outcome] if enough else "too few seeds for a claim"
-        text += f" Added to the exemplars they changed pixel AP by {points(added.gain)} points: {said}."
+        types = _points_over_types(frame, "both", "exemplars")
+        text += f" Added to the exemplars they changed pixel AP by {points(added.gain)} points{types}: {said}."
     return text
 
 
@@ -321,15 +343,16 @@ def product_table(frame: pd.DataFrame, products: list[str], methods: Sequence[st
 
 
 def type_table(frame: pd.DataFrame, products: list[str], methods: Sequence[str]) -> Table:
-    """Pixel AP per anomaly type, that type's held-out images against the good ones."""
-    typed = frame[frame["metric"].str.startswith("pixel_ap/")]
+    """Pixel AP per anomaly type, that type's held-out images against the good ones, and the mean over types."""
+    typed = frame[frame["metric"].str.startswith("pixel_ap/") | (frame["metric"] == TYPES)]
     rows = []
     for product in products:
         part = typed[typed["product"] == product]
-        for metric in sorted(set(part["metric"])):
+        for metric in sorted(set(part["metric"]), key=lambda name: (name == TYPES, name)):
             values = [mean_and_spread(part, method, metric)[:2] for method in methods]
             best = _best(value for value, _ in values)
-            rows.append(Row([product, metric.removeprefix("pixel_ap/")], [_figure(*v, best) for v in values]))
+            name = "mean over types" if metric == TYPES else metric.removeprefix("pixel_ap/")
+            rows.append(Row([product, name], [_figure(*v, best) for v in values]))
     return Table("Pixel AP per anomaly type, in %, mean ± standard deviation over seeds.",
                  ["Product", "Anomaly type", *methods], rows, sortable=True)  # fmt: skip
 

@@ -12,16 +12,20 @@ from cadiff.data import mvtec
 from cadiff.data.listing import Entry, Listing, folders, image_files, unread
 from cadiff.data.readers import verify_entry
 from cadiff.errors import UsageError
+from cadiff.pictures import Size, fitted, resize_picture
 from cadiff.records import GENERATED_SCHEMA, GeneratedRow, SampleRow, to_table
-from cadiff.storage import digest, encode_png, read_image, sha256_bytes, write_table
+from cadiff.storage import digest, encode_png, read_image, sha256_bytes, table_writer
 
 GOOD = "good"
 MASK_END = "_mask"
+ROWS = 16  # in memory at a time
 TOLD = ("rows.parquet", "scenes.json", "masks")  # what `cadiff generate` tells of its images, beside them
 
 
-def import_folder(folder: Path, product: str, samples: Sequence[SampleRow], size: int, out: Path) -> None:
-    """Writes ``out/<type>.parquet`` from ``folder/PRODUCT``, images and masks brought to ``size`` x ``size``.
+def import_folder(folder: Path, product: str, samples: Sequence[SampleRow], size: Size, out: Path) -> None:
+    """Writes ``out/<type>.parquet`` from ``folder/PRODUCT``, images and masks of any size brought to their canvas.
+
+    ``size`` is ``dataset.size``: px of the shorter side, the aspect ratio kept, or ``native``.
 
     ``folder`` holds ``PRODUCT/<type>/*`` with ``<stem>_mask.png`` beside each image, or MVTec AD's
     ``PRODUCT/test/<type>`` and ``PRODUCT/ground_truth/<type>``; ``good`` holds normal images that took the
@@ -80,8 +84,8 @@ def _list_plain(base: Path) -> Listing:
     return listing
 
 
-def write_shards(entries: Sequence[Entry], samples: Sequence[SampleRow], product: str, size: int, out: Path) -> None:
-    """``out/<type>.parquet`` (GENERATED_SCHEMA), images and masks brought to ``size`` x ``size``.
+def write_shards(entries: Sequence[Entry], samples: Sequence[SampleRow], product: str, size: Size, out: Path) -> None:
+    """``out/<type>.parquet`` (GENERATED_SCHEMA), images and masks brought to the canvas, ``ROWS`` in memory at a time.
 
     Raises:
         UsageError: if a pair is not whole, or an image is one that the detector is scored on.
@@ -100,8 +104,10 @@ def write_shards(entries: Sequence[Entry], samples: Sequence[SampleRow], product
     for stale in (path for path in out.glob("*.parquet") if path.stem not in by_type):
         stale.unlink()  # of a type that there was: a detector is trained on all shards
     for kind, members in sorted(by_type.items()):
-        rows = [_row(entry, product, size, maker) for entry in members]
-        write_table(out / f"{kind}.parquet", to_table(rows, GENERATED_SCHEMA))
+        with table_writer(out / f"{kind}.parquet", GENERATED_SCHEMA) as write:
+            for start in range(0, len(members), ROWS):
+                rows = [_row(entry, product, size, maker) for entry in members[start : start + ROWS]]
+                write(to_table(rows, GENERATED_SCHEMA))
 
 
 def pixels_of(image: str | Path) -> str:
@@ -125,13 +131,15 @@ def check_types(entries: Sequence[Entry], samples: Sequence[SampleRow]) -> None:
                 raise UsageError(f"{entry.image.parent}: the data set spells this type {meant!r}, found {kind!r}; rename the folder")
 
 
-def _row(entry: Entry, product: str, size: int, maker: str) -> GeneratedRow:
-    image = encode_png(read_image(entry.image, "RGB", size))
-    mask = encode_png(read_image(entry.mask, "L", size) if entry.mask else np.zeros((size, size), np.uint8))
+def _row(entry: Entry, product: str, size: Size, maker: str) -> GeneratedRow:
+    whole = read_image(entry.image, "RGB")
+    canvas = fitted(whole.shape[0], whole.shape[1], size)
+    image = encode_png(resize_picture(whole, canvas))
+    mask = encode_png(read_image(entry.mask, "L", canvas) if entry.mask else np.zeros(canvas, np.uint8))
+    types = entry.anomaly_type.split("+") if entry.anomaly_type else []
     return GeneratedRow(
-        sample_id=f"{product}/{entry.key}", product=product,
-        anomaly_types=entry.anomaly_type.split("+") if entry.anomaly_type else [],
+        sample_id=f"{product}/{entry.key}", product=product, anomaly_types=types,
         image={"bytes": image, "path": entry.image.name}, mask={"bytes": mask, "path": f"{entry.name}{MASK_END}.png"},
-        mask_source="folder", prompt=None, intensity=None, seed=0, steps=None, guidance_scale=None, focus_step=None,
-        base_digest=None, generator_digest=maker, params_digest="", image_sha256=sha256_bytes(image),
+        mask_source="folder", prompt=None, intensity=None, seed=0, steps=None, guidance_scale=None, focus_step=None, normal_id=None,
+        exemplar_ids=[None] * len(types), base_digest=None, generator_digest=maker, params_digest="", image_sha256=sha256_bytes(image),
     )  # fmt: skip

@@ -3,49 +3,64 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow.parquet as pq
-from jaxtyping import Bool, UInt8
+from jaxtyping import UInt8
 
-from cadiff.data.images import load_samples
 from cadiff.errors import CADiffError, UsageError
 from cadiff.params import Params
+from cadiff.pictures import Pictures
 from cadiff.progress import Progress
 from cadiff.records import GENERATED_SCHEMA, GeneratedRow, SampleRow, to_table
 from cadiff.seeds import derive_seed
-from cadiff.storage import digest, encode_png, replacing, sha256_bytes
+from cadiff.storage import digest, encode_png, sha256_bytes, table_writer
 from cadiff.synthesis.cutpaste import cutpaste
 from cadiff.synthesis.exemplars import warp
 from cadiff.synthesis.nsa import nsa
 from cadiff.synthesis.perlin import perlin
+from cadiff.synthesis.photometric import Drawn
 
-Image = UInt8[np.ndarray, "h w 3"]
-Mask = Bool[np.ndarray, "h w"]
 TYPELESS = "anomaly"  # the type of methods that know of no defect types
 GOOD = "good"
 TYPELESS_METHODS = {"cutpaste": cutpaste, "nsa": nsa, "perlin": perlin}
-_ROWS = 64  # per row group, so that memory does not grow with the shard
+_ROWS = 16  # in memory at a time, so that it does not grow with the shard
 
 
-class Drawn(NamedTuple):
-    image: Image
-    mask: Mask
+class Made(NamedTuple):
+    """What was drawn, and what its row says of where it came from."""
+
+    drawn: Drawn
     source: str
+    normal_id: str | None
+    exemplar_ids: list[str | None]
+
+
+@dataclass(frozen=True)
+class _Images(Sequence[UInt8[np.ndarray, "_ _ 3"]]):
+    """The images alone of pictures that are decoded when asked for."""
+
+    pictures: Pictures
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int) -> UInt8[np.ndarray, "_ _ 3"]:  # type: ignore[override]
+        return self.pictures[index].image
 
 
 def synthesize(method: str, params: Params, product: str, samples: Sequence[SampleRow], out: Path) -> None:
-    """Writes ``out/<type>.parquet`` with ``generate.per_type`` images at ``base.size`` for each type.
+    """Writes ``out/<type>.parquet`` with ``generate.per_type`` images at the canvas for each type.
 
-    - ``exemplars``: each exemplar in turn, warped (``train.crop``, ``translate``, ``rotate``) with its mask.
-    The
-      warp resamples pixels, so ``good.parquet`` has normals that were warped alike.
+    - ``exemplars``: each exemplar in turn, warped (``train.crop``, ``translate``, ``rotate``) with its mask. The warp resamples
+      pixels, so ``good.parquet`` has normals that were warped alike, and no row has a ``normal_id``.
     - ``cutpaste``, ``nsa``, ``perlin``: no exemplar is used and there are no defect types; ``anomaly.parquet`` has
       ``per_type`` times the number of types, so that methods are compared at the same count.
 
-    Row k depends on (seed, method, product, type, k) and the real images, not on the count.
+    Each image has the canvas of the normal or exemplar that it is made from. Row k depends on (seed, method, product, type, k)
+    and the real images, not on the count.
 
     Raises:
         UsageError: if there is no such method.
@@ -63,12 +78,8 @@ def synthesize(method: str, params: Params, product: str, samples: Sequence[Samp
             _write(out, method, params, product, name, per_type, _warped(params, chosen))
         _write(out, method, params, product, GOOD, per_type, _warped(params, _normals(rows, product)))
     elif method in TYPELESS_METHODS:
-        normals, _ = load_samples(_normals(rows, product), params.base.size)
-        draw = TYPELESS_METHODS[method]
         count = per_type * max(1, len(types))
-        _write(
-            out, method, params, product, TYPELESS, count, lambda k, seed: Drawn(*draw(normals, seed), method)
-        )
+        _write(out, method, params, product, TYPELESS, count, _typeless(params, method, _normals(rows, product)))
     else:
         raise UsageError(f"methods: expected exemplars, cutpaste, nsa or perlin to synthesize, found {method!r}.")
 
@@ -82,18 +93,26 @@ def _normals(rows: Sequence[SampleRow], product: str) -> list[SampleRow]:
     return normals
 
 
-def _warped(params: Params, rows: Sequence[SampleRow]) -> Callable[[int, int], Drawn]:
-    images, masks = load_samples(rows, params.base.size)
-    for row, mask in zip(rows, masks, strict=True):
-        if row.role == "exemplar" and not mask.any():
-            raise CADiffError(
-                f"{row.mask_path or row.image_path}: expected a mask with anomaly in it, found none."
-            )
+def _typeless(params: Params, method: str, normals: Sequence[SampleRow]) -> Callable[[int, int], Made]:
+    images = _Images(Pictures(normals, params.dataset.size))
 
-    def draw(k: int, seed: int) -> Drawn:
+    def draw(k: int, seed: int) -> Made:
+        drawn = TYPELESS_METHODS[method](images, seed)
+        return Made(drawn, method, normals[drawn.base].sample_id, [])
+
+    return draw
+
+
+def _warped(params: Params, rows: Sequence[SampleRow]) -> Callable[[int, int], Made]:
+    pictures = Pictures(rows, params.dataset.size)
+
+    def draw(k: int, seed: int) -> Made:
         which = k % len(rows)
-        source = f"{rows[which].role}:{rows[which].sample_id}"
-        return Drawn(*warp(images[which], masks[which], params.train, seed), source)
+        row, (image, mask) = rows[which], pictures[which]
+        if row.role == "exemplar" and not mask.any():
+            raise CADiffError(f"{row.mask_path or row.image_path}: expected a mask with anomaly in it, found none.")
+        drawn = Drawn(*warp(image, mask, params.train, seed), which)
+        return Made(drawn, f"{row.role}:{row.sample_id}", None, [row.sample_id] if row.role == "exemplar" else [])
 
     return draw
 
@@ -105,36 +124,29 @@ def _write(
     product: str,
     kind: str,
     count: int,
-    draw: Callable[[int, int], Drawn],
+    draw: Callable[[int, int], Made],
 ) -> None:
     """One shard, ``_ROWS`` images in memory at a time."""
-    used = {"method": method, "seed": params.seed, "size": params.base.size}
+    used = {"method": method, "seed": params.seed, "size": params.dataset.size}
     if method == "exemplars":
         used |= params.train.model_dump(include={"crop", "translate", "rotate"})
     bar = Progress(f"synthesize {product} {kind} {method}", count)
-    with (
-        replacing(Path(out) / f"{kind}.parquet") as temporary,
-        pq.ParquetWriter(temporary, GENERATED_SCHEMA, compression="zstd", store_schema=True) as writer,
-    ):
+    with table_writer(Path(out) / f"{kind}.parquet", GENERATED_SCHEMA) as write:
         for start in range(0, count, _ROWS):
             rows = []
             for k in range(start, min(start + _ROWS, count)):
                 seed = derive_seed(params.seed, "synthesize", method, product, kind, k)
-                rows.append(
-                    _row(
-                        f"{product}-{method}-{kind}-{k:05d}", product, kind, draw(k, seed), seed, digest(used)
-                    )
-                )
-            writer.write_table(to_table(rows, GENERATED_SCHEMA))
+                rows.append(_row(f"{product}-{method}-{kind}-{k:05d}", product, kind, draw(k, seed), seed, digest(used)))
+            write(to_table(rows, GENERATED_SCHEMA))
             bar.advance(len(rows))
 
 
-def _row(name: str, product: str, kind: str, drawn: Drawn, seed: int, made_by: str) -> GeneratedRow:
-    png, mask_png = encode_png(drawn.image), encode_png(np.where(drawn.mask, 255, 0).astype(np.uint8))
+def _row(name: str, product: str, kind: str, made: Made, seed: int, made_by: str) -> GeneratedRow:
+    png, mask_png = encode_png(made.drawn.image), encode_png(np.where(made.drawn.mask, 255, 0).astype(np.uint8))
     return GeneratedRow(
         sample_id=name, product=product, anomaly_types=[] if kind == GOOD else [kind],
         image={"bytes": png, "path": f"{name}.png"}, mask={"bytes": mask_png, "path": f"{name}-mask.png"},
-        mask_source=drawn.source, prompt=None, intensity=None, seed=seed, steps=None, guidance_scale=None,
-        focus_step=None, base_digest=None, generator_digest=None, params_digest=made_by,
-        image_sha256=sha256_bytes(png),
+        mask_source=made.source, prompt=None, intensity=None, seed=seed, steps=None, guidance_scale=None,
+        focus_step=None, normal_id=made.normal_id, exemplar_ids=made.exemplar_ids, base_digest=None, generator_digest=None,
+        params_digest=made_by, image_sha256=sha256_bytes(png),
     )  # fmt: skip

@@ -1,12 +1,25 @@
-"""Changes of light that several methods share."""
+"""Changes of light that several methods share, and what they draw."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
-from jaxtyping import Float, Num
+from jaxtyping import Bool, Float, Num, UInt8
 
 MIN_DIFFERENCE = 2.0  # grey levels
 TRIES = 50
+
+Images = Sequence[UInt8[np.ndarray, "_ _ 3"]]  # of one product, each of its own shape
+
+
+class Drawn(NamedTuple):
+    """An image and its mask at the canvas of what it was made from: ``base`` is that one's place among the pictures given."""
+
+    image: UInt8[np.ndarray, "h w 3"]
+    mask: Bool[np.ndarray, "h w"]
+    base: int
 
 
 def relight(
@@ -22,6 +35,16 @@ def relight(
     gain = 1 + contrast * rng.uniform(-1, 1)
     shift = brightness * rng.uniform(-1, 1) + tint * rng.uniform(-1, 1, 3)
     return np.clip((pixels - mean) * gain + mean + shift, 0, 255)
+
+
+def is_grey(image: UInt8[np.ndarray, "h w 3"]) -> bool:
+    """Whether all channels are equal, as in a picture of a camera without colours."""
+    return bool((image == image[..., :1]).all())
+
+
+def without_colour(pixels: Num[np.ndarray, "h w 3"]) -> Float[np.ndarray, "h w 3"]:
+    """Every channel the mean of the three: what is set into a grey picture must not make it one with colours."""
+    return np.repeat(pixels.mean(axis=2, keepdims=True), 3, axis=2)
 
 
 def is_visible(before: Num[np.ndarray, "h w 3"], after: Num[np.ndarray, "h w 3"], mask: np.ndarray) -> bool:

@@ -89,6 +89,7 @@ def test_presets_leave_no_setting_to_a_default(preset: Path) -> None:
 def test_an_image_starts_from_its_background_only_where_it_has_one(background: str, strength: float, fits: bool, tmp_path: Path) -> None:
     values = values_of(ROOT / "params.yaml")
     values["generate"] |= {"background": background, "strength": strength, "start": "background", "redraw": False}
+    values["window"]["cut"] = "whole" if background == "generated" else "around"
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
     if fits:
         assert load_params(tmp_path / "params.yaml").generate.strength == strength
@@ -101,7 +102,7 @@ def test_an_image_starts_from_its_background_only_where_it_has_one(background: s
     ("masks", "generate", "problem"),
     [
         ({}, {"background": "generated", "strength": 1.0, "start": "background", "redraw": False}, "background: generated, which keeps no"),
-        ({"source": "folder"}, {}, "in_place: expected 0 with source: folder"),
+        ({"source": "folder"}, {}, "placement: expected auto with source: folder, whose masks have no exemplar, found in_place"),
     ],
 )
 def test_a_mask_stays_in_place_only_where_there_is_a_picture_to_stay_in(
@@ -110,7 +111,8 @@ def test_a_mask_stays_in_place_only_where_there_is_a_picture_to_stay_in(
     """In all products and in one product's own section."""
     values, path = values_of(ROOT / "params.yaml"), tmp_path / "params.yaml"
     values["generate"] |= generate
-    for own, common in (({}, {"in_place": 0.5, **masks}), ({"masks": {"in_place": 0.5, **masks}}, {})):
+    values["window"]["cut"] = "whole"
+    for own, common in (({}, {"placement": "in_place", **masks}), ({"masks": {"placement": "in_place", **masks}}, {})):
         changed = {**values, "masks": {**values["masks"], **common}, "products": {"nut": own}}
         path.write_text(yaml.safe_dump(changed))
         with pytest.raises(UsageError, match=problem):
@@ -157,13 +159,46 @@ def test_where_parts_are_computed_makes_no_result_out_of_date() -> None:
         Params(products={"nut": {}}, cluster="local:0")
 
 
-@pytest.mark.parametrize("masks", [{"in_place": 1.0}, {"source": "folder"}], ids=["in place", "of a folder"])
-def test_a_mask_that_is_placed_nowhere_is_not_registered(masks: dict, tmp_path: Path) -> None:
+def test_masks_of_a_folder_are_laid_on_no_part(tmp_path: Path) -> None:
     values = values_of(ROOT / "params.yaml")
-    values["masks"] |= {"registered": True, **masks}
+    values["masks"] |= {"placement": "on_part", "source": "folder"}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
-    with pytest.raises(UsageError, match="masks: registered: expected false with "):
+    with pytest.raises(UsageError, match=r"masks: placement: expected auto with source: folder, .* found on_part"):
         load_params(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"dataset": {"size": 32}}, r"dataset.size: expected at least base.size \(64\), which is what the base draws, found 32"),
+        ({"dataset": {"size": 8}}, r"dataset.size: expected native or at least 16 px, found 8"),
+        ({"generate": {"blend": None}}, r"generate.blend: expected a number of px with window.cut: around"),
+        ({"window": {"train_context": [3.0, 1.5]}}, r"window: train_context: expected two numbers of at least 1, the smaller first"),
+        ({"window": {"context": 0.5}}, r"window.context: Input should be greater than or equal to 1"),
+        ({"products": {"nut": {"base": {"size": 512}}}}, r"products.nut: dataset.size: expected at least base.size \(512\)"),
+        ({"products": {"nut": {"dataset": {"size": 512}}}}, r"products.nut.dataset: not a section"),
+    ],
+)
+def test_sizes_that_leave_no_room_are_one_clear_line(changes: dict, problem: str, tmp_path: Path) -> None:
+    values = values_of(ROOT / "params.yaml")
+    for section, own in changes.items():
+        values[section] = own if section == "products" else values[section] | own
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(UsageError, match=problem):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_stages_that_place_masks_watch_the_folder_that_someone_may_have_drawn_them_in() -> None:
+    watching = {name for name, stage in GRAPH.items() if "${masks.folder}" in stage["deps"]}
+    assert watching == {"scenes", "showcase"}
+
+
+def test_whatever_a_generator_makes_carries_its_name() -> None:
+    """So that a second one needs no change of the graph; adaptation is the product's, whichever draws on it."""
+    own = [stage for stage in GRAPH.values() if stage.get("matrix", {}).get("method") == "${methods.generators}"]
+    assert len(own) == 6
+    assert all("${item.method}" in out for stage in own for out in stage["outs"])
+    assert "method" not in GRAPH["adapt"]["matrix"]
 
 
 @pytest.mark.parametrize("methods", [None, 3, ["cadiff"]])

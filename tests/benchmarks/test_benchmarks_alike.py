@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cadiff.params import MetricParams
 from cadiff.records import SampleRow
 from cadiff.storage import encode_png, write_image
 
@@ -44,5 +45,5 @@ def test_each_side_is_scored_with_the_good_images_and_without_the_other(script: 
         for name in maps
     }
     scored = pd.DataFrame([{"sample_id": name, "anomaly_map": {"bytes": encode_png(pixels)}} for name, pixels in maps.items()])
-    found = script("alike").split_ap(scored, rows, {"same": True, "other": False}, 8)
+    found = script("alike").split_ap(scored, rows, {"same": True, "other": False}, MetricParams.model_construct(size=8, mask_rule="half"))
     assert found == {True: pytest.approx(1.0), False: pytest.approx(16 / 128)}

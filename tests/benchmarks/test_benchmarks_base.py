@@ -45,10 +45,12 @@ def test_psnr_inside_masks_counts_only_what_is_inside(bench: ModuleType) -> None
     images, masks = np.full((2, 8, 8, 3), 100, np.uint8), np.zeros((2, 8, 8), bool)
     masks[0, :2] = True  # a quarter of the first picture; the second has no defect and does not count
     copies = images + np.where(masks, 10, 1).astype(np.uint8)[..., None]
-    figures = dict(bench.psnr_figures(images, copies, masks))
+    figures = dict(bench.psnr_figures(images, copies, masks, np.array([4.0, 1.5])))
     assert figures["autoencoder.psnr_inside_masks"] == pytest.approx(20 * np.log10(255 / 10))
     errors = np.array([0.25 * 100 + 0.75, 1.0])
-    assert figures["autoencoder.psnr"] == pytest.approx(np.mean(10 * np.log10(255**2 / errors)))
+    each = 10 * np.log10(255**2 / errors)
+    assert figures["autoencoder.psnr"] == pytest.approx(np.mean(each))
+    assert [figures["autoencoder.whole.psnr"], figures["autoencoder.windows.psnr"]] == pytest.approx(each.tolist())
 
 
 def test_the_width_of_a_disc_is_its_diameter_and_a_line_is_thin(bench: ModuleType) -> None:
@@ -82,7 +84,7 @@ def test_the_segmenter_learns_to_find_a_bright_square(bench: ModuleType) -> None
     for row, (top, left) in enumerate(rng.integers(0, 22, (40, 2))):
         mask[row, top : top + 10, left : left + 10] = True
     image[mask] += 120
-    stream = Stream(image, mask, np.full(40, "plate"), np.full(40, "square"))
+    stream = Stream(image, mask, np.full(40, "plate"), np.full(40, "square"), np.ones(40))
     found = bench.segmented(bench.train_segmenter(stream, steps=60, width=4, batch=8), image)
     assert (found & mask).sum() / (found | mask).sum() > 0.8
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -43,7 +44,7 @@ def method(script: Callable[[str], ModuleType]) -> ModuleType:
 def params_file(tiny_base: Path, drawn_root: Path, tmp_path: Path) -> Path:
     """The preset's own variants, everything else as small as it goes."""
     values = {
-        "dataset": {"name": "demo", "layout": "demo", "root": str(drawn_root)},
+        "dataset": {"name": "demo", "layout": "demo", "root": str(drawn_root), "size": 96},
         "products": {"nut": {}},
         "variants": yaml.safe_load(PRESET.read_text())["variants"],
         "base": {"path": str(tiny_base), "size": 64, "device": "cpu"},
@@ -111,7 +112,7 @@ def test_other_masks_are_generated_into_anew_whatever_their_ids(
         for kind in ("chip", "rust", "scratch"):
             write_image(drawn / "nut" / kind / "0.png", mask)
         cell = cells.cell_for(params, "nut", 0, tmp_path / "cells")
-        return [row.mask_id for row in cell.masks], cell.generated
+        return [scene.scene_id for scene in cell.scenes], cell.generated
 
     (ids, first), (same_ids, other), (_, again) = made(0), made(30), made(0)
     assert ids == same_ids
@@ -206,13 +207,23 @@ def test_tables_give_the_mean_over_products_and_the_spread_over_seeds(ablations:
     assert (mean, spread) == (pytest.approx(0.45), pytest.approx(np.std([0.3, 0.6], ddof=1)))
 
 
-def test_what_is_measured_outside_of_masks_is_free_to_move(method: ModuleType) -> None:
-    preset = load_params(PRESET)
-    assert preset.generate.background == "real", "the preset keeps it"
-    params = Params(**{**preset.model_dump(), "generate": {**preset.generate.model_dump(), "strength": 0.8}})
-    for part in ("control", "intensity"):
-        for setting in method.SETTINGS[part]:
-            assert method.with_settings(params, part).for_variant(setting).generate.background == "generated", setting
+def test_what_is_measured_outside_of_masks_is_free_to_move(
+    method: ModuleType, cells: ModuleType, params_file: Path, tmp_path: Path
+) -> None:
+    """Whatever the parameters say: no request has a background, and all start from noise."""
+    values = load_params(params_file).model_dump()
+    params = Params(**{**values, "generate": {**values["generate"], "strength": 0.5}})
+    assert params.generate.background == "real"
+    cell = cells.cell_for(params, "nut", 0, tmp_path / "cells")
+    requests, masks = method.requests_of(cell, 1)
+    assert all(request.background is None and request.start is None for request in requests)
+    assert [request.types for request in requests] == [("chip",), ("rust",), ("scratch",)]
+    assert masks.shape == (3, 64, 64)
+    assert masks.any((1, 2)).all()
+    settings = params.generate.model_copy(update={"steps": 4, **method.NO_START})
+    cell = dataclasses.replace(cell, params=cell.params.model_copy(update={"generate": settings.model_copy(update={"strength": 0.5})}))
+    whole = method.to_uint8(method.sample(cell.generator, requests, settings, cell.params.intensity).drawn)
+    assert np.array_equal(method.drawn(cell, requests), whole), "a share of the steps would leave noise"
 
 
 @pytest.mark.slow
@@ -254,13 +265,14 @@ def test_variants_are_checked_as_products_are() -> None:
 
 
 WEAK = {"generate": {"strength": 0.8}}
+WHOLE = {"generate": {"background": "generated"}, "window": {"cut": "whole"}}  # without a picture there is nothing to set a window into
 FILTERED = {"filter": {"min_normal_distance": 1}, "detector": {"protocol": "filtered"}}
 
 
 @pytest.mark.parametrize(
     ("own", "variant", "message"),
     [
-        (WEAK, {"generate": {"background": "generated"}}, r"products\.a\.generate: strength: expected 1 with background: generated"),
+        (WEAK, WHOLE, r"products\.a\.generate: strength: expected 1 with background: generated"),
         (FILTERED, {"detector": {"protocol": "legacy"}}, r"products\.a: filter\.min_normal_distance: the legacy protocol leaves no image"),
     ],
 )
@@ -274,7 +286,7 @@ def test_a_variant_that_does_not_go_with_a_product_is_named_when_parameters_are_
 
 
 def test_a_variant_need_not_go_with_another() -> None:
-    params = Params(products={"a": {}}, variants={"whole": {"generate": {"background": "generated"}}, "weak": WEAK})
+    params = Params(products={"a": {}}, variants={"whole": WHOLE, "weak": WEAK})
     found = [params.for_variant(name).for_product("a").generate for name in params.variants]
     assert [(own.background, own.strength) for own in found] == [("generated", 1), ("real", 0.8)]
 
@@ -282,7 +294,7 @@ def test_a_variant_need_not_go_with_another() -> None:
 def test_other_variants_that_do_not_fit_are_one_clear_line() -> None:
     params = Params(products={"a": WEAK}, cluster="local:2")
     with pytest.raises(UsageError, match=r"^variants\.odd over products\.a\.generate: strength: expected 1 with background: generated"):
-        params.with_variants({"odd": {"generate": {"background": "generated"}}})
+        params.with_variants({"odd": WHOLE})
     fitting = params.with_variants({"even": {"generate": {"steps": 3}}})
     assert (list(fitting.variants), fitting.cluster) == (["even"], "local:2")
 

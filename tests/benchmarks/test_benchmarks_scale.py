@@ -11,12 +11,12 @@ import pytest
 import yaml
 
 from cadiff.params import Params, load_params
-from cadiff.records import MASK_SCHEMA, MaskRow, to_table
+from cadiff.records import SCENE_SCHEMA, SceneRow, to_table
 from cadiff.storage import write_json, write_table
 
 ROOT = Path(__file__).parents[2]
 TYPES, PER_TYPE = ("chip", "rust"), 5
-SECONDS = {"samples": 1.0, "masks": 2.0, "adapt": 3.0, "train": 40.0, "generate": 20.0, "synthesize": 1.5, "quality": 7.0,
+SECONDS = {"samples": 1.0, "scenes": 2.0, "adapt": 3.0, "train": 40.0, "generate": 20.0, "synthesize": 1.5, "quality": 7.0,
            "showcase": 9.0, "detect": 30.0}  # fmt: skip
 REALISM = 6.0
 
@@ -35,15 +35,19 @@ def params(bench: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     Path("params.yaml").write_text(yaml.safe_dump(values))
     params = load_params()
     for product in params.products:
-        blank = {"bytes": b"", "path": ""}
-        rows = [MaskRow(f"{kind}-{k}", product, kind, k, blank, "drawn", None, None) for kind in TYPES for k in range(PER_TYPE)]
-        write_table(Path("data/made/masks") / f"{product}.parquet", to_table(rows, MASK_SCHEMA))
+        rows = [scene(product, kind, k, named) for kind in TYPES for k in range(PER_TYPE) for named in (True, False)]
+        write_table(Path("data/made/scenes/cadiff") / f"{product}.parquet", to_table(rows, SCENE_SCHEMA))
         for stage, seconds in SECONDS.items():
             for method in bench.methods_of(stage, params):
                 record(stage, product, method, seconds)
-    record("masks", "left-over", "", 1000.0)  # of a product that is no longer there
+    record("scenes", "left-over", "cadiff", 1000.0)  # of a product that is no longer there
     record("report", "", "", 8.0)
     return params
+
+
+def scene(product: str, kind: str, index: int, named: bool) -> SceneRow:
+    blank = {"bytes": b"", "path": ""}
+    return SceneRow(f"{kind}-{index}-{named}", product, named, [kind], [blank], ["drawn"], [1.0], [None], [None], None, None, 0, 0)
 
 
 def record(stage: str, product: str, method: str, seconds: float) -> None:
@@ -96,7 +100,7 @@ def test_a_detector_without_parts_is_refused_only_where_it_counts(bench: ModuleT
 def test_more_images_cost_where_images_are_touched(bench: ModuleType, params: Params) -> None:
     one, ten = (predicted(bench, params, bench.Size(2, len(TYPES), n * len(TYPES) * PER_TYPE)) for n in (1, 10))
     ratio = {stage: ten[stage] / one[stage] for stage in one}
-    assert [s for s, r in ratio.items() if r == pytest.approx(10)] == ["masks", "generate", "synthesize", "quality", "realism"]
+    assert [s for s, r in ratio.items() if r == pytest.approx(10)] == ["scenes", "generate", "synthesize", "quality", "realism"]
     assert 1 < ratio["detect"] < 10, "the classifier sees every image, the detector a set number"
     assert [s for s, r in ratio.items() if r == pytest.approx(1)] == ["samples", "adapt", "train", "showcase", "report"]
 

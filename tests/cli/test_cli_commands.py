@@ -22,7 +22,7 @@ def shard_row(name: str, value: int, types: list[str]) -> GeneratedRow:
     image = {"bytes": encode_png(np.full((16, 16, 3), value, np.uint8)), "path": f"{name}.png"}
     mask = {"bytes": encode_png(np.eye(16, dtype=np.uint8) * 255), "path": f"{name}_mask.png"}
     return GeneratedRow(
-        name, "nut", types, image, mask, "exemplar", None, 1.0, 0, 3, 1.0, None, None, None, "0", "0"
+        name, "nut", types, image, mask, "exemplar", None, 1.0, 0, 3, 1.0, None, None, [None] * len(types), None, None, "0", "0"
     )
 
 

@@ -32,7 +32,7 @@ VALUES: dict[str, Any] = {
 def piped(drawn_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository whose pipeline ran for one method, and that method's shards exported to ``exported/exemplars``."""
     root = tmp_path_factory.mktemp("piped")
-    values = {**VALUES, "dataset": {"name": "drawn", "layout": "mvtec", "root": str(drawn_root)}}
+    values = {**VALUES, "dataset": {"name": "drawn", "layout": "mvtec", "root": str(drawn_root), "size": 32}}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         Path("params.yaml").write_text(yaml.safe_dump(values))

@@ -13,7 +13,9 @@ from cadiff.params import load_params
 from cadiff.records import GENERATED_SCHEMA, SAMPLE_SCHEMA, SampleRow, to_table
 from cadiff.storage import decode_image, read_image, read_json, read_table, sha256_folder, write_image, write_table
 
+SIDE = 128  # px of the canvas, twice what the base draws
 VALUES = {
+    "dataset": {"size": SIDE},
     "products": {"nut": {}, "bolt": {}},
     "methods": {"generators": ["cadiff"], "synthesizers": [], "unions": []},
     "train": {"steps": 2, "batch": 4},
@@ -33,7 +35,7 @@ def trained(tiny_base: Path, nut_samples: list[SampleRow], tmp_path_factory: pyt
     write_table(made / "samples" / "nut.parquet", to_table(nut_samples, SAMPLE_SCHEMA))
     adapted, work = made / "adapted" / "nut", root / "work"
     adapt_base(params, "nut", nut_samples, adapted, work)
-    train_generator(params, "nut", nut_samples, adapted, made / "generator" / "nut", work)
+    train_generator("cadiff", params, "nut", nut_samples, adapted, made / "generator" / "cadiff" / "nut", work)
     return root
 
 
@@ -96,14 +98,14 @@ def test_several_types_in_one_image_each_with_its_mask_and_intensity(tmp_path: P
     assert alike[0]["intensity"] == 2
 
 
-def test_masks_are_the_files_in_the_order_of_the_types_at_the_bases_size(tmp_path: Path) -> None:
-    write_image(tmp_path / "large.png", square(128))
+def test_masks_are_the_files_in_the_order_of_the_types_at_the_canvas(tmp_path: Path) -> None:
+    write_image(tmp_path / "large.png", square(256))
     write_image(tmp_path / "other.png", square(64)[::-1].copy())
     masks = ("--mask", str(tmp_path / "large.png"), "--mask", str(tmp_path / "other.png"))
     (row,) = generate(tmp_path / "out", "--type", "scratch", "--type", "chip", *masks)
     assert row["mask_source"] == "files"
-    assert np.array_equal(read_image(tmp_path / "out" / "masks" / "scratch" / "0000.png", "L"), square(64))
-    assert np.array_equal(read_image(tmp_path / "out" / "masks" / "chip" / "0000.png", "L"), square(64)[::-1])
+    assert np.array_equal(read_image(tmp_path / "out" / "masks" / "scratch" / "0000.png", "L"), square(SIDE))
+    assert np.array_equal(read_image(tmp_path / "out" / "masks" / "chip" / "0000.png", "L"), square(SIDE)[::-1])
 
 
 def test_a_picture_is_healed_from_the_first_step(tmp_path: Path) -> None:
@@ -115,7 +117,7 @@ def test_a_picture_is_healed_from_the_first_step(tmp_path: Path) -> None:
     drawn = generate(tmp_path / "drawn", *call, "--intensity", "1", "1")[0]
     assert (healed["focus_step"], healed["intensity"]) == (0, -1.0)
     images = [decode_image(row["image"]["bytes"], "RGB").astype(int) for row in (healed, drawn)]
-    assert np.abs(images[0] - images[1])[16:32, 16:32].max() > 0
+    assert np.abs(images[0] - images[1])[32:64, 32:64].max() > 0
     again = generate(tmp_path / "again", *call, "--w", "rust=-1", "--intensity", "0.5", "1.5")[0]
     assert again["image_sha256"] == healed["image_sha256"], "the type's own w goes before the range"
 
@@ -147,7 +149,7 @@ def test_masks_are_placed_on_the_given_image(tmp_path: Path) -> None:
     plate[8:56, 4:28] = 30  # all of the product is on the left
     write_image(tmp_path / "left.png", plate)
     rows = generate(tmp_path / "out", "--type", "rust", "--count", "4", "--on", str(tmp_path / "left.png"))
-    placed = [decode_image(row["mask"]["bytes"], "L")[:, 32:].any() for row in rows if row["mask_source"] == "exemplars"]
+    placed = [decode_image(row["mask"]["bytes"], "L")[:, SIDE // 2 :].any() for row in rows]
     assert placed
     assert not any(placed)
 
@@ -186,7 +188,7 @@ def test_wrong_calls_are_one_line(call: list[str], code: int, message: str, caps
 
 
 def test_missing_artefacts_name_their_stage(trained: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    record = trained / "data" / "made" / "generator" / "nut" / "generator.json"
+    record = trained / "data" / "made" / "generator" / "cadiff" / "nut" / "generator.json"
     moved = record.rename(tmp_path / "generator.json")
     try:
         with pytest.raises(SystemExit):
@@ -205,7 +207,7 @@ def test_a_generator_of_other_parameters_is_refused(trained: Path, capsys: pytes
         main(["generate", "nut", "--type", "rust", "--params", "other.yaml", "--out", "nowhere"])
     said = "generator.json: trained with train.steps: 2, the parameters say 999. Run `dvc repro train@nut-cadiff`"
     assert said in capsys.readouterr().err
-    assert "device" not in str(read_json(trained / "data/made/generator/nut/generator.json"))
+    assert "device" not in str(read_json(trained / "data/made/generator/cadiff/nut/generator.json"))
 
 
 def test_another_calls_images_are_not_mixed_in(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cadiff.data import list_products, load_samples, read_samples
+from cadiff.data import list_products, read_samples
 from cadiff.errors import UsageError
 from cadiff.params import DatasetParams
+from cadiff.pictures import read_picture
 
 
 def mvtec(root: Path, **values) -> DatasetParams:
@@ -63,8 +64,7 @@ def test_visa_has_one_type_and_reads_numbered_masks(visa_root):
     rows = read_samples(dataset, "candle")
     assert Counter(row.role for row in rows) == {"normal": 2, "test_good": 1, "exemplar": 1, "held_out": 3}
     assert {row.anomaly_type for row in rows} == {None, "anomaly"}
-    _, masks = load_samples([row for row in rows if row.mask_path], 24)
-    assert masks.sum(axis=(1, 2)).tolist() == [36] * 4
+    assert [read_picture(row, "native").mask.sum() for row in rows if row.mask_path] == [36] * 4
 
 
 def loco(root: Path) -> DatasetParams:
@@ -78,9 +78,9 @@ def test_loco_masks_are_the_union_of_an_images_defects(loco_root):
     assert {row.anomaly_type for row in rows} == {None, "logical_anomalies", "structural_anomalies"}
     assert [row.sample_id for row in rows if row.role == "normal"][-1] == "box/train/good/validation/000"
     anomalies = [row for row in rows if row.mask_path]
-    _, masks = load_samples(anomalies, 24)
+    masks = [read_picture(row, "native").mask for row in anomalies]
     assert [int(mask.sum()) for mask in masks] == [72 if row.anomaly_type == "logical_anomalies" else 36 for row in anomalies]
-    _, small = load_samples(anomalies, 12)
+    small = [read_picture(row, 12).mask for row in anomalies]
     assert [int(mask.sum()) for mask in small] == [18 if row.anomaly_type == "logical_anomalies" else 9 for row in anomalies]
 
 

@@ -18,7 +18,7 @@ from cadiff.storage import read_image, write_image
 
 
 def problems_of(root: Path) -> list[str]:
-    return inspect_root(root).problems
+    return inspect_root(root, base=16).problems
 
 
 def sixteen_bits(path: Path) -> None:
@@ -169,7 +169,7 @@ def test_what_cannot_be_measured_is_said_before_anything_is_trained(mvtec_root):
         path.unlink()
     (mvtec_root / "nut/test/good").rmdir()
     write_image(mvtec_root / "nut/test/scratch/006.png", picture(0))  # a train normal's picture
-    text = inspect_root(mvtec_root).text()
+    text = inspect_root(mvtec_root, base=16).text()
     assert "no test/good" in text
     assert "1 images to be scored are copies" in text
 
@@ -186,3 +186,20 @@ def test_a_bomb_or_no_image_is_a_cadiff_error(tmp_path):
     (tmp_path / "a.png").write_bytes(b"nothing")
     with pytest.raises(CADiffError, match="7 bytes"):
         read_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [((15, 40), "40x15; expected at least 16 px of the shorter side"), ((16, 200), "200x16; expected sides of at most 8 to 1, found 12.5")],
+)
+def test_a_picture_without_room_for_a_window_is_refused(mvtec_root, shape, said):
+    path = mvtec_root / "nut/train/good/001.png"
+    write_image(path, np.zeros((*shape, 3), np.uint8))
+    assert problems_of(mvtec_root) == [next(p for p in problems_of(mvtec_root) if said in p)]
+    with pytest.raises(UsageError, match=rf"^{path}: {said}"):
+        read_samples(DatasetParams(name="toy", layout="mvtec", root=str(mvtec_root)), "nut")
+
+
+def test_a_picture_of_sixteen_px_and_of_eight_to_one_is_read(mvtec_root):
+    write_image(mvtec_root / "nut/train/good/001.png", np.zeros((16, 128, 3), np.uint8))
+    assert problems_of(mvtec_root) == []

@@ -1,4 +1,4 @@
-"""A product that a small detector can learn in seconds: grey noise, with bright blots and dark lines."""
+"""A product that a small detector can learn in seconds: grey noise of three shapes, with bright blots and dark lines."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from cadiff.params import Params
 from cadiff.records import GENERATED_SCHEMA, GeneratedRow, Role, SampleRow, to_table
 from cadiff.storage import encode_png, sha256_bytes, write_image, write_table
 
-SIZE = 32
+SIZE = 32  # px of the shorter side
+SHAPES = ((32, 32), (32, 48), (44, 32))  # in turn
 
 
 @dataclass(frozen=True)
@@ -31,18 +32,20 @@ def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
 def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
     root = tmp_path_factory.mktemp("toy")
     rng = np.random.default_rng(0)
-    samples = [_sample(root, f"normal-{k}", "normal", None, *_draw(rng, None)) for k in range(8)]
-    samples += [_sample(root, f"good-{k}", "test_good", None, *_draw(rng, None)) for k in range(4)]
+    samples = [_sample(root, f"normal-{k}", "normal", None, *_draw(rng, None, k)) for k in range(8)]
+    samples += [_sample(root, f"good-{k}", "test_good", None, *_draw(rng, None, k)) for k in range(4)]
     for name in ("blot", "line"):
-        samples += [_sample(root, f"{name}-{k}", "held_out", name, *_draw(rng, name)) for k in range(4)]
+        samples += [_sample(root, f"{name}-{k}", "held_out", name, *_draw(rng, name, k)) for k in range(4)]
     # Only train normals and, when scoring, test images may be read: an exemplar that is not there proves it.
     samples.append(SampleRow("x", "toy", "cube", "blot", "exemplar", str(root / "no.png"), None, 32, 32, "x"))
     for name, count in (("blot", 12), ("line", 3)):
-        rows = [_generated(f"{name}-{k}", [name], *_draw(rng, name)) for k in range(count)]
+        rows = [_generated(f"{name}-{k}", [name], *_draw(rng, name, k)) for k in range(count)]
         write_table(root / "generated" / f"{name}.parquet", to_table(rows, GENERATED_SCHEMA))
     params = Params(
         products={"cube": {}},
+        dataset={"size": SIZE},
         base={"size": SIZE, "device": "cpu"},
+        metrics={"size": SIZE},
         detector={"width": 4, "epochs": 12, "samples_per_epoch": 40, "learning_rate": 3e-3},
     )
     return Toy(params, samples, root / "generated")
@@ -55,9 +58,16 @@ def good_row():
     return lambda value: _generated(f"good-{value}", [], np.full((SIZE, SIZE, 3), value, np.uint8), normal)
 
 
-def _draw(rng: np.random.Generator, kind: str | None) -> tuple[np.ndarray, np.ndarray]:
-    image = rng.integers(100, 140, (SIZE, SIZE, 3), dtype=np.uint8)
-    mask = np.zeros((SIZE, SIZE), bool)
+@pytest.fixture
+def make_row():
+    """Builds a row from its name, types and PNG bytes of image and mask."""
+    return _row
+
+
+def _draw(rng: np.random.Generator, kind: str | None, k: int) -> tuple[np.ndarray, np.ndarray]:
+    shape = SHAPES[k % len(SHAPES)]
+    image = rng.integers(100, 140, (*shape, 3), dtype=np.uint8)
+    mask = np.zeros(shape, bool)
     row, column = rng.integers(2, SIZE - 12, 2)
     if kind == "blot":
         mask[row : row + 8, column : column + 8] = True
@@ -75,14 +85,19 @@ def _sample(
     write_image(path, image)
     write_image(mask_path, (mask * 255).astype(np.uint8))
     shown = str(mask_path) if kind else None
-    return SampleRow(
-        name, "toy", "cube", kind, role, str(path), shown, SIZE, SIZE, sha256_bytes(image.tobytes())
-    )
+    height, width = mask.shape
+    return SampleRow(name, "toy", "cube", kind, role, str(path), shown, width, height, sha256_bytes(image.tobytes()))
 
 
 def _generated(name: str, kinds: list[str], image: np.ndarray, mask: np.ndarray) -> GeneratedRow:
     png, mask_png = encode_png(image), encode_png((mask * 255).astype(np.uint8))
+    return _row(name, kinds, png, mask_png)
+
+
+def _row(name: str, kinds: list[str], png: bytes, mask_png: bytes) -> GeneratedRow:
     return GeneratedRow(
-        name, "cube", kinds, {"bytes": png, "path": "image.png"}, {"bytes": mask_png, "path": "mask.png"},
-        "drawn", None, None, 0, None, None, None, None, None, "none", sha256_bytes(png),
+        sample_id=name, product="cube", anomaly_types=kinds, image={"bytes": png, "path": "image.png"},
+        mask={"bytes": mask_png, "path": "mask.png"}, mask_source="drawn", prompt=None, intensity=None, seed=0, steps=None,
+        guidance_scale=None, focus_step=None, normal_id=None, exemplar_ids=[None] * len(kinds), base_digest=None,
+        generator_digest=None, params_digest="none", image_sha256=sha256_bytes(png),
     )  # fmt: skip

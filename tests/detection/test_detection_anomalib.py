@@ -15,12 +15,13 @@ import torch
 import torchvision.models
 from safetensors.torch import save_file
 
-from cadiff.data.images import load_samples
 from cadiff.detection import anomalib_peers as peers
 from cadiff.detection import fit_peer, score_peer
+from cadiff.detection.tiles import View
 from cadiff.errors import CADiffError, UsageError
 from cadiff.params import Params
-from cadiff.storage import read_tensors, sha256_file
+from cadiff.records import SampleRow
+from cadiff.storage import read_image, read_tensors, sha256_file
 
 pytest.importorskip("anomalib", reason="anomalib is not installed (the extra `anomalib`)")
 
@@ -45,10 +46,23 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {"backbone": "resnet18", "weights": str(path), "weights_sha256": sha256_file(path)}
 
 
+def normals(toy) -> list[SampleRow]:
+    return [row for row in toy.samples if row.role == "normal"]
+
+
 @pytest.fixture
-def pictures(toy) -> torch.Tensor:
-    rows = [row for row in toy.samples if row.role == "normal"][:4]
-    return torch.from_numpy(load_samples(rows, 32)[0].transpose(0, 3, 1, 2).copy()).float() / 255
+def squares(toy) -> peers.Squares:
+    return peers.Squares(normals(toy), View.of(toy.params))
+
+
+@pytest.fixture
+def pictures(squares) -> torch.Tensor:
+    return torch.from_numpy(np.stack([squares[k] for k in range(4)]).transpose(0, 3, 1, 2).copy()).float() / 255
+
+
+def test_a_square_is_the_whole_picture_stretched(toy, squares) -> None:
+    for row, square in zip(normals(toy), squares, strict=True):
+        assert np.array_equal(square, read_image(row.image_path, "RGB", (32, 32)))
 
 
 @pytest.mark.parametrize("method", ["draem", "sspcab"])
@@ -69,9 +83,8 @@ def test_the_loss_is_that_of_anomalibs_training_step(toy, pictures, method: str,
     assert ours == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_stopped_run_ends_as_an_undisturbed_one_and_leaves_no_checkpoint(toy, tmp_path: Path) -> None:
+def test_a_stopped_run_ends_as_an_undisturbed_one_and_leaves_no_checkpoint(toy, squares, tmp_path: Path) -> None:
     params, product = settled(toy.params), "cube"
-    rows = [row for row in toy.samples if row.role == "normal"]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     fit_peer(params, "draem", product, toy.samples, 0, whole, whole / "work")
     stream = (0, "peer", "draem", product)
@@ -85,7 +98,7 @@ def test_a_stopped_run_ends_as_an_undisturbed_one_and_leaves_no_checkpoint(toy, 
 
     with pytest.raises(KeyboardInterrupt):
         peers._train(
-            settled(params, checkpoint_seconds=1e-9), dataclasses.replace(network, loss=stopping), load_samples(rows, 32)[0], stream,
+            settled(params, checkpoint_seconds=1e-9), dataclasses.replace(network, loss=stopping), squares, stream,
             parts / "work/seed-0.safetensors", CPU,
         )  # fmt: skip
     assert (parts / "work/seed-0.safetensors").exists()
@@ -110,17 +123,15 @@ def test_what_is_simulated_differs_inside_its_mask_alone(pictures) -> None:
 
 
 @pytest.mark.parametrize("method", ["rd4ad", "cfa"])
-def test_a_backbone_is_taken_as_it_is_and_never_learns(toy, backbone, method: str, tmp_path: Path) -> None:
+def test_a_backbone_is_taken_as_it_is_and_never_learns(toy, squares, backbone, method: str, tmp_path: Path) -> None:
     params = settled(toy.params, **backbone)
-    rows = [row for row in toy.samples if row.role == "normal"]
-    images = load_samples(rows, 32)[0]
     given = read_tensors(Path(backbone["weights"]))[0]
     network = peers.build(params, method, STREAM, CPU)
     before = {name: value.clone() for name, value in network.model.state_dict().items()}
     frozen = [name for name in before if name.startswith(peers.FROZEN) and name.endswith("layer3.0.conv1.weight")]
     assert len(frozen) == 1
     assert torch.equal(before[frozen[0]], given["layer3.0.conv1.weight"])
-    peers._train(params, network, images, STREAM, tmp_path / "checkpoint.safetensors", CPU)
+    peers._train(params, network, squares, STREAM, tmp_path / "checkpoint.safetensors", CPU)
     after = network.model.state_dict()
     for name, value in after.items():
         if name.startswith(peers.FROZEN) and "num_batches" not in name:
@@ -131,18 +142,17 @@ def test_a_backbone_is_taken_as_it_is_and_never_learns(toy, backbone, method: st
     tensors, metadata = read_tensors(tmp_path / "seed-0.safetensors")
     assert not any(name.startswith(peers.FROZEN) for name in tensors), "the user has it"
     assert f"resnet18@{backbone['weights_sha256'][:8]}" in metadata["variant"]
-    found = peers.load_anomalib(params, method, "cube", 0, tmp_path).score(rows[:3])
-    assert found.maps.shape == (3, 32, 32)
-    assert np.isfinite(found.maps).all()
+    found = peers.load_anomalib(params, method, "cube", 0, tmp_path).score(normals(toy)[:3])
+    assert [map_.shape for map_ in found.maps] == [(32, 32), (32, 48), (44, 32)]
+    assert all(np.isfinite(map_).all() for map_ in found.maps)
     assert found.images.shape == (3,)
 
 
-def test_cfas_memory_is_the_plain_mean_of_all_images(toy, backbone) -> None:
+def test_cfas_memory_is_the_plain_mean_of_all_images(toy, squares, backbone) -> None:
     """anomalib's own, for batches of one size; in float32 whatever the run computes in, else its distances are noise."""
-    images = load_samples([row for row in toy.samples if row.role == "normal"], 32)[0][:6]
     network = peers.build(settled(toy.params, **backbone), "cfa", STREAM, CPU)
     network.model.eval()
-    parts = [peers.as_taken(network, images[k : k + 2], CPU) for k in (0, 2, 4)]
+    parts = [peers.as_taken(network, [squares[k], squares[k + 1]], CPU) for k in (0, 2, 4)]
     network.model.initialize_centroid([SimpleNamespace(image=part) for part in parts])
     theirs = network.model.memory_bank.clone()
     assert network.prepare is not None
@@ -154,14 +164,13 @@ def test_cfas_memory_is_the_plain_mean_of_all_images(toy, backbone) -> None:
         assert torch.equal(network.loss(parts[0]), exact)
 
 
-def test_rd4ad_draws_the_normals_features_better_the_longer_it_learns(toy, backbone, tmp_path: Path) -> None:
-    images = load_samples([row for row in toy.samples if row.role == "normal"], 32)[0]
+def test_rd4ad_draws_the_normals_features_better_the_longer_it_learns(toy, squares, backbone, tmp_path: Path) -> None:
     means = []
     for steps in (1, 8):
         params = settled(toy.params, **backbone, steps=steps)
         network = peers.build(params, "rd4ad", STREAM, CPU)
-        peers._train(params, network, images, STREAM, tmp_path / f"{steps}.safetensors", CPU)
-        means.append(network.loss(peers.as_taken(network, images, CPU)).item())
+        peers._train(params, network, squares, STREAM, tmp_path / f"{steps}.safetensors", CPU)
+        means.append(network.loss(peers.as_taken(network, list(squares), CPU)).item())
     assert means[1] < 0.8 * means[0]
 
 
@@ -171,9 +180,9 @@ def test_what_is_wanting_is_named(toy, tmp_path: Path, monkeypatch: pytest.Monke
 
     with pytest.raises(UsageError, match=r"peers\.weights: .* expected hub .* or a file, found null"):
         fit(settled(toy.params), "cfa")
-    odd = toy.params.model_copy(update={"base": toy.params.base.model_copy(update={"size": 48})})
-    with pytest.raises(UsageError, match=r"base\.size: expected a multiple of 32 for sspcab, found 48"):
-        fit(odd, "sspcab")
+    small = Params(products={"cube": {}}, dataset={"size": 16}, base={"size": 16, "device": "cpu"})
+    with pytest.raises(UsageError, match=r"detector\.size: expected pictures of at least 32 px .*, found 16 px"):
+        fit(small, "sspcab")
     with pytest.raises(CADiffError, match="expected normal images to train on"):
         fit_peer(toy.params, "draem", "cube", [row for row in toy.samples if row.role != "normal"], 0, tmp_path, tmp_path)
     monkeypatch.setitem(sys.modules, "anomalib", None)

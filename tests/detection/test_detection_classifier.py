@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from cadiff.checkpoint import save_training
 from cadiff.detection import classifier
-from cadiff.detection.classifier import METRIC, Classifier, batch_indices, classify
+from cadiff.detection.classifier import METRIC, Classifier, batch_indices, classify, load_labelled, square
 from cadiff.errors import UsageError
-from cadiff.records import METRIC_SCHEMA, to_table
-from cadiff.storage import read_tensors, sha256_file, write_tensors
+from cadiff.records import GENERATED_SCHEMA, METRIC_SCHEMA, to_table
+from cadiff.storage import encode_png, read_tensors, sha256_file, write_table, write_tensors
 
 
 def _params(toy, **settings):
@@ -49,6 +51,21 @@ def test_tells_blots_from_lines(toy, tmp_path, monkeypatch) -> None:
     assert _classify(toy, tmp_path / "again") == rows
     whole, resumed = ((tmp_path / name / checkpoint).read_bytes() for name in ("work", "again"))
     assert whole == resumed
+
+
+def test_a_picture_is_stretched_to_a_square_of_its_canvas_or_256_px(toy, make_row, tmp_path) -> None:
+    def of(size: int | str) -> int:
+        return square(toy.params.model_copy(update={"dataset": toy.params.dataset.model_copy(update={"size": size})}))
+
+    assert [of(64), of(256), of(1024), of("native")] == [64, 256, 256, 256]
+    image = np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8)
+    rows = [make_row(kind, [kind], encode_png(image), encode_png(image[..., 0])) for kind in ("blot", "line")]
+    for row in rows:
+        write_table(tmp_path / f"{row.sample_id}.parquet", to_table([row], GENERATED_SCHEMA))
+    shards = {row.sample_id: [tmp_path / f"{row.sample_id}.parquet"] for row in rows}
+    images, labels, _ = load_labelled(shards, ["blot", "line"], 40)
+    assert (len(images), labels.tolist()) == (2, [0, 1])
+    assert np.array_equal(images[1], np.asarray(Image.fromarray(image).resize((40, 40), Image.Resampling.LANCZOS)))
 
 
 def test_every_epoch_has_each_image_once() -> None:

@@ -10,11 +10,12 @@ import pytest
 
 from cadiff.detection.batches import load_training_data
 from cadiff.detection.filtering import EXEMPT, KEPT, UNKNOWN, Judged, filter_shards, judge
+from cadiff.detection.tiles import View
 from cadiff.errors import CADiffError, UsageError
 from cadiff.metrics.quality import assess
 from cadiff.params import Params, load_params
 from cadiff.records import GENERATED_SCHEMA, GeneratedRow, QualityRow, SampleRow, to_table
-from cadiff.storage import encode_png, read_image, read_table, sha256_bytes, sha256_folder, write_table
+from cadiff.storage import encode_png, read_image, read_table, sha256_folder, write_table
 
 
 def _quality(name: str, distance: float | None, unusual: float | None, source: str = "generated") -> QualityRow:
@@ -36,19 +37,15 @@ def _of(toy, **changes) -> Params:
     return Params(**{**toy.params.model_dump(), "detector": {"protocol": "filtered"}, "filter": changes})
 
 
-def _copy_of(row: SampleRow) -> GeneratedRow:
-    png, mask = encode_png(read_image(row.image_path)), encode_png(read_image(row.mask_path or "", "L"))
-    return GeneratedRow("copy", "cube", ["blot"], {"bytes": png, "path": ""}, {"bytes": mask, "path": ""}, "drawn", None, None, 0,
-                        None, None, None, None, None, "none", sha256_bytes(png))  # fmt: skip
-
-
 @pytest.fixture
-def made(toy, good_row, tmp_path: Path) -> tuple[list[SampleRow], Path]:
+def made(toy, good_row, make_row, tmp_path: Path) -> tuple[list[SampleRow], Path]:
     """Real blots and lines as exemplars, and the toy's shards with a copy of the first blot and a normal image."""
     exemplars = [dataclasses.replace(row, role="exemplar") for row in toy.samples if row.role == "held_out"]
     samples = [row for row in toy.samples if row.role in ("normal", "test_good")] + exemplars
     folder = tmp_path / "drawn"
-    for name, more in (("blot", [_copy_of(exemplars[0])]), ("line", [])):
+    copied = exemplars[0]
+    copy = make_row("copy", ["blot"], encode_png(read_image(copied.image_path)), encode_png(read_image(copied.mask_path or "", "L")))
+    for name, more in (("blot", [copy]), ("line", [])):
         rows = read_table(toy.generated / f"{name}.parquet", GENERATED_SCHEMA).to_pylist()
         rows += [dataclasses.asdict(row) for row in more]
         write_table(folder / f"{name}.parquet", to_table([GeneratedRow(**row) for row in rows], GENERATED_SCHEMA))
@@ -61,8 +58,8 @@ def test_a_copy_is_left_out_and_nothing_else(toy, made, tmp_path: Path) -> None:
     before = sha256_folder(folder)
     params = _of(toy, min_exemplar_distance=1e-3, min_mask_agreement=1e-9)
     kept, rows = filter_shards(params, "drawn", "cube", samples, {"drawn": folder}, tmp_path / "kept")
-    data = load_training_data("cube", samples, list(kept.values()), 32)
-    assert {name: len(images) for name, (images, _) in data.anomalies.items()} == {"blot": 12, "line": 3}
+    data = load_training_data("cube", samples, list(kept.values()), View.of(params))
+    assert {name: len(pool) for name, pool in data.anomalies.items()} == {"blot": 12, "line": 3}
     assert "copy" not in read_table(kept["drawn"] / "blot.parquet", GENERATED_SCHEMA)["sample_id"].to_pylist()
     assert [len(pool) for pool in data.normals] == [8, 1], "normals that took the generator's path stay"
     assert sha256_folder(folder) == before, "the shards themselves are as they were"
@@ -74,7 +71,7 @@ def test_a_copy_is_left_out_and_nothing_else(toy, made, tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_an_image_that_changed_beside_its_mask_is_left_out(toy, tmp_path: Path) -> None:
+def test_an_image_that_changed_beside_its_mask_is_left_out(toy, make_row, tmp_path: Path) -> None:
     """Each is a normal image that became lighter by 30: in all 64 pixels of its mask, and in so many far from it."""
     normals = [row for row in toy.samples if row.role == "normal"]
     background, mask = read_image(normals[0].image_path), np.zeros((32, 32), bool)
@@ -84,10 +81,8 @@ def test_an_image_that_changed_beside_its_mask_is_left_out(toy, tmp_path: Path) 
         image = background.copy()
         image[mask] += 30
         image[16:].reshape(-1, 3)[:beside] += 30
-        png = encode_png(image)
-        rows.append(GeneratedRow(str(beside), "cube", ["blot"], {"bytes": png, "path": ""},
-                                 {"bytes": encode_png(mask.astype(np.uint8) * 255), "path": ""}, "drawn", None, None, 0,
-                                 None, None, None, None, None, "none", sha256_bytes(png)))  # fmt: skip
+        row = make_row(str(beside), ["blot"], encode_png(image), encode_png(mask.astype(np.uint8) * 255))
+        rows.append(dataclasses.replace(row, normal_id=normals[0].sample_id))
     write_table(tmp_path / "drawn" / "blot.parquet", to_table(rows, GENERATED_SCHEMA))
     params = _of(toy, min_mask_agreement=0.5)
     found = assess(params, "cube", "drawn", normals, tmp_path / "drawn")

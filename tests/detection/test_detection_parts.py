@@ -1,22 +1,28 @@
-"""The U-Net, its loss, its batches and its image score, one by one."""
+"""The networks, their losses, batches and image scores, one by one."""
 
 from __future__ import annotations
+
+import dataclasses
 
 import numpy as np
 import pytest
 import torch
 from scipy.ndimage import uniform_filter
 
-from cadiff.detection.batches import jitter, load_training_data, training_batch
-from cadiff.detection.losses import focal_loss
-from cadiff.detection.measuring import image_score, pooling_window
+from cadiff.detection import training
+from cadiff.detection.batches import Encoded, Recent, ShardPictures, jitter, load_training_data, shard_rows, training_batch
+from cadiff.detection.losses import dice_loss, focal_and_dice_loss, focal_loss
+from cadiff.detection.measuring import batches, image_scores, pooling_window, resized, true_mask
+from cadiff.detection.networks import ENCODER_RATE, NETWORKS
+from cadiff.detection.tiles import View
 from cadiff.detection.training import learning_rate, total_steps
 from cadiff.detection.unet import UNet, anomaly_map, check_side
 from cadiff.devices import pick_device
 from cadiff.errors import CADiffError, UsageError
-from cadiff.params import DetectorParams
-from cadiff.records import GENERATED_SCHEMA, to_table
-from cadiff.storage import write_table
+from cadiff.metrics import imagenet
+from cadiff.params import DetectorParams, MetricParams
+from cadiff.records import GENERATED_SCHEMA, SampleRow, to_table
+from cadiff.storage import decode_image, encode_png, write_image, write_table
 
 
 @pytest.mark.parametrize("side", [32, 64, 96])
@@ -85,16 +91,94 @@ def test_focal_loss_is_equation_4() -> None:
     assert torch.isfinite(focal_loss(logits * 1e4, mask))
 
 
+def test_dice_loss_weighs_every_anomaly_alike_however_small() -> None:
+    """By hand, image by image; a normal image adds nothing; the same share missed of a small mask and of a large one costs the same."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(3, 2, 6, 8, generator=generator)
+    mask = torch.rand(3, 1, 6, 8, generator=generator) < 0.3
+    mask[1] = False
+    expected = []
+    for k in (0, 2):
+        p, m = logits[k].softmax(0)[1].numpy(), mask[k, 0].numpy()
+        expected.append(1 - (2 * p[m].sum() + 1) / (p.sum() + m.sum() + 1))
+    assert dice_loss(logits, mask).item() == pytest.approx(np.mean(expected), rel=1e-5)
+    assert dice_loss(logits[1:2], mask[1:2]).item() == 0
+    assert focal_and_dice_loss(logits, mask).item() == pytest.approx(
+        focal_loss(logits, mask).item() + dice_loss(logits, mask).item(), rel=1e-6
+    )
+    missed = []
+    for side in (8, 64):
+        marked = torch.zeros(1, 1, 128, 128, dtype=torch.bool)
+        marked[..., :side, :side] = True
+        half = marked.clone()
+        half[..., : side // 2, :] = False
+        sure = torch.where(half, 50.0, -50.0)
+        missed.append(dice_loss(torch.cat([-sure, sure], dim=1), marked).item())
+    assert missed == pytest.approx([1 / 3, 1 / 3], abs=0.01)
+
+
+def test_the_pretrained_encoder_is_imagenets_and_sees_what_it_was_taught_on() -> None:
+    """Its deepest level is that of the shipped network on (x - 127) / 128 of the 8-bit picture; its statistics stay in training."""
+    model = NETWORKS["efficientnet-lite0"].build(DetectorParams()).train()
+    pixels = torch.randint(0, 256, (2, 3, 64, 96), generator=torch.Generator().manual_seed(0)).float()
+    shipped, x = imagenet.build().eval(), (pixels - 127) / 128
+    x = shipped._swish(shipped._bn0(shipped._conv_stem(x)))
+    for block in shipped._blocks:
+        x = block(x)
+    seen: list[torch.Tensor] = []
+    model.encoder._blocks[-1].register_forward_hook(lambda module, given, found: seen.append(found))
+    logits = model(pixels / 127.5 - 1)
+    assert logits.shape == (2, 2, 64, 96)
+    assert torch.allclose(seen[0], x, atol=1e-4)
+    logits.sum().backward()
+    before = imagenet.build().state_dict()
+    for name, value in model.encoder.state_dict().items():
+        assert torch.equal(value, before[name]), f"{name} moved without a step"
+    unused = [name for name, value in model.named_parameters() if value.grad is None or not value.grad.abs().sum() > 0]
+    assert not unused
+
+
+def test_the_pretrained_network_sees_a_single_pixel_at_full_resolution() -> None:
+    """The image itself is a skip: where one pixel changes, the logits right there change most."""
+    torch.manual_seed(0)
+    model = NETWORKS["efficientnet-lite0"].build(DetectorParams()).eval()
+    image = torch.zeros(1, 3, 64, 64)
+    changed = image.clone()
+    changed[..., 20, 33] = 1
+    with torch.no_grad():
+        moved = (model(changed) - model(image)).abs().sum(dim=(0, 1))
+    row, column = divmod(int(moved.argmax()), 64)
+    assert abs(row - 20) <= 4
+    assert abs(column - 33) <= 4
+
+
+def test_the_encoder_learns_slower_than_the_decoder(toy) -> None:
+    """After one step of Adam each parameter has moved by its own rate, whatever its gradient is."""
+    params = toy.params.model_copy(
+        update={"detector": toy.params.detector.model_copy(update={"network": "efficientnet-lite0", "learning_rate": 1e-3})}
+    )
+    state = training._start(params.detector, "cube", 0, torch.device("cpu"))
+    before = {name: value.clone() for name, value in state.model.state_dict().items()}
+    batch = training_batch(load_training_data("cube", toy.samples, [toy.generated], View.of(params)), 2, torch.Generator().manual_seed(0))
+    training._step(state, batch, 1e-3)
+    moved = {name: float((value.detach() - before[name]).abs().max()) for name, value in state.model.named_parameters()}
+    largest = {part: max(value for name, value in moved.items() if name.startswith(part)) for part in ("encoder", "decoder", "head")}
+    assert largest == pytest.approx({"encoder": 1e-3 * ENCODER_RATE, "decoder": 1e-3, "head": 1e-3}, rel=0.01)
+
+
 def test_batches_are_half_normal_and_types_weigh_the_same(toy) -> None:
-    data = load_training_data("cube", toy.samples, [toy.generated], 32)
-    assert {name: len(images) for name, (images, _) in data.anomalies.items()} == {"blot": 12, "line": 3}
+    data = load_training_data("cube", toy.samples, [toy.generated], View.of(toy.params))
+    assert {name: len(pool) for name, pool in data.anomalies.items()} == {"blot": 12, "line": 3}
+    assert data.side == 32, "of pictures of three shapes"
     sizes = []
     for step in range(100):
         batch = training_batch(data, 8, torch.Generator().manual_seed(step))
+        assert batch.image.shape == (8, 3, 32, 32)
         areas = batch.mask.sum(dim=(1, 2, 3)).tolist()
-        assert areas.count(0) == 4
-        sizes += [area for area in areas if area]
-    assert 0.4 < sizes.count(64) / len(sizes) < 0.6  # blots are 64 pixels, and 4 of 5 images
+        assert areas.count(0) == 4, "a tile of an anomaly shows some of it"
+        bright = batch.image.mean(dim=1, keepdim=True)[batch.mask] > 0.3  # blots are bright, lines dark
+        sizes.append(int(bright.sum()) / 64)
+    assert 0.4 < np.mean(sizes) / 4 < 0.6, "of four anomalies two are blots, which 4 of 5 images are"
     again = training_batch(data, 8, torch.Generator().manual_seed(99))
     assert torch.equal(again.image, batch.image)
     assert (
@@ -104,7 +188,7 @@ def test_batches_are_half_normal_and_types_weigh_the_same(toy) -> None:
 
 def test_half_of_the_normals_took_the_generators_path(toy, good_row, tmp_path) -> None:
     write_table(tmp_path / "good.parquet", to_table([good_row(7)], GENERATED_SCHEMA))
-    data = load_training_data("cube", toy.samples, [toy.generated, tmp_path], 32)
+    data = load_training_data("cube", toy.samples, [toy.generated, tmp_path], View.of(toy.params))
     for step in range(10):
         batch = training_batch(data, 8, torch.Generator().manual_seed(step))
         flat = batch.image.flatten(1).std(dim=1) < 1e-6
@@ -121,13 +205,62 @@ def test_jitter_is_small_and_keeps_its_own_image(toy) -> None:
         assert np.corrcoef(before, after)[0, 1] == pytest.approx(1, abs=1e-6)
 
 
-def test_what_cannot_be_trained_on_is_named(toy, good_row, tmp_path) -> None:
+def test_a_normals_tile_shows_where_it_was_drawn_anew_and_is_normal(toy, make_row, tmp_path) -> None:
+    image, mask = np.full((32, 500, 3), 90, np.uint8), np.zeros((32, 500), bool)
+    image[:, 250], mask[:, 250] = 250, True
+    row = make_row("redrawn", [], encode_png(image), encode_png(mask.astype(np.uint8) * 255))
+    write_table(tmp_path / "good.parquet", to_table([row], GENERATED_SCHEMA))
+    data = load_training_data("cube", toy.samples, [toy.generated, tmp_path], View.of(toy.params))
+    for step in range(10):
+        batch = training_batch(data, 8, torch.Generator().manual_seed(step))
+        redrawn = _columns_of(batch.image)
+        assert int(redrawn.sum()) == 2
+        assert not batch.mask[redrawn].any()
+
+
+def _columns_of(image: torch.Tensor) -> torch.Tensor:
+    """Which images have one bright column and are flat beside it."""
+    columns = image.mean(dim=(1, 2))
+    flat = image.std(dim=2).amax(dim=(1, 2)) < 1e-6
+    return flat & (columns.amax(dim=1) - columns.amin(dim=1) > 0.5)
+
+
+def test_what_is_decoded_is_kept_up_to_a_limit_and_no_more(toy) -> None:
+    shard = toy.generated / "blot.parquet"
+    view = View.of(toy.params)
+    encoded = [Encoded(row["sample_id"], row["image"]["bytes"], row["mask"]["bytes"]) for row in shard_rows(shard)]
+    recent = Recent(memory=3 * 32 * 48 * 4)
+    pool = ShardPictures(encoded, view, recent)
+    first = pool[0]
+    assert pool[0] is first, "kept"
+    assert [pool.shape(k) for k in range(3)] == [pool[k].mask.shape for k in range(3)]
+    for k in range(12):
+        assert np.array_equal(pool[k].image, decode_image(encoded[k].image, "RGB"))
+        assert recent._used == sum(p.image.nbytes + p.mask.nbytes for p in recent._found.values()) <= recent.memory
+    assert pool[0] is not first, "long gone"
+    assert np.array_equal(pool[0].image, first.image)
+    twice = ShardPictures(encoded, View(32, 64, 256), Recent())
+    assert (twice.shape(1), twice[1].image.shape, twice[1].mask.sum()) == ((64, 96), (64, 96, 3), 4 * 64)
+
+
+def test_what_cannot_be_trained_on_is_named(toy, make_row, tmp_path) -> None:
+    view = View.of(toy.params)
     with pytest.raises(CADiffError, match="none: expected normal images"):
-        load_training_data("none", toy.samples, [toy.generated], 32)
+        load_training_data("none", toy.samples, [toy.generated], view)
     with pytest.raises(CADiffError, match="expected shards of anomalies"):
-        load_training_data("cube", toy.samples, [tmp_path], 32)
-    with pytest.raises(CADiffError, match=r"blot-0: expected image and mask of 64 x 64 \(base.size\)"):
-        load_training_data("cube", toy.samples, [toy.generated], 64)
+        load_training_data("cube", toy.samples, [tmp_path], view)
+    with pytest.raises(CADiffError, match=r"blot-0: expected an image of 64 px on its shorter side \(dataset.size\), found 32 x 32"):
+        load_training_data("cube", toy.samples, [toy.generated], View(64, 64, 256))
+    for name, image, mask, message in (
+        ("odd", encode_png(np.zeros((32, 48, 3), np.uint8)), encode_png(np.zeros((48, 32), np.uint8)),
+         "odd: expected a mask of its image's size, 48 x 32, found 32 x 48"),
+        ("torn", b"no image", encode_png(np.zeros((32, 32), np.uint8)), "torn: expected an image, but it does not open"),
+    ):  # fmt: skip
+        write_table(tmp_path / name / "blot.parquet", to_table([make_row(name, ["blot"], image, mask)], GENERATED_SCHEMA))
+        with pytest.raises(CADiffError, match=message):
+            load_training_data("cube", toy.samples, [tmp_path / name], view)
+    with pytest.raises(UsageError, match=r"detector\.size: expected pictures of at least 32 px"):
+        load_training_data("cube", toy.samples, [toy.generated], View(32, 16, 256))
 
 
 def test_learning_rate_drops_at_80_and_90_percent() -> None:
@@ -140,6 +273,38 @@ def test_learning_rate_drops_at_80_and_90_percent() -> None:
 def test_image_score_is_the_maximum_of_the_pooled_map() -> None:
     assert [pooling_window(21, side) for side in (256, 128, 64, 32)] == [21, 11, 5, 3]
     assert pooling_window(1, 64) == 1
-    maps = np.random.default_rng(0).random((3, 16, 16)).astype(np.float32)
-    expected = [uniform_filter(m, 5, mode="constant").max() for m in maps]
-    assert image_score(maps, 5) == pytest.approx(expected, rel=1e-5)
+    rng = np.random.default_rng(0)
+    maps = [rng.random(shape).astype(np.float32) for shape in ((64, 64), (64, 100), (300, 128))]
+    windows = (5, 5, 11)  # of the shorter side
+    expected = [uniform_filter(m, window, mode="constant").max() for m, window in zip(maps, windows, strict=True)]
+    assert image_scores(maps, 21) == pytest.approx(expected, rel=1e-5)
+
+
+def test_truth_comes_from_the_file_by_the_rule_and_maps_are_brought_to_it(tmp_path) -> None:
+    """A line of 3 px of 128: at 32 px it fills 3 of each 4 rows; a quarter's rule and half's take it, and beside it nothing. One of 1 px
+    is taken by a quarter's rule, and by half's only as the most that there is."""
+    for thickness, rule, rows in ((3, "half", 1), (3, "quarter", 1), (5, "quarter", 2), (5, "half", 1), (1, "any", 1), (1, "nearest", 0)):
+        mask = np.zeros((128, 256), np.uint8)
+        mask[64 : 64 + thickness] = 255
+        write_image(tmp_path / "mask.png", mask)
+        row = SampleRow("x", "toy", "cube", "line", "held_out", "no.png", str(tmp_path / "mask.png"), 256, 128, "x")
+        truth = true_mask(row, MetricParams(size=32, mask_rule=rule))
+        assert truth.shape == (32, 64)
+        assert truth.all(axis=1).sum() == truth.any(axis=1).sum() == rows
+    good = dataclasses.replace(row, mask_path=None, role="test_good")
+    assert not true_mask(good, MetricParams(size=32)).any()
+    map_ = np.random.default_rng(0).random((128, 256)).astype(np.float32)
+    assert resized(map_, (128, 256)) is map_
+    small = resized(map_, (32, 64))
+    assert small.shape == (32, 64)
+    assert small.std() < map_.std() / 2, "antialiased: not every fourth pixel"
+    ramp = np.linspace(0, 1, 64, dtype=np.float32)[None].repeat(32, axis=0)
+    assert np.abs(resized(ramp, (32, 128))[:, 2:-2] - (np.arange(128)[2:-2] / 2 - 0.25) / 63).max() < 1e-5
+
+
+def test_pictures_are_scored_as_many_at_a_time_as_are_small(toy) -> None:
+    sides = [256] * 40 + [4096] * 2
+    rows = [dataclasses.replace(toy.samples[0], sample_id=str(k), width=side, height=side) for k, side in enumerate(sides)]
+    found = list(batches(rows))
+    assert [len(part) for part in found] == [32, 8, 1, 1]
+    assert [row for part in found for row in part] == rows

@@ -12,11 +12,10 @@ from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 
-from cadiff.data.images import load_samples
 from cadiff.detection import fit_peer, score_maps, score_peer
-from cadiff.detection.patchcore import SHARE, coreset, distances, patch_features
+from cadiff.detection.patchcore import SHARE, coreset, load_patchcore, patch_features
 from cadiff.errors import CADiffError, UsageError
-from cadiff.records import SCORED_SCHEMA
+from cadiff.records import SCORED_SCHEMA, SampleRow
 from cadiff.storage import read_image, read_tensors, write_image
 
 
@@ -46,11 +45,18 @@ def test_patchcore_finds_what_no_normal_image_has(toy, fitted, tmp_path) -> None
 
 def test_distances_are_those_to_the_nearest_patch_in_the_bank(toy, fitted) -> None:
     bank = read_tensors(fitted / "seed-0.safetensors")[0]["bank"]
-    rows = [row for row in toy.samples if row.role == "held_out"][:2]
-    images = load_samples(rows, 32)[0]
-    patches = patch_features(images)
-    expected = NearestNeighbors(n_neighbors=1).fit(bank.numpy()).kneighbors(patches.flatten(0, 2).numpy())[0]
-    assert distances(bank, images).images == pytest.approx(expected.reshape(2, -1).max(axis=1), rel=1e-3)
+    rows = [row for row in toy.samples if row.role == "held_out"][:3]
+    detector = load_patchcore(toy.params, "patchcore", "cube", 0, fitted)
+    found = detector.score(rows)
+    neighbours = NearestNeighbors(n_neighbors=1).fit(bank.numpy())
+    for row, map_, image in zip(rows, found.maps, found.images, strict=True):
+        picture = read_image(row.image_path)
+        patches = patch_features(picture)
+        expected = neighbours.kneighbors(patches.flatten(0, 1).numpy())[0].reshape(patches.shape[:2])
+        assert image == pytest.approx(expected.max(), rel=1e-3)
+        assert map_.shape == picture.shape[:2]
+        rows_of, columns_of = (np.linspace(0, 27, side).round().astype(int) for side in map_.shape)
+        assert np.corrcoef(expected[rows_of][:, columns_of].ravel(), map_.ravel())[0, 1] > 0.9, "each patch is where it was in the picture"
     count = round(SHARE * 8 * 28 * 28)
     assert bank.shape == (count, patches.shape[-1])
 
@@ -63,13 +69,17 @@ def test_the_coreset_covers_every_cluster() -> None:
     assert sorted((chosen // 10).tolist()) == list(range(20)), "one of each cluster: the farthest is never a neighbour"
 
 
+def _truth(row: SampleRow) -> np.ndarray:
+    return read_image(row.mask_path, "L") > 0 if row.mask_path else np.zeros((row.height, row.width), bool)
+
+
 def _write_maps(toy, folder: Path, form: str) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     maps = {}
     for row in toy.samples:
         if row.role in ("held_out", "test_good"):
-            truth = read_image(row.mask_path, "L") / 255 if row.mask_path else np.zeros((32, 32))
-            maps[row.sample_id] = (rng.random((32, 32)) * 0.7 + 0.6 * truth).astype(np.float32)
+            truth = _truth(row)
+            maps[row.sample_id] = (rng.random(truth.shape) * 0.7 + 0.6 * truth).astype(np.float32)
             path = folder / f"{row.sample_id}.{form}"
             path.parent.mkdir(parents=True, exist_ok=True)
             if form == "npy":
@@ -86,11 +96,12 @@ def test_maps_from_a_folder_get_the_figures_that_scikit_learn_gives_them(toy, fo
     maps = _write_maps(toy, tmp_path, form)
     rows = {row.metric: row for row in score_maps(toy.params, "destseg", "cube", toy.samples, tmp_path)}
     scored = [row for row in toy.samples if row.role in ("held_out", "test_good")]
-    masks, values = load_samples(scored, 32)[1], np.stack([maps[row.sample_id] for row in scored])
+    masks = np.concatenate([_truth(row).ravel() for row in scored])
+    values = np.concatenate([maps[row.sample_id].ravel() for row in scored])
     if form == "png":
         values = np.round(values * 190)
-    assert rows["pixel_auroc"].value == pytest.approx(roc_auc_score(masks.ravel(), values.ravel()), abs=1e-9)
-    assert rows["pixel_ap"].value == pytest.approx(average_precision_score(masks.ravel(), values.ravel()), abs=1e-9)
+    assert rows["pixel_auroc"].value == pytest.approx(roc_auc_score(masks, values), abs=1e-9)
+    assert rows["pixel_ap"].value == pytest.approx(average_precision_score(masks, values), abs=1e-9)
     assert {(row.method, row.variant, row.n) for row in rows.values() if "/" not in row.metric} == {("destseg", "maps", 12)}
     assert {row.protocol for row in rows.values()} == {"unknown"}, "what its detector had seen is not known here"
 

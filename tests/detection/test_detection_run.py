@@ -14,6 +14,7 @@ from cadiff.checkpoint import save_training
 from cadiff.detection import training
 from cadiff.detection.scoring import load_detector, score
 from cadiff.detection.segmenter import predict
+from cadiff.detection.tiles import View
 from cadiff.detection.training import identity, train_detector
 from cadiff.errors import CADiffError
 from cadiff.records import CURVE_SCHEMA, METRIC_SCHEMA, SCORED_SCHEMA, ScoredRow, from_table, to_table
@@ -39,13 +40,14 @@ def test_learns_what_it_was_shown(toy, trained) -> None:
     values = {row.metric: row.value for row in metrics}
     assert {*values} == {
         "pixel_auroc", "pixel_ap", "pixel_f1max", "image_auroc", "image_ap", "image_f1max", "pro",
-        "pixel_ap/blot", "pixel_ap/line",
+        "pixel_ap/blot", "pixel_ap/line", "pixel_ap_types",
     }  # fmt: skip
     assert values["pixel_ap"] > 0.8
     assert values["image_auroc"] > 0.9
     counts = {row.metric: row.n for row in metrics}
-    assert (counts["pro"], counts["pixel_ap/blot"]) == (12, 8)
-    assert to_table(metrics, METRIC_SCHEMA).num_rows == 9
+    assert (counts["pro"], counts["pixel_ap/blot"], counts["pixel_ap_types"]) == (12, 8, 12)
+    assert {row.variant for row in metrics} == {"unet"}
+    assert to_table(metrics, METRIC_SCHEMA).num_rows == 10
     assert sum(table.num_rows for table in tables) == 12
     assert tables[0].schema == SCORED_SCHEMA
     curve = read_table(trained / "made" / "curve-0.parquet", CURVE_SCHEMA).to_pandas()
@@ -60,20 +62,27 @@ def test_metrics_are_those_of_the_maps(toy, trained) -> None:
     scored = from_table(pa.concat_tables(tables), ScoredRow)
     values = {row.metric: row.value for row in metrics}
     rows = [row for row in toy.samples if row.role in ("held_out", "test_good")]
-    maps = predict(load_detector(toy.params, "drawn", "cube", 0, path)[0], rows, 32)
-    masks = np.array(
-        [read_image(r.mask_path, "L") > 0 if r.mask_path else np.zeros((32, 32), bool) for r in rows]
-    )
-    assert values["pixel_auroc"] == pytest.approx(roc_auc_score(masks.ravel(), maps.ravel()))
-    lines = np.array([row.anomaly_type in (None, "line") for row in rows])
-    expected = average_precision_score(masks[lines].ravel(), maps[lines].ravel())
-    assert values["pixel_ap/line"] == pytest.approx(expected)
+    model, view = load_detector(toy.params, "drawn", "cube", 0, path)[0], View.of(toy.params)
+    maps = [predict(model, read_image(row.image_path), view) for row in rows]
+    assert {map_.shape for map_ in maps} == {(32, 32), (32, 48), (44, 32)}
+    masks = [read_image(r.mask_path, "L") > 0 if r.mask_path else np.zeros(m.shape, bool) for r, m in zip(rows, maps, strict=True)]
+
+    def pixels(arrays, chosen):
+        return np.concatenate([array.ravel() for array, row in zip(arrays, rows, strict=True) if row.anomaly_type in chosen])
+
+    everything = (None, "blot", "line")
+    assert values["pixel_auroc"] == pytest.approx(roc_auc_score(pixels(masks, everything), pixels(maps, everything)))
+    for kind in ("blot", "line"):
+        expected = average_precision_score(pixels(masks, (None, kind)), pixels(maps, (None, kind)))
+        assert values[f"pixel_ap/{kind}"] == pytest.approx(expected)
+    assert values["pixel_ap_types"] == pytest.approx((values["pixel_ap/blot"] + values["pixel_ap/line"]) / 2)
     image_labels = [row.role == "held_out" for row in rows]
     assert values["image_auroc"] == pytest.approx(
         roc_auc_score(image_labels, [r.image_score for r in scored])
     )
-    seen = decode_image(scored[0].anomaly_map["bytes"], "L")
-    assert np.abs(seen / 255 - maps[0]).max() <= 0.5 / 255 + 1e-6
+    for row, map_ in zip(scored, maps, strict=True):
+        seen = decode_image(row.anomaly_map["bytes"], "L")
+        assert np.abs(seen / 255 - map_).max() <= 0.5 / 255 + 1e-6
 
 
 def test_stopped_and_resumed_gives_the_same_bytes(toy, trained, tmp_path, monkeypatch) -> None:
@@ -162,3 +171,40 @@ def _after(params, toy, steps: int, folder: Path) -> Path:
         with pytest.raises(StopError):
             train_detector(given, "drawn", "cube", [toy.generated], toy.samples, 0, folder, folder / "work")
     return folder
+
+
+def test_larger_pictures_are_learnt_and_scored_in_tiles_by_the_pretrained_network(toy, tmp_path) -> None:
+    """Pictures of three shapes at twice their canvas, in tiles of half of that; stopped and resumed to the same bytes; the file says
+    how pictures are to be seen, and one that was trained to see them otherwise is refused."""
+    seeing = {"network": "efficientnet-lite0", "size": 64, "tile": 32}
+    settings = {**seeing, "epochs": 1, "samples_per_epoch": 12, "batch": 4}
+    _train(toy, tmp_path / "whole", tmp_path / "work", **settings)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "save_training", _stopping(save_training))
+        with pytest.raises(StopError):
+            _train(toy, tmp_path / "parts", tmp_path / "again", checkpoint_seconds=1e-9, **settings)
+    _train(toy, tmp_path / "parts", tmp_path / "again", **settings)
+    whole, parts = (tmp_path / name / "seed-0.safetensors" for name in ("whole", "parts"))
+    assert whole.read_bytes() == parts.read_bytes()
+    metadata = read_tensors(whole)[1]
+    assert {name: metadata[name] for name in ("network", "canvas", "size", "tile")} == {
+        "network": "efficientnet-lite0", "canvas": "32", "size": "64", "tile": "32",
+    }  # fmt: skip
+
+    params = toy.params.model_copy(update={"detector": toy.params.detector.model_copy(update=settings)})
+    tables: list = []
+    rows = score(params, "drawn", "cube", toy.samples, 0, tmp_path / "whole", tables.append)
+    assert {row.variant for row in rows} == {"efficientnet-lite0"}
+    shapes = {decode_image(row.anomaly_map["bytes"], "L").shape for row in from_table(pa.concat_tables(tables), ScoredRow)}
+    assert shapes == {(64, 64), (64, 96), (88, 64)}, "maps are kept at the detector's scale"
+    other = params.model_copy(update={"detector": params.detector.model_copy(update={"size": None})})
+    with pytest.raises(CADiffError, match="expected a detector of size 32, found 64"):
+        score(other, "drawn", "cube", toy.samples, 0, tmp_path / "whole")
+
+
+def _stopping(save):
+    def stopped(*given: object) -> None:
+        save(*given)
+        raise StopError
+
+    return stopped

@@ -10,10 +10,9 @@ import torch
 
 from cadiff.backbone import load_backbone
 from cadiff.data.images import to_tensor
-from cadiff.generator import Generator
-from cadiff.generator.adapt import adapt_base
+from cadiff.generator import Generator, adapt_base, load_generator, train_generator
 from cadiff.generator.sample import Request, sample
-from cadiff.generator.train import load_generator, new_generator, train_generator
+from cadiff.generator.train import new_generator
 from cadiff.params import BaseParams, GenerateParams, IntensityParams, Params
 from cadiff.records import SampleRow
 from cadiff.storage import read_image
@@ -60,7 +59,7 @@ def test_the_gpu_draws_what_the_cpu_draws(tiny_base: Path, drawn_root: Path) -> 
     picture, drawn = next((drawn_root / "nut" / "train" / "good").iterdir()), {}
     for device in ("cpu", "cuda"):
         generator = generator_on(device, tiny_base)
-        drawn[device], _ = sample(generator, requests_of(generator, picture), SETTINGS, IntensityParams(threshold=0.3))
+        drawn[device] = sample(generator, requests_of(generator, picture), SETTINGS, IntensityParams(threshold=0.3)).drawn
     difference = (drawn["cpu"] - drawn["cuda"]).abs().max().item() / LEVEL
     print(f"largest difference between CPU and GPU in float32: {difference:.4f} grey levels")
     assert difference < 1
@@ -72,9 +71,9 @@ def test_an_image_hardly_depends_on_what_it_is_asked_for_with(tiny_base: Path, d
     picture = next((drawn_root / "nut" / "train" / "good").iterdir())
     generator = generator_on("cuda", tiny_base, dtype)
     requests, intensity = requests_of(generator, picture), IntensityParams(threshold=0.3)
-    together, again = (sample(generator, requests, SETTINGS, intensity)[0] for _ in range(2))
+    together, again = (sample(generator, requests, SETTINGS, intensity).drawn for _ in range(2))
     assert torch.equal(together, again)
-    alone = torch.cat([sample(generator, [request], SETTINGS, intensity)[0] for request in requests])
+    alone = torch.cat([sample(generator, [request], SETTINGS, intensity).drawn for request in requests])
     difference = (together - alone).abs().max().item() / LEVEL
     print(f"largest difference between batches of 1 and 5 in {dtype}: {difference:.4f} grey levels")
     assert difference < 0.1
@@ -85,7 +84,7 @@ def test_bfloat16_computes_in_bfloat16(tiny_base: Path, drawn_root: Path) -> Non
     picture, drawn = next((drawn_root / "nut" / "train" / "good").iterdir()), []
     for dtype in ("float32", "bfloat16"):
         generator = generator_on("cuda", tiny_base, dtype)
-        drawn.append(sample(generator, requests_of(generator, picture), SETTINGS, IntensityParams(threshold=0.3))[0])
+        drawn.append(sample(generator, requests_of(generator, picture), SETTINGS, IntensityParams(threshold=0.3)).drawn)
     assert 0 < (drawn[0] - drawn[1]).abs().max() / LEVEL < 32
 
 
@@ -96,8 +95,8 @@ def test_the_gpu_trains_as_the_cpu_does(small_params: Params, nut_samples: list[
         base = BaseParams(**{**small_params.base.model_dump(), "device": device, "dtype": "float32"})
         params, out = small_params.model_copy(update={"base": base}), tmp_path / device
         adapt_base(params, "nut", nut_samples, out / "adapted", out / "work-a")
-        train_generator(params, "nut", nut_samples, out / "adapted", out / "generator", out / "work-t")
-        learnt = load_generator(params, "nut", out / "adapted", out / "generator")
+        train_generator("cadiff", params, "nut", nut_samples, out / "adapted", out / "generator", out / "work-t")
+        learnt = load_generator("cadiff", params, "nut", out / "adapted", out / "generator")
         start = new_generator(params, "nut", learnt.tokens.types, load_backbone(params.base))
         pairs = zip((learnt.tokens.vectors, *learnt.control.parameters()), (start.tokens.vectors, *start.control.parameters()), strict=True)
         moved[device] = torch.cat([(after - before).detach().float().cpu().flatten() for after, before in pairs])

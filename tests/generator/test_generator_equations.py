@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,12 +14,15 @@ from oracles import silenced_by_hand
 
 from cadiff.backbone import Backbone, load_backbone
 from cadiff.backbone.attention import attention_layers, attention_maps
-from cadiff.errors import CADiffError
+from cadiff.data.images import to_tensor
+from cadiff.errors import CADiffError, UsageError
 from cadiff.generator.adapt import velocity_or_noise
-from cadiff.generator.train import Exemplars, draw_view, expose, joint_loss, new_generator, silencing_of
+from cadiff.generator.train import Shown, draw_view, joint_loss, new_generator, silencing_of, window_of
+from cadiff.generator.windows import REFINED
 from cadiff.params import Params
 from cadiff.records import SampleRow
 from cadiff.seeds import torch_generator
+from cadiff.storage import read_image, write_image
 
 KINDS = ["chip", "rust", "scratch"]
 
@@ -81,7 +85,7 @@ def test_equations_2_4_and_8(
 
     monkeypatch.setattr(generator.control, "denoise", watched)
     rng = torch_generator(0, "equations")
-    view = draw_view(Exemplars.read(nut_samples, 64), generator.tokens, backbone, params, rng)
+    view = draw_view(Shown.of(nut_samples, params), generator.tokens, backbone, params, rng)
     loss, parts = joint_loss(generator, view, params, rng)
     noisy, t, predicted = (value.detach().numpy() for value in seen[0])
     latent = backbone.encode(view.image).numpy()
@@ -100,14 +104,15 @@ def test_normals_come_in_their_share_and_warped_as_exemplars_are(
 ) -> None:
     """240 pictures, a quarter of them normals within four standard deviations, whatever the batch."""
     params = changed(small_params, "train", batch=batch, normal_share=0.25)
-    exemplars, tokens = Exemplars.read(nut_samples, 64), new_generator(params, "nut", KINDS, backbone).tokens
-    views = [draw_view(exemplars, tokens, backbone, params, torch_generator(0, "share", step)) for step in range(240 // batch)]
+    shown, tokens = Shown.of(nut_samples, params), new_generator(params, "nut", KINDS, backbone).tokens
+    views = [draw_view(shown, tokens, backbone, params, torch_generator(0, "share", step)) for step in range(240 // batch)]
     images, said = torch.cat([v.image for v in views]), torch.cat([v.positions for v in views])[:, 1:].ge(0).any(1)
     assert abs((~said).double().mean().item() - 0.25) < 4 * np.sqrt(0.25 * 0.75 / 240)
     assert torch.equal(torch.cat([v.concept_masks for v in views])[:, 1:].any(1).flatten(1).any(1), said)
     assert torch.cat([v.mask for v in views]).flatten(1).any(1).all(), "a normal keeps a mask"
-    for whose, chosen in ((exemplars.normals, images[~said]), (exemplars.images, images[said])):
-        assert (torch.cdist(chosen.flatten(1), whose.flatten(1)).amin(1) > 1).all(), "not warped"
+    for whose, chosen in ((shown.normals, images[~said]), (shown.exemplars, images[said])):
+        real = to_tensor(np.stack([picture.image for picture in whose])).flatten(1)
+        assert (torch.cdist(chosen.flatten(1), real).amin(1) > 1).all(), "not warped"
 
 
 def test_some_normals_name_their_anomaly_and_silence_it(backbone: Backbone, small_params: Params, nut_samples: list[SampleRow]) -> None:
@@ -115,7 +120,7 @@ def test_some_normals_name_their_anomaly_and_silence_it(backbone: Backbone, smal
     in its mask."""
     params = changed(small_params, "train", batch=240, normal_share=0.5, silenced=0.5)
     generator = new_generator(params, "nut", KINDS, backbone)
-    view = draw_view(Exemplars.read(nut_samples, 64), generator.tokens, backbone, params, torch_generator(0, "silenced"))
+    view = draw_view(Shown.of(nut_samples, params), generator.tokens, backbone, params, torch_generator(0, "silenced"))
     silent, shown = view.silenced >= 0, view.positions[:, 1:].ge(0).any(1)
     assert abs(silent.double().mean().item() - 0.25) < 4 * np.sqrt(0.25 * 0.75 / 240)
     assert not (silent & shown).any()
@@ -132,7 +137,7 @@ def test_some_normals_name_their_anomaly_and_silence_it(backbone: Backbone, smal
             expected[:, inside[b], position] = 0
         assert torch.equal(quiet[b], expected)
     params = changed(small_params, "train", batch=4, normal_share=0.5)
-    view = draw_view(Exemplars.read(nut_samples, 64), generator.tokens, backbone, params, torch_generator(0, "silenced"))
+    view = draw_view(Shown.of(nut_samples, params), generator.tokens, backbone, params, torch_generator(0, "silenced"))
     assert silencing_of(view, 8, torch.device("cpu")) is None, "off by default: the paper knows no such pictures"
 
 
@@ -148,7 +153,7 @@ def test_training_sees_nothing_of_a_silenced_words_value(
         for parameter in generator.control.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))  # else its zero layers keep all that it sees to itself
         generator.tokens.vectors.mul_(30)
-    view = draw_view(Exemplars.read(nut_samples, 64), generator.tokens, backbone, params, torch_generator(0, "value"))
+    view = draw_view(Shown.of(nut_samples, params), generator.tokens, backbone, params, torch_generator(0, "value"))
     view, token = dataclasses.replace(view, mask=torch.ones_like(view.mask)), int(view.silenced[0])
     assert token > 0
     own, seen = generator.control.denoise, []
@@ -166,40 +171,79 @@ def test_training_sees_nothing_of_a_silenced_words_value(
         assert torch.allclose(found, expected, atol=1e-5) == (len(models) == 2), len(models)
 
 
-def test_an_exemplar_takes_a_normals_light_and_its_anomaly_keeps_its_share_of_it() -> None:
-    """In grey levels: 50 around an anomaly of 25, under a light of 150, is 150 around 75; 100 becomes 300, which is white."""
-    image, mask = torch.full((3, 4, 4), 50.0), torch.zeros(1, 4, 4, dtype=torch.bool)
-    image[:, 0, 0], mask[0, 0, 0], like = 25.0, True, torch.full((3, 4, 4), 150.0)
-    image[:, 3, 2:] = torch.tensor([0.0, 100.0])  # the mean around stays 50
-    lit = (expose(image / 127.5 - 1, mask, like / 127.5 - 1) + 1) * 127.5
-    expected = torch.full((3, 4, 4), 150.0)
-    expected[:, 0, 0], expected[:, 3, 2], expected[:, 3, 3] = 75.0, 0.0, 255.0
-    torch.testing.assert_close(lit, expected, atol=1e-3, rtol=0)
-    torch.testing.assert_close(expose(image, torch.ones_like(mask), like), image)  # nothing around it to go by
+def darkened(rows: list[SampleRow], by: int, folder: Path) -> list[SampleRow]:
+    """The exemplars' files darker, the others as they are."""
+    made = []
+    for row in rows:
+        path = folder / f"{row.sample_id}.png"
+        if row.role == "exemplar":
+            write_image(path, read_image(row.image_path) // by)
+        made.append(dataclasses.replace(row, image_path=str(path)) if row.role == "exemplar" else row)
+    return made
 
 
-def test_exemplars_are_as_bright_as_normals_where_asked(backbone: Backbone, small_params: Params, nut_samples: list[SampleRow]) -> None:
-    """Exemplars made four times darker: `own` leaves them so, `normals` does not; normals and masks are as ever."""
-    real = Exemplars.read(nut_samples, 64)
-    dark = dataclasses.replace(real, images=(real.images + 1) / 4 - 1)
+def test_exemplars_are_as_bright_as_normals_where_asked(
+    backbone: Backbone, small_params: Params, nut_samples: list[SampleRow], tmp_path: Path
+) -> None:
+    """Exemplars made four times darker: `own` leaves them so, `normals` does not; what that takes beyond white is white."""
+    rows = darkened(nut_samples, 4, tmp_path)
     tokens = new_generator(small_params, "nut", KINDS, backbone).tokens
 
-    def light(exposure: str) -> float:
+    def seen(exposure: str) -> torch.Tensor:
         params = changed(small_params, "train", exposure=exposure, batch=16, normal_share=0.0)
-        view = draw_view(dark, tokens, backbone, params, torch_generator(0, "light"))
-        return (view.image + 1).mean().item()
+        return draw_view(Shown.of(rows, params), tokens, backbone, params, torch_generator(0, "light")).image
 
-    normal = (real.normals + 1).mean().item()
-    assert light("own") < 0.4 * normal
-    assert light("normals") == pytest.approx(normal, rel=0.15)
+    normal = np.mean([picture.image.mean() / 127.5 for picture in Shown.of(rows, small_params).normals])
+    assert (seen("own") + 1).mean().item() < 0.4 * normal
+    assert (seen("normals") + 1).mean().item() == pytest.approx(normal, rel=0.15)
+    assert seen("normals").max() <= 1
+
+
+@pytest.mark.parametrize("cut", ["around", "whole"])
+def test_training_sees_windows_of_the_masks_at_the_places_and_scales_of_drawing(
+    backbone: Backbone, windowed_params: Params, nut_samples: list[SampleRow], cut: str
+) -> None:
+    """At a canvas of twice the base's side: an exemplar's mask is in its window, and so is the one that a normal keeps."""
+    still = {"crop": 0.0, "translate": 0.0, "rotate": 0.0, "batch": 60, "normal_share": 0.3}
+    params = changed(changed(windowed_params, "window", cut=cut), "train", **still)
+    shown, tokens = Shown.of(nut_samples, params), new_generator(params, "nut", KINDS, backbone).tokens
+    view = draw_view(shown, tokens, backbone, params, torch_generator(0, "windows"))
+    areas = view.mask.flatten(1).sum(1)
+    assert (areas > 0).all()
+    real = [picture.mask.sum() for picture in shown.exemplars]
+    if cut == "whole":
+        assert areas.max() <= 1.5 * max(real) / 4, "all of 128 px in 64"
+    else:
+        assert areas.max() > max(real) / 2.5, "a part of it, so that it is larger than it would be"
+        boxes = [mask[0].nonzero().float().mean(0) for mask in view.mask.bool()]
+        assert torch.stack(boxes).std(0).min() > 4, "not always in the middle"
+
+
+def test_a_mask_that_is_drawn_shrunk_is_now_and_then_seen_close(windowed_params: Params, nut_samples: list[SampleRow]) -> None:
+    """Drawing goes over such a mask at the base's own scale, so training shows it so: windows of 64 px on it, a quarter of them."""
+    params = changed(windowed_params, "base", size=16)
+    shown = Shown.of(nut_samples, params)
+    large = max(range(len(shown.boxes)), key=lambda k: shown.boxes[k][2] - shown.boxes[k][0] + shown.boxes[k][3] - shown.boxes[k][1])
+    windows = [window_of(shown, large, params, torch_generator(0, "close", k)) for k in range(200)]
+    scales = np.array([window.scale(16) for window in windows])
+    assert 0.15 < (scales <= REFINED).mean() < 0.35
+    assert all(window.of(shown.exemplars[large].mask).any() for window in windows)
+
+
+def test_a_picture_smaller_than_what_the_base_draws_is_one_clear_line(windowed_params: Params, nut_samples: list[SampleRow]) -> None:
+    """At their own size these are 64 px; whole pictures are brought to any."""
+    params = changed(changed(windowed_params, "dataset", size="native"), "base", size=96)
+    with pytest.raises(UsageError, match=r"\.png: 64 x 64 px, smaller than what the base draws \(base.size: 96\)"):
+        Shown.of(nut_samples, params)
+    assert len(Shown.of(nut_samples, changed(params, "window", cut="whole")).exemplars) == len(KINDS) * 2
 
 
 def test_switched_off_regularisers_have_no_part(backbone: Backbone, small_params: Params, nut_samples: list[SampleRow]) -> None:
-    exemplars = Exemplars.read(nut_samples, 64)
+    shown = Shown.of(nut_samples, small_params)
     for switches in ({"localizing": False}, {"contrastive": False}, {"localizing": False, "contrastive": False}):
         params = changed(small_params, "prompt", **switches)
         generator, rng = new_generator(params, "nut", KINDS, backbone), torch_generator(0, "off")
-        loss, parts = joint_loss(generator, draw_view(exemplars, generator.tokens, backbone, params, rng), params, rng)
+        loss, parts = joint_loss(generator, draw_view(shown, generator.tokens, backbone, params, rng), params, rng)
         assert set(parts) == {"denoising", "localizing", "contrastive"} - set(switches)
         weights = {"denoising": 1.0, "localizing": params.prompt.gamma, "contrastive": params.prompt.beta}
         assert loss.item() == pytest.approx(sum(weights[name] * value for name, value in parts.items()), rel=1e-5)
@@ -213,11 +257,11 @@ def test_training_changes_what_learns_and_not_a_bit_of_what_is_frozen(
     before = {name: copy.deepcopy(module.state_dict()) for name, module in frozen.items()}
     learnt = [*generator.tokens.parameters(), *generator.control.parameters()]
     starts = [parameter.detach().clone() for parameter in learnt]
-    optimiser, exemplars = torch.optim.AdamW(learnt, lr=1e-2), Exemplars.read(nut_samples, 64)
+    optimiser, shown = torch.optim.AdamW(learnt, lr=1e-2), Shown.of(nut_samples, small_params)
     for step in range(3):
         rng = torch_generator(0, "frozen", step)
         wide = changed(small_params, "train", batch=6)
-        loss, _ = joint_loss(generator, draw_view(exemplars, generator.tokens, backbone, wide, rng), wide, rng)
+        loss, _ = joint_loss(generator, draw_view(shown, generator.tokens, backbone, wide, rng), wide, rng)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

@@ -57,13 +57,27 @@ def test_an_image_has_the_same_bits_whatever_it_is_asked_for_with(
     params, intensity = GenerateParams(steps=2, **settings), IntensityParams(threshold=0.3)
     requests = [request(generator, i, backgrounds and i % 2 == 0) for i in range(6)]
     requests = [dataclasses.replace(r, start=r.background if k % 4 == 0 else None) for k, r in enumerate(requests)]
-    together, since = sample(generator, requests, params, intensity)
-    turned, turned_since = sample(generator, requests[::-1], params, intensity)
-    assert torch.equal(together, turned.flip(0))
-    assert torch.equal(since, turned_since.flip(0))
-    parts = [sample(generator, requests[start:stop], params, intensity)[0] for start, stop in ((0, 1), (1, 3), (3, 6))]
-    assert torch.equal(together, torch.cat(parts))
-    assert not torch.equal(together[0], together[3])
+    together, turned = sample(generator, requests, params, intensity), sample(generator, requests[::-1], params, intensity)
+    parts = [sample(generator, requests[start:stop], params, intensity) for start, stop in ((0, 1), (1, 3), (3, 6))]
+    for name in ("drawn", "known", "since"):
+        values = getattr(together, name)
+        assert torch.equal(values.nan_to_num(9), getattr(turned, name).flip(0).nan_to_num(9)), name
+        if name != "since":  # as wide as the request with the most types
+            assert torch.equal(values.nan_to_num(9), torch.cat([getattr(part, name) for part in parts]).nan_to_num(9)), name
+    assert not torch.equal(together.drawn[0], together.drawn[3])
+
+
+@pytest.mark.parametrize("blend", [None, 0.0])
+def test_what_the_autoencoder_makes_of_a_background_is_told_where_it_is_needed(generator: Generator, blend: float | None) -> None:
+    """To be set in by: of each background its own, nothing of a request without one, and no decoding where all of a window is kept."""
+    requests = [request(generator, 0, True), request(generator, 1), request(generator, 2, True)]
+    known = sample(generator, requests, GenerateParams(steps=1, blend=blend), IntensityParams()).known
+    assert known[1].isnan().all()
+    if blend is None:
+        assert known.isnan().all()
+        return
+    for k in (0, 2):
+        assert torch.allclose(known[k], generator.backbone.decode(requests[k].background[None])[0], atol=1e-5)
 
 
 def test_lanes_have_one_width_and_leave_nobody_out() -> None:
@@ -90,7 +104,7 @@ def test_both_schedulers_arrive_at_the_picture_that_the_network_knows(
     assert generator.backbone.schedule.config["prediction_type"] == "v_prediction"
     monkeypatch.setattr(generator.control, "denoise", exact)
     params = GenerateParams(scheduler=scheduler, steps=steps)  # type: ignore[arg-type]
-    images, _ = sample(generator, [request(generator, 0), request(generator, 1)], params, IntensityParams())
+    images = sample(generator, [request(generator, 0), request(generator, 1)], params, IntensityParams()).drawn
     expected = generator.backbone.decode(target[None])[0]
     assert torch.allclose(images, expected.expand_as(images), atol=2e-2)
 
@@ -99,7 +113,7 @@ def test_both_schedulers_arrive_at_the_picture_that_the_network_knows(
 def test_a_base_saved_with_another_sampler_is_sampled_alike(generator: Generator, scheduler: str) -> None:
     """Fine-tunes are saved with Euler's, PNDM's or a stochastic DPM's file: its noise levels count, its sampler's options do not."""
     settings, requests = GenerateParams(steps=3, scheduler=scheduler), [request(generator, 0)]
-    expected = sample(generator, requests, settings, IntensityParams())[0]
+    expected = sample(generator, requests, settings, IntensityParams()).drawn
     plain = dict(generator.backbone.schedule.config)
     plain = {name: plain[name] for name in plain if name.startswith("beta_") or name in ("num_train_timesteps", "prediction_type")}
     plain |= {"timestep_spacing": generator.backbone.schedule.config["timestep_spacing"],
@@ -109,13 +123,13 @@ def test_a_base_saved_with_another_sampler_is_sampled_alike(generator: Generator
         backbone = dataclasses.replace(generator.backbone, schedule=SimpleNamespace(config={**plain, **own}))  # type: ignore[arg-type]
         other = dataclasses.replace(generator, backbone=backbone)
         assert not scheduler_for(other, settings).config.get("clip_sample", False)
-        assert torch.equal(sample(other, requests, settings, IntensityParams())[0], expected), own
+        assert torch.equal(sample(other, requests, settings, IntensityParams()).drawn, expected), own
 
 
 def test_re_weighting_begins_no_earlier_than_the_first_step_that_is_taken(generator: Generator) -> None:
     params = GenerateParams(steps=4, strength=0.5)
     asked = dataclasses.replace(request(generator, 0, background=True), start=torch.zeros(4, 8, 8))
-    since = sample(generator, [asked], params, IntensityParams(delayed_focus=False))[1]
+    since = sample(generator, [asked], params, IntensityParams(delayed_focus=False)).since
     assert since.tolist() == [[2]], "of steps 0 to 3 the last two are taken"
 
 
@@ -134,7 +148,7 @@ def test_guidance_moves_the_conditional_half_and_a_scale_of_one_costs_no_second_
     sample(generator, [one], GenerateParams(steps=1), IntensityParams(threshold=9))
     assert len(calls) == 1
     calls.clear()
-    image, _ = sample(generator, [one], GenerateParams(steps=1, guidance_scale=3.0), IntensityParams(threshold=9))
+    image = sample(generator, [one], GenerateParams(steps=1, guidance_scale=3.0), IntensityParams(threshold=9)).drawn
     said, unsaid = (call[0].numpy().astype(float) for call in calls)
     velocity = unsaid + 3.0 * (said - unsaid)
     schedule = generator.backbone.schedule
@@ -159,12 +173,12 @@ def test_healing_takes_the_mask_from_the_control_and_acts_from_the_first_step(
     params, never = GenerateParams(steps=2), IntensityParams(threshold=9)
     mixed = request(generator, 2, background=True, edits=True)
     mixed = Request(mixed.prompt, mixed.types, mixed.masks, (-1.0, 1.0), mixed.seed, mixed.background, True)
-    healed, since = sample(generator, [mixed], params, never)
+    healed, _, since = sample(generator, [mixed], params, never)
     assert since[0].tolist() == [0, -1], "the healed type at once, the drawn one when its focus is there"
     assert torch.equal(masks[0][0, 0].bool(), mixed.masks[1]), "the drawn type alone has a mask in the control"
     drawn = Request(mixed.prompt, mixed.types, mixed.masks, (-1.0, 1.0), mixed.seed, mixed.background, False)
     masks.clear()
-    plain, since = sample(generator, [drawn], params, never)
+    plain, _, since = sample(generator, [drawn], params, never)
     assert since[0].tolist() == [-1, -1]
     assert torch.equal(masks[0][0, 0].bool(), mixed.masks.any(0))
     assert not torch.equal(healed, plain)

@@ -5,6 +5,7 @@ import pytest
 from skimage.data import brick, grass, gravel
 
 from cadiff.masks import foreground
+from cadiff.masks.foreground import scaled
 
 
 def iou(a: np.ndarray, b: np.ndarray) -> float:
@@ -47,3 +48,21 @@ def test_a_texture_fills_its_image(texture):
 
 def test_a_blank_image_is_all_product():
     assert foreground(np.full((32, 32, 3), 128, np.uint8)).all()
+
+
+def test_a_large_picture_is_looked_at_small_and_its_outline_scaled_up():
+    """Of the same scene at 8 times the side the same is found, to a pixel of the small one's outline."""
+    y, x = np.mgrid[-1:1:1024j, -1.5:1.5:1536j]
+    truth = np.hypot(x - 0.1, y) < 0.6
+    image = np.where(truth, 170, 30)[..., None] + np.random.default_rng(0).normal(0, 6, (1024, 1536, 3))
+    found = foreground(image.clip(0, 255).astype(np.uint8))
+    assert found.shape == (1024, 1536)
+    assert iou(found, truth) > 0.95
+    assert (found ^ truth)[np.abs(np.hypot(x - 0.1, y) - 0.6) > 0.05].sum() == 0
+
+
+def test_a_box_of_a_scaled_mask_is_that_part_of_it():
+    small = np.random.default_rng(0).random((24, 31)) > 0.5
+    whole = scaled(small, (240, 310))
+    assert np.array_equal(whole[35:77, 100:260], scaled(small, (240, 310), (35, 100, 77, 260)))
+    assert np.array_equal(scaled(small, small.shape), small)

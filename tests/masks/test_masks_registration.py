@@ -6,28 +6,14 @@ import math
 
 import numpy as np
 import pytest
+from parts import BARS, drawn
 
 from cadiff.data.drawing import products
 from cadiff.masks.registration import register
-from cadiff.masks.shapes import Transform, apply_transform
+from cadiff.masks.shapes import Outline, move_mask, shares, unmoved
+from cadiff.scene import Movement
 
-# Of an L with a knob, in shares of the side from its middle (across, down): a centre and half an extent.
-BARS = [((-0.1, 0.0), (0.06, 0.26)), ((0.05, 0.2), (0.2, 0.06)), ((0.15, -0.1), (0.05, 0.05))]
 LENGTH = [((0.0, 0.0), (0.3, 0.08))]
-
-
-def drawn(side: int, turn: float, shift: tuple[float, float], bars=BARS, seed: int = 0) -> np.ndarray:
-    """The part turned and then shifted (rows, columns), each pixel the mean of 16 points of it, on a noisy ground."""
-    axis = (np.arange(4 * side) + 0.5) / (4 * side) - 0.5
-    down, across = np.meshgrid(axis - shift[0], axis - shift[1], indexing="ij")
-    own_down = math.cos(turn) * down + math.sin(turn) * across
-    own_across = -math.sin(turn) * down + math.cos(turn) * across
-    solid = np.zeros(down.shape)
-    for k, ((x, y), (half_x, half_y)) in enumerate(bars):
-        inside = (np.abs(own_across - x) < half_x) & (np.abs(own_down - y) < half_y)
-        solid[inside] = 200 - 40 * k
-    picture = solid.reshape(side, 4, side, 4).mean(axis=(1, 3)) + np.random.default_rng(seed).normal(30, 6, (side, side))
-    return np.repeat(picture.clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
 
 
 @pytest.mark.parametrize("side", [48, 64, 160])
@@ -43,8 +29,9 @@ def test_a_known_pose_is_found_within_half_a_pixel(side: int, turn: float, shift
         for angle, (rows, columns) in (before, (turn, shift)):
             cos, sin = math.cos(angle), math.sin(angle)
             places.append(((cos * down - sin * across + rows + 0.5) * side - 0.5, (sin * down + cos * across + columns + 0.5) * side - 0.5))
-        moved = found.move(Transform(1.0, 0.0, False, places[0]), side)
-        assert math.dist(moved.centre, places[1]) < 0.5 * max(1, side / 64)
+        canvas = (side, side)
+        moved = found.move(Movement(1.0, 0.0, False, shares(places[0], canvas)), canvas, canvas)
+        assert math.dist(np.array(moved.centre) * side - 0.5, places[1]) < 0.5 * max(1, side / 64)
     assert found.likeness > 0.9
 
 
@@ -56,9 +43,30 @@ def test_a_registered_mask_covers_what_its_exemplars_did() -> None:
     onto = drawn(side, turn, shift)
     found = register(drawn(side, 0.0, (0.0, 0.0), seed=1), np.zeros((side, side), bool), onto)
     there = drawn(side, turn, shift, BARS[2:])[..., 0] > 100
-    rows, columns = np.argwhere(knob).mean(axis=0)
-    moved = apply_transform(knob, found.move(Transform(1.0, 0.0, False, (rows, columns)), side))
+    moved = move_mask(knob, found.move(unmoved(Outline.of(knob)), (side, side), (side, side)), (side, side))
     assert (moved & there).sum() / (moved | there).sum() > 0.8
+
+
+@pytest.mark.parametrize(("cut", "onto_cut"), [((18, 82, 8, 96), (16, 80, 12, 76)), ((16, 80, 10, 94), (0, 96, 14, 78))])
+def test_pictures_of_other_shapes_are_brought_onto_each_other(cut: tuple[int, ...], onto_cut: tuple[int, ...]) -> None:
+    """Cuttings of two square pictures, each 64 px at the least: what is at the knob in one is so in the other, at twice the px too."""
+    side, turn, shift, bars = 96, 0.2, (0.05, -0.03), [((x * 0.7, y * 0.7), (a * 0.7, b * 0.7)) for (x, y), (a, b) in BARS]
+    pictures = drawn(side, 0.0, (0.0, 0.0), bars), drawn(side, turn, shift, bars, seed=1)
+    pictures = tuple(p[a:b, c:d] for p, (a, b, c, d) in zip(pictures, (cut, onto_cut), strict=True))
+    found = register(pictures[0], np.zeros(pictures[0].shape[:2], bool), pictures[1])
+    assert found.likeness > 0.9
+    assert found.turn == pytest.approx(turn, abs=0.03)
+    (across, down), _ = bars[2]
+    own = (down + 0.5) * side - 0.5 - cut[0], (across + 0.5) * side - 0.5 - cut[2]
+    cos, sin = math.cos(turn), math.sin(turn)
+    rows, columns = cos * down - sin * across + shift[0], sin * down + cos * across + shift[1]
+    there = (rows + 0.5) * side - 0.5 - onto_cut[0], (columns + 0.5) * side - 0.5 - onto_cut[2]
+    canvas, onto = pictures[0].shape[:2], pictures[1].shape[:2]
+    moved = found.move(Movement(1.0, 0.0, False, shares(own, canvas)), canvas, onto)
+    assert math.dist(np.array(moved.centre) * onto - 0.5, there) < 1.0
+    doubled = found.move(Movement(1.0, 0.0, False, shares(own, canvas)), canvas, (2 * onto[0], 2 * onto[1]))
+    assert doubled.centre == pytest.approx(moved.centre)
+    assert doubled.scale == pytest.approx(2 * moved.scale)
 
 
 def test_a_part_with_a_half_turns_symmetry_is_turned_as_little_as_may_be() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from skimage import data, transform
 
 from cadiff.errors import CADiffError
@@ -58,13 +59,13 @@ def test_shards_are_scored_by_type(tmp_path: Path) -> None:
     samples = [
         SampleRow("e", "toy", "cube", "hole", "exemplar", str(tmp_path / "real.png"), None, 32, 32, "e")
     ]
-    varied = [rng.integers(0, 255, (32, 32, 3), dtype=np.uint8) for _ in range(3)]
+    varied = [rng.integers(0, 255, (*shape, 3), dtype=np.uint8) for shape in ((32, 32), (32, 50), (44, 32))]
     for kind, images in (("hole", varied), ("anomaly", [picture] * 2), ("good", [picture])):
         rows = [
             GeneratedRow(
                 f"{kind}-{k}", "cube", [kind], {"bytes": encode_png(image), "path": ""},
                 {"bytes": encode_png(image[..., 0]), "path": ""}, "drawn", None, None, 0, None, None, None,
-                None, None, "none", "none",
+                None, [None], None, None, "none", "none",
             )
             for k, image in enumerate(images)
         ]  # fmt: skip
@@ -81,5 +82,8 @@ def test_shards_are_scored_by_type(tmp_path: Path) -> None:
     assert math.isnan(found[f"{IC_LPIPS}/anomaly"].value)
     assert found[f"{IS}/anomaly"].value == pytest.approx(1)
     assert (found[IS].n, found[f"{IS}/hole"].n) == (5, 3)
+    squares = embeddings(np.stack([np.asarray(Image.fromarray(each).resize((256, 256), Image.Resampling.LANCZOS)) for each in varied]))
+    pairs = [float((squares[i] - squares[j]).square().sum()) for i, j in ((0, 1), (0, 2), (1, 2))]
+    assert found[IC_LPIPS].value == pytest.approx(np.mean(pairs), rel=1e-5), "one exemplar, so one cluster: all pairs"
     with pytest.raises(CADiffError, match="expected shards"):
         score_generated(params, "drawn", "cube", samples, tmp_path)

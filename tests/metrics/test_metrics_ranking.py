@@ -189,6 +189,22 @@ def test_pixels_in_runs_on_disk_give_the_figures_of_all_at_once(run: int, ties: 
     assert not list(tmp_path.iterdir())
 
 
+def test_pictures_of_any_shapes_are_ranked_together() -> None:
+    """The figures of all their pixels in one row; a map that is not of its mask's shape is refused, and nothing is taken."""
+    parts = [_random(seed, True, shape) for seed, shape in enumerate([(9, 9), (5, 20), (16, 3)])]
+    labels, scores = (np.concatenate([part[k].ravel() for part in parts]) for k in (0, 1))
+    with PixelRanking() as ranking:
+        ranking.add([mask for mask, _ in parts[:2]], [map_ for _, map_ in parts[:2]])
+        with pytest.raises(CADiffError, match=r"expected one per label, \(16, 3\), found \(3, 16\)"):
+            ranking.add([parts[0][0], parts[2][0]], [parts[0][1], parts[2][1].T])
+        with pytest.raises(CADiffError, match="a map for each of 2 masks, found 1"):
+            ranking.add([parts[0][0], parts[2][0]], [parts[0][1]])
+        ranking.add([parts[2][0]], [parts[2][1]])
+        found = ranking.overall()
+    assert found.auroc == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
+    assert found.ap == pytest.approx(average_precision_score(labels, scores), abs=1e-12)
+
+
 @pytest.mark.parametrize("value", [False, True])
 @pytest.mark.parametrize("shape", [(2, 4, 4), (1, 1, 1)])
 def test_pixels_of_one_label_are_not_defined(value: bool, shape: tuple[int, ...]) -> None:

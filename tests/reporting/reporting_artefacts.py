@@ -32,16 +32,19 @@ from cadiff.records import (
 from cadiff.seeds import numpy_generator
 from cadiff.storage import encode_png, sha256_bytes, write_image, write_table
 
-SIZE = 64
+SIZE = 144
+SHAPES = [(144, 144), (144, 210), (180, 144)]  # of the pictures of every product; a name decides which
 TYPES = {"fabric": ["hole", "stain"], "metal_plate": ["bent", "scratch"]}
+SOURCES = ["exemplars, by context", "exemplars, anywhere", "exemplars, by context"]  # of cadiff's masks, in turn
 LEVEL = {"cadiff": 0.72, "exemplars": 0.66, "both": 0.75, "perlin": 0.51}
-METRICS = ["pixel_ap", "pixel_auroc", "pixel_f1max", "pro", "image_auroc", "image_ap", "image_f1max"]
+METRICS = ["pixel_ap", "pixel_ap_types", "pixel_auroc", "pixel_f1max", "pro", "image_auroc", "image_ap", "image_f1max"]
 
 
 def make_params(**changes: object) -> Params:
     values = {
         "products": {"fabric": {}, "metal_plate": {}},
         "methods": list(LEVEL),
+        "dataset": {"size": SIZE},
         "detector": {"seeds": [0, 1, 2]},
     }
     return Params(**{**values, **changes})
@@ -52,27 +55,30 @@ def small_params() -> Params:
     return make_params(products={"fabric": {}}, methods=["cadiff", "exemplars"], detector={"seeds": [0]})
 
 
+def shape_of(name: str) -> tuple[int, int]:
+    return SHAPES[int(numpy_generator(0, "shape", name).integers(len(SHAPES)))]
+
+
 def draw(product: str, kind: str | None, name: str, strength: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-    """An image (64 64 3) and its mask (64 64): a weave or brushed metal, with a blob or a streak."""
-    rng = numpy_generator(0, "draw", product, kind, name)
-    y, x = np.mgrid[:SIZE, :SIZE]
+    """An image (``h w 3``) and its mask (``h w``): a weave or brushed metal, with a blob or a streak."""
+    rng, (height, width) = numpy_generator(0, "draw", product, kind, name), shape_of(name)
+    y, x = np.mgrid[:height, :width]
     if product == "fabric":
-        base = 120 + 30 * np.sin(x * 1.3) * np.sin(y * 1.3) + rng.normal(0, 5, (SIZE, SIZE))
+        base = 120 + 30 * np.sin(x * 1.3) * np.sin(y * 1.3) + rng.normal(0, 5, (height, width))
         colour = np.array([0.8, 0.95, 1.2])
     else:
-        base = 165 + gaussian_filter(rng.normal(0, 45, (SIZE, SIZE)), (0.4, 6)) - 0.4 * abs(x - 32)
+        base = 165 + gaussian_filter(rng.normal(0, 45, (height, width)), (0.4, 6)) - 0.2 * abs(x - width / 2)
         colour = np.array([1.0, 1.0, 0.97])
-    mask = np.zeros((SIZE, SIZE), bool)
+    mask = np.zeros((height, width), bool)
     if kind in ("hole", "stain"):
-        cx, cy = rng.uniform(12, 52, 2)
-        radius = rng.uniform(4, 9) * (1 + 0.25 * np.sin(3 * np.arctan2(y - cy, x - cx)))
+        cy, cx = rng.uniform(0.2, 0.8, 2) * (height, width)
+        radius = rng.uniform(9, 20) * (1 + 0.25 * np.sin(3 * np.arctan2(y - cy, x - cx)))
         mask = np.hypot(x - cx, y - cy) < radius
     elif kind:
-        angle, offset = rng.uniform(0, np.pi), rng.uniform(-12, 12)
-        along = (x - 32) * np.cos(angle) + (y - 32) * np.sin(angle)
-        mask = (abs((y - 32) * np.cos(angle) - (x - 32) * np.sin(angle) - offset) < 1.7) & (
-            abs(along) < rng.uniform(8, 26)
-        )
+        angle, offset = rng.uniform(0, np.pi), rng.uniform(-25, 25)
+        u, v = x - width / 2, y - height / 2
+        along = u * np.cos(angle) + v * np.sin(angle)
+        mask = (abs(v * np.cos(angle) - u * np.sin(angle) - offset) < 3) & (abs(along) < rng.uniform(18, 58))
     soft = gaussian_filter(mask.astype(float), 0.6)[..., None] * min(strength, 1.5)
     defect = np.array([50, 40, 35]) if kind != "stain" else np.array([150, 95, 50])
     image = base[..., None] * colour * (1 - soft) + defect * soft
@@ -94,7 +100,8 @@ def make_samples(root: Path, product: str) -> list[SampleRow]:
                 if mask_path:
                     write_image(root / mask_path, mask)
                 digest = sha256_bytes((root / path).read_bytes())
-                rows.append(SampleRow(name, "demo", product, kind, role, path, mask_path, SIZE, SIZE, digest))
+                height, width = mask.shape
+                rows.append(SampleRow(name, "demo", product, kind, role, path, mask_path, width, height, digest))
     write_table(root / f"data/made/samples/{product}.parquet", to_table(rows, SAMPLE_SCHEMA))
     return rows
 
@@ -109,9 +116,10 @@ def make_shard(root: Path, method: str, product: str, kind: str, count: int) -> 
         png = encode_png(image)
         rows.append(GeneratedRow(
             name, product, [kind], {"bytes": png, "path": f"{k:04d}.png"},
-            {"bytes": encode_png(mask), "path": f"{k:04d}_mask.png"}, "exemplars",
-            *((f"a photo of a <{product}> with {kind} & more", w, k, 20, 1.0, 4, "b" * 16, "c" * 16) if own
-              else (None, None, k, None, None, None, None, None)), "d" * 16, sha256_bytes(png),
+            {"bytes": encode_png(mask), "path": f"{k:04d}_mask.png"}, SOURCES[k % 3] if own else "drawn",
+            *((f"a photo of a <{product}> with {kind} & more", w, k, 20, 1.0, 4, f"{product}/good/normal-00",
+               [f"{product}/{kind}/exemplar-00"], "b" * 16, "c" * 16) if own
+              else (None, None, k, None, None, None, None, [None], None, None)), "d" * 16, sha256_bytes(png),
         ))  # fmt: skip
     path = root / f"data/made/generated/{method}/{product}/{kind}.parquet"
     write_table(path, to_table(rows, GENERATED_SCHEMA))
@@ -134,7 +142,7 @@ def make_quality(root: Path, method: str, product: str, kinds: list[str], count:
 
 def make_showcase(root: Path, product: str) -> None:
     """Ladders whose change rises with w (the second type's does not act), two ways of re-weighting, a pair, an edit."""
-    folder, kinds = root / f"data/made/reported/showcase/{product}", TYPES[product]
+    folder, kinds = root / f"data/made/reported/showcase/cadiff/{product}", TYPES[product]
     rows, maps = [], []
 
     def add(figure: str, group: str, label: str, ws: list[float], name: str, strength: float, change: float | None) -> None:
@@ -192,10 +200,9 @@ def make_evaluated(root: Path, method: str, product: str, samples: list[SampleRo
         ]  # fmt: skip
         for row in [sample for sample in samples if sample.role in ("held_out", "test_good")]:
             _, mask = draw(product, row.anomaly_type, row.sample_id)
-            noise = gaussian_filter(rng.uniform(0, 1, (SIZE, SIZE)), 2)
-            pixels = (255 * (0.75 * LEVEL[method] * gaussian_filter(mask / 255, 1.5) + 0.3 * noise)).clip(
-                0, 255
-            )
+            noise = gaussian_filter(rng.uniform(0, 1, mask.shape), 2)
+            pixels = (255 * (0.75 * LEVEL[method] * gaussian_filter(mask / 255, 1.5) + 0.3 * noise)).clip(0, 255)
+            pixels = pixels[::2, ::2]  # as a detector that sees half the canvas leaves it
             image = {"bytes": encode_png(pixels.astype(np.uint8)), "path": "map.png"}
             scored.append(
                 ScoredRow(row.sample_id, product, row.anomaly_type, method, seed, float(pixels.max()), image)
@@ -217,7 +224,7 @@ def fabricate(root: Path) -> None:
             make_quality(root, method, product, of_method, count)
         make_showcase(root, product)
         names = ["denoising", "localizing", "contrastive"]
-        write_table(root / f"data/made/generator/{product}/curve.parquet", curve(names, product))
+        write_table(root / f"data/made/generator/cadiff/{product}/curve.parquet", curve(names, product))
         for method in LEVEL:
             for seed in (0, 1, 2):
                 path = root / f"data/made/detectors/{method}/{product}/curve-{seed}.parquet"

@@ -102,6 +102,22 @@ def test_keyboard_reaches_a_pictures_provenance_and_comes_back(page: Page) -> No
     assert picture.evaluate("button => document.activeElement === button")
 
 
+def test_a_press_shows_a_picture_as_large_as_the_page_has_it_with_its_aspect(page: Page) -> None:
+    card = page.locator(".kind .card .open").nth(1)
+    small = card.locator("img").bounding_box()
+    card.click()
+    image = page.locator("#provenance .shown img")
+    shown, natural = image.bounding_box(), image.evaluate("image => [image.naturalWidth, image.naturalHeight]")
+    assert small is not None
+    assert shown is not None
+    assert shown["width"] >= max(natural[0], 288) > small["width"]
+    assert shown["height"] / shown["width"] == pytest.approx(natural[1] / natural[0], rel=0.02)
+    outline = page.locator("#provenance .shown svg").bounding_box()
+    assert outline is not None
+    for side in ("x", "y", "width", "height"):
+        assert outline[side] == pytest.approx(shown[side], abs=1)  # type: ignore[literal-required]
+
+
 def test_phone_has_no_sideways_overflow(page: Page) -> None:
     page.set_viewport_size({"width": 360, "height": 740})
     page.evaluate("for (const part of document.querySelectorAll('details')) part.open = true")

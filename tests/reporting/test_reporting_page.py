@@ -13,11 +13,12 @@ from xml.etree import ElementTree
 
 import pyarrow as pa
 import pytest
-from reporting_artefacts import LEVEL, TYPES, make_params, small_params
+from reporting_artefacts import LEVEL, SHAPES, TYPES, make_params, small_params
 
 from cadiff.errors import CADiffError
 from cadiff.records import GENERATED_SCHEMA, METRIC_SCHEMA
 from cadiff.reporting import write_report
+from cadiff.reporting.page import sizes
 from cadiff.reporting.signals import filter_table
 from cadiff.storage import read_json, read_table, write_table
 
@@ -114,6 +115,69 @@ def test_gallery_shows_real_beside_generated_with_provenance(page: Page) -> None
     assert any(row.get("role") == "exemplar" for row in rows)
 
 
+def test_the_sizes_and_the_mask_rule_are_named_and_explained(page: Page, report: Path) -> None:
+    for said in (
+        "144 px of each picture’s shorter side, its aspect ratio kept: masks, generated images, anomaly maps and exports (dataset.size).",
+        "a square 2 times as large as what is masked, brought to 64 x 64 px, drawn, brought back and set in (window, base.size).",
+        "144 px of the shorter side, in squares of 256 px (detector.size, detector.tile).",
+        "Pixels are scored at 256 px of the shorter side, where a pixel of the true mask counts if the anomaly covers at least half of it "
+        "(metrics.mask_rule: half)",
+    ):
+        assert said in page.text
+    assert "Protocol: strict; pixels are scored at 256 px of the shorter side" in (report / "summary.md").read_text()
+
+
+def test_sizes_that_differ_by_product_are_told_apart() -> None:
+    own = {"base": {"size": 32}, "metrics": {"mask_rule": "nearest"}, "detector": {"size": 64}}
+    said = dict(sizes(make_params(products={"fabric": {}, "metal_plate": own}, dataset={"size": "native"})))
+    assert said["Canvas"].startswith("each picture as it is")
+    assert "metal_plate: a square 2 times as large as what is masked, brought to 32 x 32 px" in said["What the base draws"]
+    assert said["What the detector sees"].startswith("fabric: pictures at their own size; metal_plate: 64 px of the shorter side, in ")
+    assert "the mask’s pixel nearest to its centre (metrics.mask_rule: nearest)" in said["What is scored"]
+    whole = make_params(window={"cut": "whole"}, dataset={"size": "native"})
+    assert dict(sizes(whole))["What the base draws"].startswith("all of the picture, brought to 64 x 64 px")
+
+
+def test_pictures_have_their_own_aspect_and_their_outline_fits(page: Page) -> None:
+    shown = [(image["width"], image["height"]) for image in page.all("img")]
+    assert {(str(width), str(height)) for height, width in SHAPES} <= set(shown)
+    boxes = {svg["viewbox"] for svg in page.all("svg") if svg.get("class") == "outline"}
+    assert {f"0 0 {width} {height}" for height, width in SHAPES} <= boxes
+
+
+def test_where_the_masks_lie_has_a_table(page: Page) -> None:
+    assert "Where the masks lie: how each image’s masks were placed" in page.text
+    assert "exemplars, by context" in page.text
+
+
+def test_the_mean_over_types_is_in_every_headline(page: Page, report: Path) -> None:
+    assert "The mean over anomaly types is " in page.text
+    assert "| Pixel AP | Pixel AP, mean over types |" in (report / "summary.md").read_text()
+    assert read_json(report / "metrics.json")["cadiff"]["pixel_ap_types"] == pytest.approx(0.74, abs=0.01)
+
+
+def test_other_generators_are_named_and_need_no_words_of_their_own(artefacts_root: Path, tmp_path: Path) -> None:
+    copy(artefacts_root, tmp_path / "root")
+    for folder in ("generated", "evaluated", "detectors", "reported/quality"):
+        for method in ("controlnet", "perturbed"):
+            copy(artefacts_root / "data/made" / folder / "cadiff", tmp_path / "root/data/made" / folder / method)
+            for path in (tmp_path / "root/data/made" / folder / method).rglob("metrics.parquet"):
+                rows = [{**row, "method": method} for row in read_table(path).to_pylist()]
+                write_table(path, pa.Table.from_pylist(rows, schema=METRIC_SCHEMA))
+    curves = tmp_path / "root/data/made/generator"
+    copy(curves / "cadiff", curves / "controlnet")  # the other one learns nothing
+    params = make_params(products={"fabric": {}}, methods=["cadiff", "controlnet", "perturbed", "exemplars"], detector={"seeds": [0]})
+    write_report(params, tmp_path / "root", tmp_path / "out")
+    page = Page((tmp_path / "out/index.html").read_text())
+    assert "controlnet – ControlNet alone" in page.text
+    assert "perturbed – Perturbed normals" in page.text
+    plots = {path.stem for path in (tmp_path / "out/plots").iterdir()}
+    assert {"generator-fabric", "generator-fabric-controlnet"} <= plots
+    assert "generator-fabric-perturbed" not in plots
+    sources = {group["data-source"] for group in page.all("div") if group.get("class") == "group"}
+    assert sources == {"real", "cadiff", "controlnet", "perturbed", "exemplars"}
+
+
 def test_every_table_sorts(page: Page) -> None:
     tables = [attributes for tag, attributes in page.elements if tag == "table"]
     assert tables
@@ -142,7 +206,7 @@ def test_attention_says_when_re_weighting_began(page: Page) -> None:
 
 def test_files_beside_the_page(report: Path) -> None:
     joined = read_table(report / "metrics.parquet", METRIC_SCHEMA).to_pandas()
-    assert len(joined) == 2 * len(LEVEL) * 3 * 9
+    assert len(joined) == 2 * len(LEVEL) * 3 * 10
     values = read_json(report / "metrics.json")
     assert set(values) == set(LEVEL)
     own = joined[(joined["method"] == "cadiff") & (joined["metric"] == "pro")]
@@ -182,9 +246,9 @@ def copy(root: Path, to: Path) -> None:
 
 @pytest.mark.parametrize("gone", [
     "data/made/samples/fabric.parquet", "data/made/generated/cadiff/fabric/hole.parquet",
-    "data/made/evaluated/exemplars/fabric/scored.parquet", "data/made/generator/fabric/curve.parquet",
+    "data/made/evaluated/exemplars/fabric/scored.parquet", "data/made/generator/cadiff/fabric/curve.parquet",
     "data/made/detectors/exemplars/fabric/curve-0.parquet", "data/made/demo/fabric/hole/exemplar-00.png",
-    "data/made/reported/quality/cadiff/fabric.parquet", "data/made/reported/showcase/fabric/vectors.parquet",
+    "data/made/reported/quality/cadiff/fabric.parquet", "data/made/reported/showcase/cadiff/fabric/vectors.parquet",
 ])  # fmt: skip
 def test_each_absent_artefact_is_named(gone: str, artefacts_root: Path, tmp_path: Path) -> None:
     copy(artefacts_root, tmp_path / "root")

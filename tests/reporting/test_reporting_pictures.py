@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from matplotlib.figure import Figure
-from reporting_artefacts import make_params
+from reporting_artefacts import SHAPES, make_params, shape_of
 from skimage.draw import polygon2mask
+from sklearn.metrics import average_precision_score
 
 from cadiff.records import (
     GENERATED_SCHEMA,
@@ -27,9 +28,9 @@ from cadiff.records import (
 )
 from cadiff.reporting import figures, model_figures
 from cadiff.reporting.artefacts import Artefacts
-from cadiff.reporting.gallery import data_uri, heat, outline, spread_out
+from cadiff.reporting.gallery import _group_size, data_uri, heat, outline, picture, real_picture, shown_shape, spread_out
 from cadiff.reporting.maps import map_rows
-from cadiff.reporting.signals import quality_table, signals_of, spoken
+from cadiff.reporting.signals import quality_table, signals_of, source_table, spoken
 from cadiff.storage import decode_image, read_table, write_table
 
 
@@ -59,15 +60,65 @@ def test_outline_of_nothing_is_empty() -> None:
     assert outline(np.zeros((16, 16), np.uint8)) == ""
 
 
-def test_small_images_are_inlined_exactly_and_large_ones_as_thumbnails() -> None:
-    rng = np.random.default_rng(0)
-    for side, shown in ((64, 64), (512, 128)):
-        pixels = rng.integers(0, 256, (side, side, 3), dtype=np.uint8)
-        png = base64.b64decode(data_uri(pixels).removeprefix("data:image/png;base64,"))
-        decoded = decode_image(png, "RGB")
-        assert decoded.shape == (shown, shown, 3)
-        if side == shown:
-            np.testing.assert_array_equal(decoded, pixels)
+@pytest.mark.parametrize(("shape", "shown"), [
+    ((128, 100), (128, 100)), ((64, 64), (64, 64)), ((256, 256), (256, 256)), ((512, 512), (256, 256)), ((256, 300), (256, 300)),
+    ((400, 1000), (205, 512)), ((2560, 1280), (512, 256)), ((200, 1600), (64, 512)),
+])  # fmt: skip
+def test_small_images_are_inlined_exactly_and_large_ones_with_their_aspect(shape: tuple[int, int], shown: tuple[int, int]) -> None:
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    pixels = np.stack([255 * y // shape[0], 255 * x // shape[1], 0 * y + 90], axis=-1).astype(np.uint8)
+    head, data = data_uri(pixels).split(",")
+    decoded = decode_image(base64.b64decode(data), "RGB")
+    assert decoded.shape == (*shown, 3)
+    assert shown_shape(*shape) == shown
+    if max(shape) <= 128:
+        assert head == "data:image/png;base64"
+        np.testing.assert_array_equal(decoded, pixels)
+    else:
+        assert head == "data:image/jpeg;base64"
+        v, u = np.mgrid[: shown[0], : shown[1]]
+        expected = np.stack([255 * v / shown[0], 255 * u / shown[1], 0 * v + 90], axis=-1)
+        assert np.abs(decoded - expected).mean() < 4, "the same ramps, at the size that is shown"
+
+
+def test_a_seam_at_the_canvas_is_there_in_what_the_page_shows() -> None:
+    """A line of one pixel, 12 grey levels brighter, at 256 px: what a thumbnail of half the side and 64 colours would hide."""
+    pixels = np.full((256, 256, 3), 120, np.uint8)
+    pixels[:, 100] += 12
+    decoded = decode_image(base64.b64decode(data_uri(pixels).split(",")[1]), "RGB").astype(int)
+    assert (decoded[:, 100] - decoded[:, 90]).mean() > 6
+
+
+def test_a_large_mask_is_outlined_at_the_size_that_is_shown() -> None:
+    mask = np.zeros((1024, 2048), np.uint8)
+    mask[400:600, 200:1200] = 255
+    drawn = picture(np.zeros((1024, 2048, 3), np.uint8), mask, {}, alt="", caption="", source="x", product="p", kind="k")
+    assert (drawn.width, drawn.height) == (512, 256)
+    xy = corners(drawn.outline)
+    assert xy.min(0).tolist() == pytest.approx([50 - 8, 100 - 8], abs=1), "scaled to a quarter, and 512 / 64 px outside of the mask"
+    assert xy.max(0).tolist() == pytest.approx([300 + 8, 150 + 8], abs=1)
+    assert drawn.area == pytest.approx(200 * 1000 / (1024 * 2048))
+    assert drawn.row["canvas"] == "2048 x 1024 px"
+
+
+def test_groups_shrink_to_the_budget_but_not_below_four(artefacts_root: Path) -> None:
+    small = make_params(dataset={"size": 64}, base={"size": 64})
+    assert _group_size(Artefacts(make_params(), artefacts_root)) == 24
+    assert _group_size(Artefacts(small, artefacts_root)) >= 4
+    many = make_params(dataset={"size": 1024}, external={"images": {"root": "x", "methods": [f"m{k}" for k in range(40)]}},
+                       methods=["cadiff", *(f"m{k}" for k in range(40))])  # fmt: skip
+    assert _group_size(Artefacts(many, artefacts_root)) == 4
+
+
+def test_real_pictures_keep_their_aspect(artefacts_root: Path) -> None:
+    artefacts = Artefacts(make_params(), artefacts_root)
+    shapes = set()
+    for row in artefacts.exemplars("metal_plate") + artefacts.exemplars("fabric"):
+        shown = real_picture(artefacts, row)
+        assert shown is not None
+        assert (shown.height, shown.width) == shape_of(row.sample_id)
+        shapes.add((shown.height, shown.width))
+    assert shapes == set(SHAPES)
 
 
 def test_choice_spans_the_intensities(artefacts_root: Path) -> None:
@@ -90,6 +141,20 @@ def test_maps_are_ranked_and_show_every_method(artefacts_root: Path) -> None:
     assert aps == sorted(aps, reverse=True)
     assert rows[3].maps[0].ap is None
     assert rows[3].picture.anomaly_type == "good"
+
+
+def test_the_mask_is_brought_to_the_shape_of_the_map(artefacts_root: Path) -> None:
+    """By hand for the best one: every second pixel of the map was kept, so a mask's share of 2 x 2 px decides."""
+    artefacts = Artefacts(make_params(), artefacts_root)
+    best = map_rows(artefacts, "metal_plate")[0]
+    sample = next(row for row in artefacts.samples("metal_plate") if row.sample_id == best.picture.row["sample_id"])
+    scored = next(row for row in artefacts.scored("cadiff", "metal_plate") if row.sample_id == sample.sample_id)
+    pixels = decode_image(scored.anomaly_map["bytes"], "L")
+    mask = decode_image((artefacts_root / str(sample.mask_path)).read_bytes(), "L") > 0
+    height, width = mask.shape
+    assert pixels.shape == (height // 2, width // 2)
+    quarter = mask.reshape(height // 2, 2, width // 2, 2).mean((1, 3)) >= 0.25
+    assert best.maps[0].ap == pytest.approx(average_precision_score(quarter.ravel(), pixels.ravel()))
 
 
 def test_heat_runs_from_dark_to_bright() -> None:
@@ -193,7 +258,8 @@ def test_quality_table_counts_every_image(artefacts_root: Path) -> None:
     assert rows["cadiff"][0] == "120"
     assert rows["cadiff"][2] == "24 (20\u202f%)"  # 6 of every 30
     assert rows["cadiff"][6] == "20 (17\u202f%)"  # 5 of every 30
-    assert rows["perlin"][3] == "–", "no background is known"
+    assert rows["perlin"][3] == "–", "no normal is known"
+    assert "(normal_id; images without one do not count)" in table.caption
 
 
 def test_a_share_off_the_masks_is_told_where_the_background_is_kept_too(tmp_path: Path) -> None:
@@ -201,12 +267,33 @@ def test_a_share_off_the_masks_is_told_where_the_background_is_kept_too(tmp_path
     row = QualityRow("a", "fabric", "cadiff", "hole", "generated", 1.0, "x", 0.9, 2.0)
     rows = [row, row, row, dataclasses.replace(row, mask_agreement=0.4)]
     write_table(path, to_table(rows, QUALITY_SCHEMA))
-    artefacts = Artefacts(make_params(products={"fabric": {}}), tmp_path)
+    latents = {"generate": {"blend": None}, "window": {"cut": "whole"}}
+    artefacts = Artefacts(make_params(products={"fabric": latents}), tmp_path)
     table = quality_table(artefacts, ["cadiff"])
     assert table.rows[0].cells[4].text == "1 (25\u202f%)"
     assert "1 changed more beside their mask than inside it" in spoken(artefacts)
     why = "is the autoencoder’s error"
     assert why in table.caption
     assert why not in quality_table(artefacts, []).caption, "it says something of cadiff's images"
-    whole = make_params(products={"fabric": {"generate": {"background": "generated"}}})
-    assert why not in quality_table(Artefacts(whole, tmp_path), ["cadiff"]).caption
+    whole = {"generate": {"background": "generated"}, "window": {"cut": "whole"}}
+    for own in (whole, {}):  # nothing is kept; what is kept is kept to the byte
+        assert why not in quality_table(Artefacts(make_params(products={"fabric": own}), tmp_path), ["cadiff"]).caption
+
+
+def test_where_the_masks_lie_is_counted_by_type(artefacts_root: Path) -> None:
+    table = source_table(Artefacts(make_params(), artefacts_root))
+    assert table.columns[3:] == ["exemplars, anywhere", "exemplars, by context"]
+    assert [(row.heads, [cell.text for cell in row.cells]) for row in table.rows] == [
+        (["cadiff", product, kind], ["10", "20"])
+        for product, kind in (("fabric", "hole"), ("fabric", "stain"), ("metal_plate", "bent"), ("metal_plate", "scratch"))
+    ]
+    assert source_table(Artefacts(make_params(methods=["exemplars", "perlin"]), artefacts_root)).rows == []
+
+
+def test_attention_of_a_window_is_not_outlined_by_the_pictures_mask(artefacts_root: Path) -> None:
+    artefacts = Artefacts(make_params(), artefacts_root)
+    shown, rows = artefacts.showcase("fabric"), artefacts.attention("fabric")
+    for whole in (True, False):
+        cells = [cell for strips in model_figures.attention_strips(shown, rows, whole).values() for strip in strips for cell in strip.cells]
+        assert all(bool(cell.outline) == whole for cell in cells)
+        assert {(cell.width, cell.height) == (8, 8) for cell in cells} == {not whole}

@@ -109,6 +109,46 @@ def test_what_was_lost_elsewhere_is_said_beside_a_gain() -> None:
         assert "Lost" not in tables.verdict(pd.concat([frame, paired(*gains).assign(metric="image_auroc")]))[1]
 
 
+def over_types(frame: pd.DataFrame, shift: float) -> pd.DataFrame:
+    """The same rows, and the mean over types that much lower."""
+    return pd.concat([frame, frame.assign(metric="pixel_ap_types", value=frame["value"] - shift)])
+
+
+def test_the_mean_over_types_stands_beside_the_pooled_figure() -> None:
+    frame = over_types(paired(0.1, 0.1, 0.1), 0.3)
+    table = tables.headline_table(frame, ["cadiff", "exemplars"])
+    assert table.columns[2:4] == ["Pixel AP", "Pixel AP, mean over types"]
+    assert [[cell.text for cell in row.cells[1:3]] for row in table.rows] == [
+        ["70.0 ± 0.0", "40.0 ± 0.0"], ["60.0 ± 0.0", "30.0 ± 0.0"],
+    ]  # fmt: skip
+    assert tables.verdict(frame)[1].endswith("The mean over anomaly types is 40.0\u202f% and 30.0\u202f%: +10.0 points.")
+    assert tables.means(frame)["cadiff"] == {"pixel_ap": pytest.approx(0.7), "pixel_ap_types": pytest.approx(0.4)}
+    added = over_types(paired(0.02, 0.02, 0.02), 0.0)
+    added = added[added["method"] == "cadiff"].assign(method="both")
+    both = pd.concat([over_types(paired(-0.01, -0.02, -0.03), 0.0), added.assign(value=added["value"] + 0.0)])
+    assert "+2.0 points of Pixel AP (+2.0 in the mean over types), better in every seed" in tables.verdict(both)[0]
+    assert "changed pixel AP by +2.0 points (+2.0 in the mean over types)" in tables.place_among(both, ["cadiff", "exemplars", "both"])
+    typed = pd.concat([frame, paired(0.2).assign(metric="pixel_ap/hole")])
+    assert [row.heads for row in tables.type_table(typed, ["a"], ["cadiff"]).rows] == [["a", "hole"], ["a", "mean over types"]]
+
+
+def test_a_gain_that_is_lost_in_the_mean_over_types_is_said_to_be() -> None:
+    types = paired(-0.05, -0.06, -0.07).assign(metric="pixel_ap_types")
+    found = tables.verdict(pd.concat([paired(0.1, 0.1, 0.1), types]))[1]
+    assert "The mean over anomaly types is 54.0\u202f% and 60.0\u202f%: −6.0 points." in found
+    assert found.endswith("Lost, in every seed: Pixel AP, mean over types by 6.0 points.")
+
+
+def test_tables_of_before_show_a_dash_for_the_mean_over_types() -> None:
+    frame = paired(0.1, 0.1, 0.1)
+    for table in (tables.headline_table(frame, ["cadiff", "exemplars"]), tables.gain_table(frame, ["cadiff", "exemplars"]),
+                  tables.product_table(frame, ["a"], ["cadiff", "exemplars"])):  # fmt: skip
+        at = table.columns.index("Pixel AP, mean over types") - len(table.rows[0].heads)
+        assert {row.cells[at].text for row in table.rows} == {tables.ABSENT}
+    assert "mean over" not in " ".join(tables.verdict(frame))
+    assert [row.heads[1] for row in tables.type_table(frame, ["a"], ["cadiff"]).rows] == []
+
+
 def test_what_prints_alike_is_best_alike() -> None:
     frame = frame_of({("cadiff", "a", 0): 0.99701, ("exemplars", "a", 0): 0.99699, ("both", "a", 0): 0.996}, "pixel_ap/hole")
     cells = tables.type_table(frame, ["a"], ["cadiff", "exemplars", "both"]).rows[0].cells
@@ -391,6 +431,7 @@ def test_order_of_methods_is_compared_in_words() -> None:
         ({"control": {"interaction": "none"}}, "w in [0.5, 1.5]", "MTL + Reg"),
         ({"prompt": {"tokens": "single"}, "control": {"interaction": "none"}}, "w in [0.5, 1.5]",
          "single token"),
+        ({"prompt": {"tokens": "plain"}}, "w in [0.5, 1.5]", None),
         ({"prompt": {"localizing": False, "contrastive": False}}, "w in [0.5, 1.5]", "MTL + SAIM"),
         ({"prompt": {"localizing": False}}, "w in [0.5, 1.5]", None),
     ],

@@ -45,7 +45,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copy(ROOT / ".dvc" / "config", root / ".dvc" / "config")
     (root / ".dvc" / "config.local").write_text("[core]\n    no_scm = true\n")
     values = yaml.safe_load((ROOT / "presets" / "smoke.yaml").read_text())
-    values["dataset"] |= {"name": "plates", "layout": "mvtec", "root": str(raw)}
+    values["dataset"] |= {"name": "plates", "layout": "mvtec", "root": str(raw), "size": 32}
     values["draw"]["products"] = []
     values["products"] = {"plate": {}, "tray": {"detector": {"samples_per_epoch": 8}}}
     values["methods"] = {"generators": [], "synthesizers": ["exemplars"], "unions": [], "detectors": []}

@@ -9,9 +9,7 @@ import pytest
 
 from cadiff.cli import main as cadiff
 
-STAGES_OF_TRAY = {
-    "masks@tray", "synthesize@tray-exemplars", "quality-synthesized@tray-exemplars", "detect-synthesized@tray-exemplars",
-}  # fmt: skip
+STAGES_OF_TRAY = {"synthesize@tray-exemplars", "quality-synthesized@tray-exemplars", "detect-synthesized@tray-exemplars"}
 
 
 def dvc(*arguments: str) -> str:
@@ -45,9 +43,6 @@ def test_repro_reruns_one_product_and_verify_finds_what_changed(
     shutil.copy("data/made/evaluated/exemplars/plate/metrics.parquet", "data/ablations/ablations.parquet")
     assert ran(dvc("repro")) == {"report"}, "the ablations' table is none of the graph's, and makes the report out of date"
 
-    Path("data/masks/drawn.txt").write_text("what is in masks.folder is watched, whether or not it is used")
-    assert ran(dvc("repro")) == {"masks@plate", "masks@tray"}
-
     text = Path("params.yaml").read_text()
     Path("params.yaml").write_text(text.replace("samples_per_epoch: 8", "samples_per_epoch: 12"))
     assert ran(dvc("repro")) <= {*STAGES_OF_TRAY, "report"}
@@ -56,9 +51,9 @@ def test_repro_reruns_one_product_and_verify_finds_what_changed(
 
     shard = next(Path("data/made/generated/exemplars/plate").glob("*.parquet"))
     shard.write_bytes(shard.read_bytes()[:-7])
-    Path("data/made/masks/tray.parquet").unlink()
+    Path("data/made/reported/quality/exemplars/tray.parquet").unlink()
     assert code_of("verify") == 1
     found = capsys.readouterr()
     assert "data/made/generated/exemplars/plate: has other content than dvc.lock says" in found.out
-    assert "data/made/masks/tray.parquet: is missing" in found.out
+    assert "data/made/reported/quality/exemplars/tray.parquet: is missing" in found.out
     assert "dvc.lock: 2 of" in found.err

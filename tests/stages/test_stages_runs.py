@@ -16,8 +16,8 @@ from cadiff.storage import read_image, read_json, read_table, sha256_folder, wri
 
 def run_all(product: str) -> None:
     params = load_params()
-    for stage in ("samples", "masks", "synthesize", "detect"):
-        run_stage(stage, params, product, "exemplars" if stage in ("synthesize", "detect") else "")
+    for stage in ("samples", "synthesize", "detect"):
+        run_stage(stage, params, product, "exemplars" if stage != "samples" else "")
 
 
 def test_stages_write_what_they_should_and_the_same_bytes_again(repository: Path) -> None:
@@ -34,7 +34,7 @@ def test_stages_write_what_they_should_and_the_same_bytes_again(repository: Path
             path.unlink() if path.is_file() else path.rmdir()
     run_all("plate")
     assert sha256_folder("data/made") == first, "a run without kept state gives other bytes"
-    assert [row["stage"] for row in read_times()] == ["samples", "masks", "synthesize", "detect"]
+    assert [row["stage"] for row in read_times()] == ["samples", "synthesize", "detect"]
     assert all(row["peak_mib"] > 10 for row in read_times())
     detected = read_times()[-1]
     assert 0 < detected["parts"]["realism"] < detected["seconds"]
@@ -57,15 +57,15 @@ def test_work_is_named_by_what_the_result_depends_on(repository: Path) -> None:
 
 def test_a_stopped_run_tells_of_its_own_state_alone(repository: Path) -> None:
     """A product's name may begin another's: tray, tray-2."""
-    tray, other = (Run("masks", Params(products={product: {}}), product) for product in ("tray", "tray-2"))
-    folder = Path(".cadiff/work/masks") / f"{other.name}-{16 * 'a'}"
+    tray, other = (Run("scenes", Params(products={product: {}}), product, "cadiff") for product in ("tray", "tray-2"))
+    folder = Path(".cadiff/work/scenes") / f"{other.name}-{16 * 'a'}"
     folder.mkdir(parents=True)
     (folder / "part.parquet").touch()
-    assert kept(other) == f"masks tray-2: stopped; kept in {folder}: 1 finished parts"
+    assert kept(other) == f"scenes tray-2 cadiff: stopped; kept in {folder}: 1 finished parts"
     write_tensors(folder / "finished-seed-0.safetensors", {"a": torch.zeros(1)}, {"seed": "0"})
     write_tensors(folder / "seed-1.safetensors", {"a": torch.zeros(1)}, {"step": "7"})
     assert kept(other).endswith(": finished-seed-0, seed-1 up to step 7, 1 finished parts"), "a peer's finished seed has no step"
-    assert kept(tray) == "masks tray: stopped; it begins anew, what other stages finished is kept"
+    assert kept(tray) == "scenes tray cadiff: stopped; it begins anew, what other stages finished is kept"
 
 
 def test_both_trains_on_the_shards_of_two_methods(repository: Path) -> None:
@@ -81,7 +81,8 @@ def test_both_trains_on_the_shards_of_two_methods(repository: Path) -> None:
         ("samples", "", "", "samples: needs --product; products are plate, tray"),
         ("samples", "cup", "", "products.cup: not in the parameters"),
         ("detect", "plate", "perlin", "detect: needs --method, one of exemplars; found 'perlin'"),
-        ("train", "plate", "exemplars", "train: is of cadiff alone"),
+        ("train", "plate", "exemplars", "train: needs --method, one of none of which the parameters have any; found 'exemplars'"),
+        ("adapt", "plate", "cadiff", "adapt: is of the product, whatever the method; expected no --method, found cadiff"),
         ("report", "plate", "", "report: takes neither"),
     ],
 )
@@ -91,8 +92,8 @@ def test_wrong_calls(repository: Path, stage: str, product: str, method: str, me
 
 
 def test_exit_codes(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["masks", "--product", "cup"]) == 2
-    assert main(["masks", "--product", "plate"]) == 1
+    assert main(["adapt", "--product", "cup"]) == 2
+    assert main(["adapt", "--product", "plate"]) == 1
     error = capsys.readouterr().err
     assert "data/made/samples/plate.parquet: expected this file" in error
     assert "Traceback" not in error
@@ -101,7 +102,7 @@ def test_exit_codes(repository: Path, capsys: pytest.CaptureFixture[str]) -> Non
 def test_an_input_that_is_not_there_is_named(repository: Path) -> None:
     run_stage("samples", load_params(), "plate", "")
     with pytest.raises(CADiffError, match=r"^data/made/adapted/plate: expected this file, but it is not there\."):
-        Run("masks", load_params().for_product("plate"), "plate").work(Path("data/made/adapted/plate"))
+        Run("adapt", load_params().for_product("plate"), "plate").work(Path("data/made/adapted/plate"))
 
 
 def test_what_was_made_elsewhere_and_a_peer_stand_beside_the_pipelines_own(repository: Path) -> None:

@@ -8,7 +8,7 @@ from scipy.sparse import lil_matrix
 from scipy.sparse.linalg import spsolve
 
 from cadiff.errors import CADiffError
-from cadiff.synthesis.nsa import blend, nsa
+from cadiff.synthesis.nsa import blend, nsa, on_object
 
 
 def _solved(target: np.ndarray, source: np.ndarray) -> np.ndarray:
@@ -44,15 +44,27 @@ def test_a_patch_on_its_own_place_and_a_brighter_copy_change_nothing() -> None:
 
 def test_normals_of_one_colour_are_refused() -> None:
     with pytest.raises(CADiffError, match="nsa: no patch"):
-        nsa(np.full((2, 32, 32, 3), 128, np.uint8), seed=0)
+        nsa([np.full((32, 32, 3), 128, np.uint8)] * 2, seed=0)
 
 
-def test_patches_are_of_another_image() -> None:
+def test_patches_are_of_another_image_of_another_shape_too() -> None:
     """One of the two is of one colour: patched with its own colour, nothing would show."""
-    grain = np.random.default_rng(0).integers(60, 200, (32, 32, 3), dtype=np.uint8)
-    normals = np.stack([np.full_like(grain, 128), grain])
+    normals = [np.full((40, 24, 3), 128, np.uint8), np.random.default_rng(0).integers(60, 200, (32, 64, 3), dtype=np.uint8)]
     for seed in range(20):
-        image, mask = nsa(normals, seed)
-        base = normals[0] if (image[~mask] == normals[0][~mask]).all() else normals[1]
+        image, mask, which = nsa(normals, seed)
+        base = normals[which]
+        assert image.shape == base.shape
         assert (image[~mask] == base[~mask]).all()
         assert (image[mask] != base[mask]).any()
+
+
+def test_the_product_is_found_alike_at_any_size() -> None:
+    """A bright part on a dark backdrop: what is found in a picture of 4 times the side is the same, 4 times as large."""
+    image = np.full((96, 144, 3), 20, np.uint8)
+    image[30:70, 40:110] = (200, 190, 180)
+    small = on_object(image)
+    large = on_object(np.kron(image, np.ones((4, 4, 1), np.uint8)))
+    assert large.shape == (384, 576)
+    assert (large[2::4, 2::4] == small).mean() > 0.98
+    assert small[35:65, 45:105].all()
+    assert not small[:20].any()

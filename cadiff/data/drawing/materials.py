@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 from scipy import ndimage
 
-from cadiff.data.drawing.scene import Field, grid, noise, rotate
+from cadiff.data.drawing.scene import COARSE, Field, bumps, grid, noise, resolved, rotate
 
 COLOURS: dict[str, tuple[float, float, float]] = {
     "white": (0.88, 0.87, 0.84), "grey": (0.52, 0.52, 0.53), "black": (0.13, 0.13, 0.14), "red": (0.72, 0.16, 0.13),
@@ -62,12 +62,12 @@ def _tinted(side: int, style: Style, shade: Field) -> Field:
 
 def _plastic(rng: np.random.Generator, side: int, style: Style) -> Surface:
     relief = noise(rng, side, 1.2)
-    return Surface(_tinted(side, style, 0.02 * relief), 0.002 * relief, np.full((side, side), 0.7, np.float32))
+    return Surface(_tinted(side, style, 0.02 * relief), bumps(relief, 0.002), np.full((side, side), 0.7, np.float32))
 
 
 def _rubber(rng: np.random.Generator, side: int, style: Style) -> Surface:
     relief = noise(rng, side, 0.7)
-    return Surface(_tinted(side, style, 0.05 * relief), 0.006 * relief, np.full((side, side), 0.1, np.float32))
+    return Surface(_tinted(side, style, 0.05 * relief), bumps(relief, 0.006), np.full((side, side), 0.1, np.float32))
 
 
 def _ceramic(rng: np.random.Generator, side: int, style: Style) -> Surface:
@@ -79,18 +79,18 @@ def _ceramic(rng: np.random.Generator, side: int, style: Style) -> Surface:
 def _metal(rng: np.random.Generator, side: int, style: Style) -> Surface:
     brushed = noise(rng, side, 0.8, stretch=14, angle=style.angle)
     cloud = noise(rng, side, 1.8)
-    return Surface(_tinted(side, style, 0.09 * brushed + 0.05 * cloud), 0.004 * brushed, (0.55 + 0.2 * brushed).astype(np.float32))
+    return Surface(_tinted(side, style, 0.09 * brushed + 0.05 * cloud), bumps(brushed, 0.004), (0.55 + 0.2 * brushed).astype(np.float32))
 
 
 def _steel(rng: np.random.Generator, side: int, style: Style) -> Surface:
     grain, cloud = noise(rng, side, 0.6), noise(rng, side, 1.9)
-    return Surface(_tinted(side, style, 0.07 * grain + 0.09 * cloud), 0.006 * grain, (0.4 + 0.1 * cloud).astype(np.float32))
+    return Surface(_tinted(side, style, 0.07 * grain + 0.09 * cloud), bumps(grain, 0.006), (0.4 + 0.1 * cloud).astype(np.float32))
 
 
 def _stone(rng: np.random.Generator, side: int, style: Style) -> Surface:
     coarse, fine = noise(rng, side, 1.1), noise(rng, side, 0.2)
     shade = 0.14 * coarse + 0.12 * np.sign(fine) * (np.abs(fine) > 1.2)
-    return Surface(_tinted(side, style, shade), 0.012 * coarse, np.full((side, side), 0.15, np.float32))
+    return Surface(_tinted(side, style, shade), bumps(coarse, 0.012), np.full((side, side), 0.15, np.float32))
 
 
 def _wood(rng: np.random.Generator, side: int, style: Style) -> Surface:
@@ -99,11 +99,11 @@ def _wood(rng: np.random.Generator, side: int, style: Style) -> Surface:
     warp = noise(rng, side, 2.2, stretch=5, angle=style.angle)
     rings = np.sin((across * 9 * style.grain + 0.55 * warp) * np.pi)
     fibre = noise(rng, side, 0.7, stretch=16, angle=style.angle)
-    return Surface(_tinted(side, style, 0.13 * rings + 0.07 * fibre), 0.004 * fibre, np.full((side, side), 0.12, np.float32))
+    return Surface(_tinted(side, style, 0.13 * rings + 0.07 * fibre), bumps(fibre, 0.004), np.full((side, side), 0.12, np.float32))
 
 
 def _leather(rng: np.random.Generator, side: int, style: Style) -> Surface:
-    cells = np.abs(ndimage.gaussian_filter(rng.standard_normal((side, side)), 1.6 / style.grain))
+    cells = np.abs(ndimage.gaussian_filter(rng.standard_normal((side, side)), 1.6 * max(1.0, side / COARSE) / style.grain))
     cells = np.clip(cells / cells.std(), 0, 2.2).astype(np.float32)
     return Surface(_tinted(side, style, 0.10 * (cells - 1)), 0.012 * cells, np.full((side, side), 0.25, np.float32))
 
@@ -118,7 +118,18 @@ def _fabric(rng: np.random.Generator, side: int, style: Style) -> Surface:
     relief = np.where(over, np.abs(np.sin(pu)), np.abs(np.sin(pv))).astype(np.float32)
     fibre = noise(rng, side, 0.4)
     shade = 0.28 * (relief - 0.6) + 0.09 * over - 0.04 + 0.05 * fibre
+    if seen := resolved(side, 0.16 / threads):
+        shade = shade + seen * _yarn(rng, pu / np.pi, pv / np.pi, over)
     return Surface(_tinted(side, style, shade), 0.020 * relief, np.full((side, side), 0.08, np.float32))
+
+
+def _yarn(rng: np.random.Generator, across: Field, along: Field, over: Field) -> Field:
+    """What a closer look shows of threads: each a little lighter or darker than the next, and twisted. ``across``, ``along``: the
+    number of the thread at each pixel; ``over``: whether the one that runs along is on top."""
+    own = 0.045 * rng.standard_normal((2, 64))
+    first, second = (own[k][np.floor(at).astype(int) % 64] for k, at in enumerate((across, along)))
+    twist = np.where(over, np.sin((along * 2 + across) * 2 * np.pi), np.sin((across * 2 + along) * 2 * np.pi))
+    return (np.where(over, first, second) + 0.07 * twist).astype(np.float32)
 
 
 def _mesh(rng: np.random.Generator, side: int, style: Style) -> Surface:
@@ -133,7 +144,7 @@ def _mesh(rng: np.random.Generator, side: int, style: Style) -> Surface:
 
 def _cardboard(rng: np.random.Generator, side: int, style: Style) -> Surface:
     fibre, cloud = noise(rng, side, 0.5, stretch=4, angle=style.angle), noise(rng, side, 1.7)
-    return Surface(_tinted(side, style, 0.07 * fibre + 0.05 * cloud), 0.005 * fibre, np.full((side, side), 0.03, np.float32))
+    return Surface(_tinted(side, style, 0.07 * fibre + 0.05 * cloud), bumps(fibre, 0.005), np.full((side, side), 0.03, np.float32))
 
 
 @cache
@@ -151,9 +162,11 @@ def _photographed() -> tuple[Field, ...]:
 def _rough(rng: np.random.Generator, side: int, style: Style) -> Surface:
     source = _photographed()[int(rng.integers(3))]
     source = np.rot90(source, int(rng.integers(4)))
-    top, left = rng.integers(0, 256 - side + 1, 2)
+    if side > len(source):
+        source = np.pad(source, (0, side - len(source)), mode="reflect")
+    top, left = rng.integers(0, len(source) - side + 1, 2)
     piece = source[top : top + side, left : left + side]
-    return Surface(_tinted(side, style, 0.16 * piece), 0.008 * piece, np.full((side, side), 0.1, np.float32))
+    return Surface(_tinted(side, style, 0.16 * piece), bumps(piece, 0.008), np.full((side, side), 0.1, np.float32))
 
 
 MATERIALS: dict[str, Callable[[np.random.Generator, int, Style], Surface]] = {

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from cadiff.data.drawing.defects import DEFECTS, harmless
-from cadiff.data.drawing.materials import Style, surface
-from cadiff.data.drawing.scene import SUPERSAMPLE, Light, Scene, blend, develop, grid, noise, rotate, soft
-from cadiff.data.drawing.shapes import SHAPES, bevel, box, capsule, drilled, placed, polygon, silhouette_of
+from cadiff.data.drawing.materials import Style, Surface, surface
+from cadiff.data.drawing.scene import Light, Scene, blend, develop, finer, grid, noise, oversampling, resolved, rotate, soft
+from cadiff.data.drawing.shapes import SHAPES, bevel, box, capsule, drilled, lettering, placed, polygon, silhouette_of
 
 Build = Callable[[np.random.Generator, int], Scene]
+LEAST = {2: 0.002, 1: 0.0004}  # of a picture, by its oversampling: a smaller defect fell off the edge. 8 px of 64 x 64, 26 of 256 x 256
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,14 @@ def draw(product: Product, rng: np.random.Generator, size: int, kind: str | None
 
     A defect that leaves no mark (it fell off the edge) is drawn again.
     """
+    k = oversampling(size)
     for _ in range(20):
-        scene = product.build(rng, size * SUPERSAMPLE)
+        scene = product.build(rng, size * k)
         harmless(scene, rng)
         if kind is not None:
             (product.kinds.get(kind) or DEFECTS[kind])(scene, rng)
-        picture, mask = develop(scene, Light.drawn(rng, product.vary), rng)
-        if kind is None or mask.sum() >= 0.002 * size * size:
+        picture, mask = develop(scene, Light.drawn(rng, product.vary), rng, k)
+        if kind is None or mask.sum() >= LEAST[k] * size * size:
             return picture, mask
     raise RuntimeError(f"{product.words}: twenty drawings of {kind} left no mark")
 
@@ -62,7 +64,7 @@ def on_ground(ground: Style, rng: np.random.Generator, side: int) -> Scene:
 
 def put(scene: Scene, distance: np.ndarray, piece: tuple[np.ndarray, np.ndarray, np.ndarray], rise: float, width: float) -> None:
     """Puts a body with rounded edges (a signed distance and its albedo, relief, gloss) on the scene."""
-    alpha = soft(distance, 0.02)
+    alpha = soft(distance, finer(scene.side, 0.02))
     scene.albedo = blend(scene.albedo, piece[0], alpha)
     scene.height = blend(scene.height, piece[1] + bevel(distance, rise, width), alpha)
     scene.gloss = blend(scene.gloss, piece[2], alpha)
@@ -153,9 +155,11 @@ def _capsule() -> Product:
         pose = Pose.drawn(rng, 0.08, np.pi, 0.04)
         u, v = rotate((x - pose.centre[0]) / pose.scale, (y - pose.centre[1]) / pose.scale, pose.angle)
         left, right = surface(rng, side, body), surface(rng, side, cap)
-        seam = soft(u - 0.02, 0.02)
+        seam = soft(u - 0.02, finer(side, 0.02))
         albedo = blend(right.albedo, left.albedo, seam)
-        albedo = albedo * (1 - 0.25 * soft(np.abs(u - 0.02) - 0.015, 0.02))[..., None]
+        albedo = albedo * (1 - 0.25 * soft(np.abs(u - 0.02) - finer(side, 0.015), finer(side, 0.02)))[..., None]
+        ink = 0.85 * resolved(side, 0.02) * lettering(u + 0.30, v + 0.02, "N 250", 0.16)
+        albedo = blend(albedo, np.array([0.22, 0.20, 0.26]), ink)
         put(scene, capsule(u, v, 0.42, 0.30 - 0.008 * (u < 0.02)) * pose.scale, (albedo, left.height, left.gloss), 0.26, 0.30)
         return scene
 
@@ -174,8 +178,10 @@ def _nut() -> Product:
         put(scene, body * pose.scale, (made.albedo, made.height, made.gloss), 0.12, 0.09)
         thread = np.sin(np.hypot(u, v) * 110) * (np.abs(np.hypot(u, v) - 0.32) < 0.05)
         scene.height = scene.height + 0.006 * thread
-        face = soft(np.abs(np.hypot(u, v) - 0.50) - 0.008, 0.02)
+        face = soft(np.abs(np.hypot(u, v) - 0.50) - finer(side, 0.008), finer(side, 0.02))
         scene.albedo = blend(scene.albedo, scene.albedo * 0.7, face * scene.silhouette)
+        stamped = resolved(side, 0.02) * lettering(u, v + 0.41, "8.8", 0.13)
+        scene.albedo, scene.height = blend(scene.albedo, scene.albedo * 0.6, 0.7 * stamped), scene.height - 0.02 * stamped
         return scene
 
     return Product("metal nut", build, {kind: DEFECTS[kind] for kind in ("scratch", "rust", "chip")})
@@ -192,9 +198,10 @@ def _pin_at(scene: Scene, pose: Pose, column: float, row: float, lean: float = 0
     return box(du, dv, 0.085, 0.15, 0.04) * pose.scale
 
 
-def _put_pin(scene: Scene, rng: np.random.Generator, distance: np.ndarray) -> None:
-    gold = Style("metal", "yellow", (0.83, 0.66, 0.25), 1.0, np.pi / 2)
-    made = surface(rng, scene.side, gold)
+GOLD = Style("metal", "yellow", (0.83, 0.66, 0.25), 1.0, np.pi / 2)
+
+
+def _put_pin(scene: Scene, made: Surface, distance: np.ndarray) -> None:
     scene.albedo = scene.albedo * (1 - 0.45 * soft(distance - 0.05, 0.08))[..., None]
     put(scene, distance, (made.albedo, made.height, made.gloss), 0.10, 0.07)
 
@@ -210,15 +217,19 @@ def _connector() -> Product:
         u, v = rotate((x - pose.centre[0]) / pose.scale, (y - pose.centre[1]) / pose.scale, pose.angle)
         made = surface(rng, side, housing)
         put(scene, box(u, v, 0.72, 0.62, 0.10) * pose.scale, (made.albedo, made.height, made.gloss), 0.14, 0.10)
-        notch = soft(box(u, v + 0.62, 0.16, 0.08, 0.03), 0.02)
+        notch = soft(box(u, v + 0.62, 0.16, 0.08, 0.03), finer(side, 0.02))
         scene.albedo, scene.height = blend(scene.albedo, np.array(0.06), notch * 0.7), scene.height - 0.06 * notch
+        for column in range(3):  # the pins' numbers, printed between the rows
+            ink = 0.7 * resolved(side, 0.02) * lettering(u - (column - 1) * 0.40, v, f"{column + 1}", 0.11)
+            scene.albedo = blend(scene.albedo, np.array([0.72, 0.73, 0.72]), ink)
         return scene, pose
 
     def build_with(rng: np.random.Generator, side: int) -> Scene:
         scene, pose = body(rng, side)
         bare = copy.deepcopy(scene)
+        metal = surface(rng, side, GOLD)
         for column, row in _PINS:
-            _put_pin(scene, rng, _pin_at(scene, pose, column, row))
+            _put_pin(scene, metal, _pin_at(scene, pose, column, row))
         scene.__dict__["bare"], scene.__dict__["pose"] = bare, pose  # what the logical defects take away or move
         return scene
 
@@ -242,7 +253,7 @@ def _connector() -> Product:
         shift = rng.choice([-1, 1]) * rng.uniform(0.15, 0.3)
         lean = float(np.sign(shift) * rng.uniform(0.3, 0.9))
         distance = _pin_at(scene, scene.__dict__["pose"], column + shift, row + rng.uniform(-0.1, 0.1), lean)
-        _put_pin(scene, rng, distance)
+        _put_pin(scene, surface(rng, scene.side, GOLD), distance)
         scene.defect |= soft(distance - 0.02, 0.01) > 0.3
 
     def bridge(scene: Scene, rng: np.random.Generator) -> None:

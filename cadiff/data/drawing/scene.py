@@ -9,7 +9,14 @@ from scipy import ndimage
 
 Field = np.ndarray  # (n, n) float32, or (n, n, 3) where colour is meant
 
-SUPERSAMPLE = 2  # scenes are drawn at twice the picture's side, then averaged down
+COARSE = 128  # side of a scene that the strengths of grain are told for; in a larger one grain is finer, not louder
+PIXEL_BLUR = 0.25  # what a pixel's own area does, where none are averaged
+FINE_SLOPE = 0.7  # by which noise falls faster where only a larger scene resolves it
+
+
+def oversampling(size: int) -> int:
+    """How many times a picture's side a scene is drawn at, to be averaged down: where edges are narrower than a pixel, 2."""
+    return 2 if size < COARSE else 1
 
 
 @dataclass
@@ -46,14 +53,33 @@ def noise(rng: np.random.Generator, side: int, slope: float = 1.5, stretch: floa
 
     ``stretch`` > 1 makes it longer along ``angle`` (radians): brushed metal, wood grain.
     """
-    fy, fx = np.meshgrid(np.fft.fftfreq(side), np.fft.fftfreq(side), indexing="ij")
+    fy, fx = np.meshgrid(np.fft.fftfreq(side), np.fft.rfftfreq(side), indexing="ij")
     along, across = rotate(fx, fy, angle)
     frequency = np.hypot(along * stretch, across)
     frequency[0, 0] = 1.0
-    spectrum = np.fft.fft2(rng.standard_normal((side, side))) * np.maximum(frequency, 1.0 / side) ** -slope
+    amplitude = np.maximum(frequency, 1.0 / side) ** -slope
+    if side > COARSE:  # else what is fine would take the variance from what is coarse, and surfaces become pixel noise
+        amplitude *= np.maximum(frequency / (COARSE / 4 / side), 1) ** -FINE_SLOPE
+    spectrum = np.fft.rfft2(rng.standard_normal((side, side))) * amplitude
     spectrum[0, 0] = 0.0
-    field = np.real(np.fft.ifft2(spectrum))
+    field = np.fft.irfft2(spectrum, (side, side))
     return (field / (field.std() + 1e-9)).astype(np.float32)
+
+
+def bumps(grain: Field, height: float) -> Field:
+    """Grain as height, this much of it in a coarse scene: a bump as wide as a pixel is the steeper, the more pixels there are, and in a
+    larger scene none are averaged."""
+    return height * min(1.0, (COARSE / len(grain)) ** 2) * grain
+
+
+def finer(side: int, width: float) -> float:
+    """A finer that is ``width`` in a coarse scene, and narrower in a larger one, down to a third."""
+    return width * max(min(1.0, COARSE / side), 1 / 3)
+
+
+def resolved(side: int, width: float) -> float:
+    """0 where a line of this width (half sides) is too thin for a scene to show, 1 where it is clear."""
+    return float(np.clip(width * side / 2 - 1.3, 0, 1))
 
 
 def soft(distance: Field, width: float) -> Field:
@@ -95,8 +121,9 @@ class Light:
         )
 
 
-def shade(scene: Scene, light: Light, rng: np.random.Generator) -> np.ndarray:
-    """The scene as a picture: Lambert's law, a Blinn highlight, a soft shadow; float (n n 3) in [0, 1]."""
+def shade(scene: Scene, light: Light, k: int) -> np.ndarray:
+    """The scene as a picture: Lambert's law, a Blinn highlight, a soft shadow, a lens; float (n n 3). ``k``: what it will be
+    averaged by."""
     gradient_y, gradient_x = np.gradient(scene.height, 2.0 / scene.side)
     normal_z = 1.0 / np.sqrt(gradient_x**2 + gradient_y**2 + 1)
     lx, ly = np.cos(light.elevation) * np.cos(light.azimuth), np.cos(light.elevation) * np.sin(light.azimuth)
@@ -108,9 +135,16 @@ def shade(scene: Scene, light: Light, rng: np.random.Generator) -> np.ndarray:
     shadow = shadow_of(scene, light)
     lit = scene.albedo * (light.ambient + (1 - light.ambient) * diffuse * shadow / lz)[..., None]
     picture = (lit + 0.55 * (highlight * shadow)[..., None]) * light.exposure * np.asarray(light.cast)
-    picture = ndimage.gaussian_filter(picture, (light.blur, light.blur, 0))
-    picture += rng.normal(0, light.noise * 1.6, picture.shape)
-    return np.clip(picture, 0, 1)
+    blur = light.blur + (PIXEL_BLUR if k == 1 else 0)
+    return ndimage.gaussian_filter(picture, (blur, blur, 0))
+
+
+def sensed(picture: np.ndarray, light: Light, rng: np.random.Generator) -> np.ndarray:
+    """The picture (s s 3) with a sensor's noise: more of it where it is bright, and not quite alone in its pixel, as colours are
+    found from neighbours."""
+    grain = ndimage.gaussian_filter(rng.standard_normal(picture.shape), (0.4, 0.4, 0))
+    deviation = light.noise * np.sqrt(0.35 + 1.3 * np.clip(picture, 0, 1))
+    return np.clip(picture + grain / grain.std() * deviation, 0, 1)
 
 
 def shadow_of(scene: Scene, light: Light) -> Field:
@@ -126,13 +160,12 @@ def shadow_of(scene: Scene, light: Light) -> Field:
     return 1 - 0.5 * cast * ~scene.silhouette
 
 
-def develop(scene: Scene, light: Light, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """The picture (uint8, s s 3) and its exact mask (bool, s s), s = side / SUPERSAMPLE.
+def develop(scene: Scene, light: Light, rng: np.random.Generator, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The picture (uint8, s s 3) and its exact mask (bool, s s), s = the scene's side / k.
 
     A pixel is anomalous where at least a quarter of it was changed, so that thin defects stay connected.
     """
-    picture, k = shade(scene, light, rng), SUPERSAMPLE
     side = scene.side // k
-    small = picture.reshape(side, k, side, k, 3).mean((1, 3))
+    small = sensed(shade(scene, light, k).reshape(side, k, side, k, 3).mean((1, 3)), light, rng)
     mask = scene.defect.reshape(side, k, side, k).mean((1, 3)) >= 0.25
     return np.round(small * 255).astype(np.uint8), mask

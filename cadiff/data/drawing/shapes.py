@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
 
 from cadiff.data.drawing.scene import Field, rotate
 
@@ -66,6 +69,34 @@ def placed(distance: SignedDistance, x: Field, y: Field, centre: tuple[float, fl
     """The signed distance of a shape moved to ``centre``, turned by ``angle`` and scaled."""
     u, v = rotate((x - centre[0]) / scale, (y - centre[1]) / scale, angle)
     return distance(u, v) * scale
+
+
+@cache
+def _letters(text: str) -> tuple[Field, float]:
+    """A text drawn 64 px high, 1 where ink is, and its width by its height."""
+    font = ImageFont.load_default(64)
+    left, top, right, bottom = map(round, font.getbbox(text))
+    page = Image.new("L", (right - left + 8, bottom - top + 8))
+    ImageDraw.Draw(page).text((4 - left, 4 - top), text, fill=255, font=font)
+    return np.asarray(page, np.float32) / 255, page.width / page.height
+
+
+def lettering(x: Field, y: Field, text: str, height: float) -> Field:
+    """1 where a text of this height, its middle at the origin, has ink; its edges are as soft as the coordinates are coarse."""
+    page, wide = _letters(text)
+    across, down = x / (height * wide) + 0.5, y / height + 0.5
+    inside = (np.abs(across - 0.5) < 0.5) & (np.abs(down - 0.5) < 0.5)
+    found = np.zeros(x.shape, np.float32)
+    at = np.stack([down[inside] * page.shape[0] - 0.5, across[inside] * page.shape[1] - 0.5])
+    found[inside] = ndimage.map_coordinates(_softened(text, round(len(x) * height / 2)), at, order=1, mode="nearest")
+    return found
+
+
+@cache
+def _softened(text: str, pixels: int) -> Field:
+    """The letters blurred to what so many pixels of height can show."""
+    page, _ = _letters(text)
+    return np.asarray(ndimage.gaussian_filter(page, 0.4 * page.shape[0] / max(pixels, 1)), np.float32)
 
 
 def bevel(distance: Field, rise: float, width: float) -> Field:

@@ -95,7 +95,10 @@ for (const button of all(".open")) {
       return [term, text];
     });
     one("dl", dialog).replaceChildren(...pairs);
-    one(".shown", dialog).replaceChildren(one(".frame", button).cloneNode(true));
+    const frame = one(".frame", button).cloneNode(true), picture = one("img", frame);
+    // As large as the page has it; a small one is enlarged.
+    one(".shown", dialog).style.setProperty("--natural", `${picture.getAttribute("width")}px`);
+    one(".shown", dialog).replaceChildren(frame);
     dialog.showModal();
     dialog.scrollTop = 0;
   });

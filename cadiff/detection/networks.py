@@ -1,0 +1,49 @@
+"""The networks that a detector may be (``detector.network``): one record each, so that another one is another record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from cadiff.detection.losses import focal_and_dice_loss, focal_loss
+from cadiff.detection.pretrained import PretrainedUNet
+from cadiff.detection.unet import UNet
+from cadiff.params import DetectorParams
+
+ENCODER_RATE = 0.1  # of detector.learning_rate: what ImageNet taught is moved slowly
+
+Loss = Callable[[Float[Tensor, "b 2 h w"], Bool[Tensor, "b 1 h w"]], Float[Tensor, ""]]
+Groups = list[tuple[list[nn.Parameter], float]]
+
+
+@dataclass(frozen=True)
+class Network:
+    """``build`` gives a module that takes images in [-1, 1] with sides divisible by 32 (what its first layer wants of them it does
+    itself) to logits of (normal, anomaly). ``groups`` are its trained parameters, each with its share of ``detector.learning_rate``."""
+
+    build: Callable[[DetectorParams], nn.Module]
+    loss: Loss
+    loss_name: str  # of the curve's rows
+    groups: Callable[[nn.Module], Groups]
+
+
+def all_alike(model: nn.Module) -> Groups:
+    return [(list(model.parameters()), 1.0)]
+
+
+def encoder_slower(model: nn.Module) -> Groups:
+    """The encoder's parameters at ``ENCODER_RATE``, all others at the full rate."""
+    named = list(model.named_parameters())
+    own = [value for name, value in named if not name.startswith("encoder.")]
+    return [(own, 1.0), ([value for name, value in named if name.startswith("encoder.")], ENCODER_RATE)]
+
+
+NETWORKS: dict[str, Network] = {
+    "unet": Network(lambda settings: UNet(settings.width, settings.standardise), focal_loss, "focal", all_alike),
+    "efficientnet-lite0": Network(
+        lambda settings: PretrainedUNet(standardise=settings.standardise), focal_and_dice_loss, "focal + dice", encoder_slower
+    ),
+}

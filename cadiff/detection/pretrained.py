@@ -1,0 +1,74 @@
+"""A segmenter on an encoder that knows ImageNet: EfficientNet-Lite0, which a package ships, and a U-Net's decoder on top.
+
+What is thin or small lives at high resolution, so a skip comes in at every stride (32, 16, 8, 4, 2) and the last one is the image
+itself at its full resolution, through one convolution of its own.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from cadiff.detection.unet import standardised
+from cadiff.metrics import imagenet
+
+LEVELS = (0, 2, 4, 10, 15)  # the encoder's last blocks at strides 2, 4, 8, 16 and 32
+CHANNELS = (16, 24, 40, 112, 320)  # what comes out of them
+WIDTH = 16  # channels of the decoder at full resolution; times 2, 3, 4 and 8 at strides 2, 4, 8 and 16
+DECODER = (8, 4, 3, 2, 1)
+
+
+class PretrainedUNet(nn.Module):
+    """Logits of (normal, anomaly) for every pixel, from an image in [-1, 1] with sides divisible by 32.
+
+    Args:
+        width: of the decoder (``WIDTH``).
+        standardise: as of ``cadiff.detection.unet.UNet``: each image to mean 0 and deviation 1 first.
+    """
+
+    def __init__(self, width: int = WIDTH, standardise: bool = False) -> None:
+        super().__init__()
+        self.standardise = standardise
+        self.encoder = imagenet.build()
+        for unused in ("_conv_head", "_bn1", "_fc"):
+            delattr(self.encoder, unused)
+        sides = [CHANNELS[-1], *(width * times for times in DECODER)]
+        skips = [*CHANNELS[-2::-1], width]
+        self.image = _convolution(3, width)
+        self.decoder = nn.ModuleList(
+            nn.Sequential(_convolution(a + skip, b), _convolution(b, b)) for (a, b), skip in zip(pairwise(sides), skips, strict=True)
+        )
+        self.head = nn.Conv2d(width, 2, 1)
+
+    def train(self, mode: bool = True) -> PretrainedUNet:
+        """The encoder keeps ImageNet's batch statistics: its own move by 1 % a step, too slowly for a short run."""
+        super().train(mode)
+        self.encoder.eval()
+        return self
+
+    def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 2 h w"]:
+        if self.standardise:
+            image = standardised(image)
+        x = image * (127.5 / 128) + 0.5 / 128  # (x - 127) / 128 of 8-bit x, as the encoder was trained
+        levels = [self.image(x), *self._levels(x)]
+        x = levels.pop()
+        for block in self.decoder:
+            skip = levels.pop()
+            x = block(torch.cat([F.interpolate(x, skip.shape[-2:], mode="bilinear", align_corners=False), skip], dim=1))
+        return self.head(x)
+
+    def _levels(self, x: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b c h2 w2"]]:
+        x, levels = self.encoder._swish(self.encoder._bn0(self.encoder._conv_stem(x))), []
+        for index, block in enumerate(self.encoder._blocks):
+            x = block(x)
+            if index in LEVELS:
+                levels.append(x)
+        return levels
+
+
+def _convolution(before: int, after: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(before, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU(inplace=True))

@@ -1,0 +1,229 @@
+"""The one function that draws scenes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from jaxtyping import Bool, UInt8
+
+from cadiff.data.images import to_tensor, to_uint8
+from cadiff.generator.model import Generator
+from cadiff.generator.reweighting import Reading
+from cadiff.generator.sample import Request, sample
+from cadiff.generator.setting import Read, has_exemplars, paste_exemplars, picture_of, reader, set_in
+from cadiff.generator.windows import REFINED, Piece, Window, box_of, check_canvas, overlapping, pieces
+from cadiff.params import Params
+from cadiff.pictures import resize_mask, resize_picture
+from cadiff.scene import Scene
+from cadiff.seeds import derive_seed, numpy_generator
+
+REFINING = 0.3  # share of the steps that this takes, from the noised enlargement
+QUIET_STRENGTH = 0.4  # share of the steps that a scene takes in which nothing is asked for, at most
+VISIBLE = 2.0  # grey levels: what changed less than this under its mask, on average, is not seen
+INTENDED = 0.5  # w from which an anomaly is meant to be seen
+AFTER = 1000  # the number of the first refining window, for its grain's stream: more than any scene has windows
+ATTEMPTS = 3  # drawings of a scene, until what was asked for is seen
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A scene's picture at its canvas. ``prompt`` is the first window's, ``since`` the step at which each type's re-weighting began there
+    (-1: never); ``attempts`` counts the drawings up to the one that is kept, ``windows`` what it took."""
+
+    scene: Scene
+    image: UInt8[np.ndarray, "h w 3"]
+    prompt: str
+    since: list[int]
+    attempts: int
+    windows: int
+
+
+@dataclass
+class _Work:
+    """A scene while it is drawn, piece by piece."""
+
+    scene: Scene
+    original: UInt8[np.ndarray, "h w 3"] | None
+    image: UInt8[np.ndarray, "h w 3"]
+    pieces: list[Piece]
+    since: list[int] = field(default_factory=list)
+    prompt: str = ""
+    attempts: int = 1
+    windows: int = 0
+
+
+def draw_scenes(
+    generator: Generator, params: Params, scenes: Sequence[Scene], record: Callable[[Reading], None] | None = None,
+    read: Read | None = None, again: bool = True,
+) -> list[Drawn]:  # fmt: skip
+    """Draws scenes, whatever they are for; what one draws at random depends on itself alone.
+
+    Args:
+        params: the product's own, as ``Params.for_product`` gives them.
+        record: is told of every denoising step of the scenes' first windows, which are then drawn together.
+        read: samples at the canvas, where the caller has some in memory already.
+        again: a scene in which what was asked for is not seen is drawn anew with other noise; not where scenes are to share theirs.
+
+    Raises:
+        UsageError: if a picture is smaller than what the base draws.
+        CADiffError: if a picture is absent or does not decode.
+    """
+    read, quiet = read or reader(params), _quietly(params)
+    works = [_begun(scene, params, read) for scene in scenes]
+    todo = works
+    while todo:
+        for step in range(max(len(work.pieces) for work in todo)):
+            acting = [work for work in todo if step < len(work.pieces)]
+            for settings, own in ((params, [w for w in acting if w.scene.named]), (quiet, [w for w in acting if not w.scene.named])):
+                if own:
+                    _draw_pieces(generator, settings, own, step, read, record if step == 0 else None)
+        _refine(generator, params, todo, read)
+        todo = [work for work in todo if again and _unseen(work, params) and work.attempts < ATTEMPTS]
+        for work in todo:
+            _begin_again(work)
+    return [Drawn(work.scene, work.image, work.prompt, work.since, work.attempts, work.windows) for work in works]
+
+
+def _quietly(params: Params) -> Params:
+    """The parameters of scenes in which nothing is asked for: each starts from what is there, so that it stays a normal. From noise a base
+    that knows the product little draws something else there, and the label would lie."""
+    if params.generate.background != "real":
+        return params
+    strength = min(params.generate.strength, QUIET_STRENGTH)
+    return params.model_copy(update={"generate": params.generate.model_copy(update={"strength": strength, "start": "background"})})
+
+
+def _begun(scene: Scene, params: Params, read: Read) -> _Work:
+    original = picture_of(scene, params, read)
+    mask = scene.mask
+    if original is None:
+        original_or_empty = np.zeros((*mask.shape, 3), np.uint8)
+        return _Work(scene, None, original_or_empty, pieces(mask, params.window.model_copy(update={"cut": "whole"}), params.base.size))
+    if params.window.cut == "around":
+        check_canvas(scene.picture.image_path if scene.picture else scene.scene_id, original.shape[:2], params.base.size)
+    return _Work(scene, original, original.copy(), pieces(mask, params.window, params.base.size))
+
+
+def _begin_again(work: _Work) -> None:
+    """The same scene with other noise."""
+    work.attempts += 1
+    work.scene = replace(work.scene, seed=derive_seed(work.scene.seed, "again"))
+    assert work.original is not None
+    work.image[:] = work.original
+
+
+def _unseen(work: _Work, params: Params) -> bool:
+    """The second look: whether an anomaly that was asked for, strong enough to be seen, is not there."""
+    original = work.original
+    if original is None or not work.scene.named or work.scene.edits or params.generate.blend is None:
+        return False
+
+    def change(mask: Bool[np.ndarray, "h w"]) -> float:
+        top, left, bottom, right = box_of(mask)
+        box = Window(top, left, bottom - top, right - left)
+        before, after = (box.of(picture)[box.of(mask)].astype(np.int16) for picture in (original, work.image))
+        return float(np.abs(after - before).mean())
+
+    return any(a.intensity >= INTENDED and a.mask.any() and change(a.mask) < VISIBLE for a in work.scene.anomalies)
+
+
+def _draw_pieces(
+    generator: Generator, params: Params, works: Sequence[_Work], step: int, read: Read, record: Callable[[Reading], None] | None
+) -> None:
+    """One window of each scene, as one batch."""
+    requests, starts = zip(*(_request(generator, params, work, step, read) for work in works), strict=True)
+    drawn, known, since = sample(generator, requests, params.generate, params.intensity, record)
+    for k, work in enumerate(works):
+        piece = work.pieces[step]
+        _set_window(work, piece, (drawn[k], known[k]), starts[k], params, step)
+        work.windows += 1
+        if step == 0:
+            work.prompt, work.since = requests[k].prompt.text, since[k, : len(requests[k].types)].tolist()
+
+
+def _set_window(
+    work: _Work, piece: Piece, sampled: tuple[torch.Tensor, torch.Tensor], start: UInt8[np.ndarray, "h w 3"] | None, params: Params,
+    step: int,
+) -> None:  # fmt: skip
+    """Sets one more window into the scene's picture; without ``generate.blend`` all of the window is what was drawn."""
+    window = piece.window
+    shape = (window.height, window.width)
+    if work.original is None or params.generate.blend is None:
+        inside = resize_picture(to_uint8(sampled[0][None])[0], shape)
+    else:
+        rng = numpy_generator(work.scene.seed, "grain", step)
+        drawn, known = (((values.clamp(-1, 1) + 1) * 127.5).permute(1, 2, 0).numpy() for values in sampled)
+        inside = set_in(window.of(work.image), drawn, known, piece.part, params.generate.blend, rng, start)
+    window.of(work.image)[:] = inside
+
+
+def _request(
+    generator: Generator, params: Params, work: _Work, step: int, read: Read
+) -> tuple[Request, UInt8[np.ndarray, "h w 3"] | None]:
+    """What the base is to draw in a window: the types whose masks lie in it. And what the drawing starts from, where that is another
+    picture than what is there."""
+    scene, size, piece = work.scene, params.base.size, work.pieces[step]
+    parts = [piece.window.of(a.mask) & piece.part for a in scene.anomalies]
+    both = list(zip(scene.anomalies, parts, strict=True))
+    chosen = [(a, part) for a, part in both if part.any()] or both
+    types, weights = tuple(a.anomaly_type for a, _ in chosen), tuple(a.intensity for a, _ in chosen)
+    prompt = generator.prompt(list(dict.fromkeys(types)) if scene.named else [], scene.template)
+    masks = torch.from_numpy(np.stack([resize_mask(part, (size, size)) for _, part in chosen]))
+    seed = scene.seed if step == 0 else derive_seed(scene.seed, "window", step)
+    if work.original is None:
+        return Request(prompt, types, masks, weights, seed), None
+    backbone = generator.backbone
+    background = backbone.encode(to_tensor(piece.window.picture(work.image, size)[None]))[0]
+    heals = scene.edits and min(weights) <= 0  # what is to go must not be there at the start
+    if heals or not _starts_from_a_picture(params, scene):
+        return Request(prompt, types, masks, weights, seed, background, scene.edits, asked=scene.named), None
+    if params.generate.start == "background" or not scene.named:
+        return Request(prompt, types, masks, weights, seed, background, scene.edits, background, scene.named), None
+    pasted = paste_exemplars(work.image, piece.window, scene, params, read)
+    start = backbone.encode(to_tensor(resize_picture(pasted, (size, size))[None]))[0]
+    return Request(prompt, types, masks, weights, seed, background, scene.edits, start), pasted
+
+
+def _starts_from_a_picture(params: Params, scene: Scene) -> bool:
+    """Whether a scene's drawing starts from a noised picture; else from noise, as where an exemplar is to be started from and there is
+    none."""
+    settings = params.generate
+    return settings.strength < 1 and (settings.start == "background" or has_exemplars(scene))
+
+
+def _refine(generator: Generator, params: Params, works: Sequence[_Work], read: Read) -> None:
+    """Goes over what a coarse window drew in overlapping windows at the base's own scale, each from its noised enlargement.
+
+    As tiled enlargers do: the coarse pass says what is where, these say what it is made of.
+    """
+    if params.window.cut == "whole" or params.generate.blend is None:
+        return
+    # of one that started from a picture that one's detail is given back
+    works = [work for work in works if work.scene.named and not _starts_from_a_picture(params, work.scene)]
+    if not works:
+        return
+    size, settings = params.base.size, params.generate.model_copy(update={"strength": REFINING, "start": "background"})
+    fine = params.model_copy(update={"generate": settings})
+    coarse = [[piece for piece in work.pieces if piece.window.scale(size) > REFINED] for work in works]
+    queues = [[one for piece in own for one in _finer(piece, work.image, size)] for own, work in zip(coarse, works, strict=True)]
+    for step in range(max(map(len, queues))):
+        acting = [k for k, queue in enumerate(queues) if step < len(queue)]
+        views = [replace(works[k], pieces=[queues[k][step]]) for k in acting]
+        requests = [
+            replace(_request(generator, fine, view, 0, read)[0], seed=derive_seed(view.scene.seed, "refine", step)) for view in views
+        ]
+        drawn, known, _ = sample(generator, requests, settings, params.intensity)
+        for k, view, own, without in zip(acting, views, drawn, known, strict=True):
+            _set_window(view, view.pieces[0], (own, without), None, params, AFTER + step)
+            works[k].windows += 1
+
+
+def _finer(piece: Piece, image: UInt8[np.ndarray, "h w 3"], size: int) -> list[Piece]:
+    """The windows of ``size`` px that cover what a piece draws."""
+    whole = np.zeros(image.shape[:2], bool)
+    piece.window.of(whole)[:] = piece.part
+    windows = overlapping(box_of(whole), size, (image.shape[0], image.shape[1]))
+    return [Piece(window, window.of(whole)) for window in windows if window.of(whole).any()]

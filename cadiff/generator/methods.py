@@ -1,0 +1,46 @@
+"""The generators, by name: what is trained, sampled and judged like CADiff. A new one is a module and a line of ``GENERATORS``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from cadiff.generator import controlnet, perturbed, train
+from cadiff.generator.model import Generator
+from cadiff.params import Params
+from cadiff.records import SampleRow
+
+
+class Method(Protocol):
+    """What a generator's module has. Scenes are drawn by ``cadiff.generator.draw`` with what ``load`` gives."""
+
+    def settings(self, params: Params) -> Params:
+        """The product's parameters as this generator reads them; what it does not have is set to what that means."""
+
+    def train(self, params: Params, product: str, samples: list[SampleRow], adapted: Path, out: Path, work: Path) -> None:
+        """Writes ``out/generator.json`` and whatever else ``load`` needs; goes on from ``work`` where there is something."""
+
+    def load(self, params: Params, product: str, adapted: Path, folder: Path) -> Generator:
+        """What ``train`` wrote, frozen.
+
+        Raises:
+            CADiffError: if it was trained on another base.
+        """
+
+
+GENERATORS: dict[str, Method] = {"cadiff": train, "controlnet": controlnet, "perturbed": perturbed}
+
+
+def settings_of(method: str, params: Params) -> Params:
+    return GENERATORS[method].settings(params)
+
+
+def train_generator(
+    method: str, params: Params, product: str, samples: Sequence[SampleRow], adapted: Path, out: Path, work: Path
+) -> None:
+    GENERATORS[method].train(settings_of(method, params), product, list(samples), adapted, out, work)
+
+
+def load_generator(method: str, params: Params, product: str, adapted: Path, folder: Path) -> Generator:
+    return GENERATORS[method].load(settings_of(method, params), product, adapted, folder)
