@@ -20,7 +20,7 @@ from cadiff.progress import duration
 from cadiff.records import SCENE_SCHEMA
 from cadiff.showcase import TYPES
 from cadiff.stages import MADE, METHODS_OF, read_times
-from cadiff.storage import read_table
+from cadiff.storage import missing, read_table
 
 REALISM = "realism"  # of a method's own images; measured within its stage `detect`
 TRAINED_PEER = "peer (trained)"  # of the stage peer, the detectors that are trained
@@ -117,8 +117,10 @@ def size_of(product: str, params: Params) -> Size:
     """Of a product that was run here; of the report (no product) only the number of products counts."""
     if not product:
         return Size(len(params.products), 0, 0)
-    tables = [MADE / "scenes" / method / f"{product}.parquet" for method in methods_of("scenes", params)]
-    rows = read_table(tables[0], SCENE_SCHEMA, ["named", "anomaly_types"]).to_pylist() if tables else []
+    tables = sorted((MADE / "scenes").glob(f"*/{product}.parquet"))  # of the method perturbed, the last by name, all are of one type
+    if not tables:
+        raise missing(MADE / "scenes" / "cadiff" / f"{product}.parquet")
+    rows = read_table(tables[0], SCENE_SCHEMA, ["named", "anomaly_types"]).to_pylist()
     kinds = [row["anomaly_types"][0] for row in rows if row["named"]]
     return Size(len(params.products), len(set(kinds)), len(kinds))
 

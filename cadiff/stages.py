@@ -52,6 +52,7 @@ DEMO = MADE / "demo"  # dvc.yaml names it: nothing is ever drawn over a data set
 REPORTS = Path("reports")
 TIMES = Path(".cadiff/times")
 WORK = Path(".cadiff/work")
+GENERATORS_KEY = "methods.generators"
 UNION = ("cadiff", "exemplars")  # what the method `both` is made of
 
 
@@ -161,7 +162,9 @@ class Stage:
 
 
 def pick(params: Params, key: str) -> Any:
-    """The value at a dotted key, as in dvc.yaml's ``params``."""
+    """The value at a dotted key, as in dvc.yaml's ``params``; of ``methods.generators`` whether there is any."""
+    if key == GENERATORS_KEY:
+        return any(params.kind_of(method) == "generator" for method in params.methods)
     value = params.model_dump(mode="json")
     for part in key.split("."):
         value = value[part]
@@ -195,6 +198,9 @@ def samples(run: Run) -> None:
 def adapt(run: Run) -> None:
     from cadiff.generator import adapt_base
 
+    if not pick(run.params, GENERATORS_KEY):  # nothing draws on it, and the base's weights may not be there
+        write_json(run.adapted / "adaptation.json", {"skipped": "no generator is among the methods"})
+        return
     base = Path(run.params.base.path)
     work = run.work(*([base] if base.is_dir() else []))  # a base replaced in place is another base
     adapt_base(run.params, run.product, run.samples, run.adapted, work)
@@ -310,7 +316,7 @@ STAGES = {
     ),
     "samples": Stage(samples, ("dataset",), ("data", "pictures.py")),
     "adapt": Stage(
-        adapt, ("seed", "dataset.size", "base", "window", "adapt"),
+        adapt, ("seed", "dataset.size", "base", "window", "adapt", GENERATORS_KEY),
         ("generator/adapt.py", "generator/windows.py", "prompt", "backbone", "data", "pictures.py"),
     ),
     "scenes": Stage(
@@ -401,8 +407,8 @@ def resolve(stage: str, params: Params, product: str = "", method: str = "") -> 
     if stage in METHODS_OF:
         known = [name for name in params.methods if params.kind_of(name) in METHODS_OF[stage]]
         if method not in known:
-            names = ", ".join(known) or "none of which the parameters have any"
-            raise UsageError(f"{stage}: needs --method, one of {names}; found {method!r}")
+            expected = f"one of {', '.join(known)}" if known else f"but the parameters have no {' or '.join(METHODS_OF[stage])}"
+            raise UsageError(f"{stage}: needs --method, {expected}; found {method!r}")
         return Run(stage, params_of_product, product, method)
     if method:
         raise UsageError(f"{stage}: is of the product, whatever the method; expected no --method, found {method}")

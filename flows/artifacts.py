@@ -35,6 +35,7 @@ EVERY = 5.0  # seconds between two updates of a stage's progress
 PROGRESS = re.compile(r"(?P<title>.+?) (?P<done>\d+)/(?P<total>\d+)(?= \(|$| )")
 SHOWN = ("pixel_ap", "pixel_auroc", "pixel_f1max", "pro", "image_auroc")
 PER_TYPE, MOST_ROWS, GAP = 6, 24, 4
+MOST_SIDE = 160  # px of a picture on the contact sheet
 T = TypeVar("T")
 
 
@@ -155,10 +156,10 @@ def contact_sheet(root: Path) -> bytes | None:
     for shard in spread(shards, MOST_ROWS):
         table = read_table(shard, GENERATED_SCHEMA).select(["sample_id", "image"])
         rows = table.take(spread(range(table.num_rows), PER_TYPE)).to_pylist()
-        strips.append([decode_image(row["image"]["bytes"], "RGB", row["sample_id"]) for row in rows])
+        strips.append([thumbnail(decode_image(row["image"]["bytes"], "RGB", row["sample_id"])) for row in rows])
     if not strips:
         return None
-    side = max(image.shape[0] for strip in strips for image in strip) + GAP
+    side = max(max(image.shape[:2]) for strip in strips for image in strip) + GAP
     sheet = np.full((side * len(strips) + GAP, side * max(map(len, strips)) + GAP, 3), 255, np.uint8)
     for i, strip in enumerate(strips):
         for j, image in enumerate(strip):
@@ -167,3 +168,10 @@ def contact_sheet(root: Path) -> bytes | None:
     buffer = io.BytesIO()
     Image.fromarray(sheet).save(buffer, format="PNG")
     return buffer.getvalue()
+
+
+def thumbnail(image: np.ndarray) -> np.ndarray:
+    """At most ``MOST_SIDE`` px wide and high."""
+    picture = Image.fromarray(image)
+    picture.thumbnail((MOST_SIDE, MOST_SIDE), Image.Resampling.LANCZOS)
+    return np.asarray(picture)

@@ -20,7 +20,7 @@ from distributed import default_client
 from cadiff.cluster import run_parts
 from cadiff.errors import CADiffError, TransientError, UsageError
 from cadiff.generator import adapt_base, generate_shards, train_generator
-from cadiff.masks import make_masks
+from cadiff.masks import make_scenes
 from cadiff.params import Params
 from cadiff.records import SampleRow
 from cadiff.storage import sha256_folder
@@ -160,13 +160,13 @@ def test_what_fails_on_a_worker_fails_here(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.slow
-def test_generated_bytes_are_those_of_this_process(small_params: Params, nut_samples: list[SampleRow], tmp_path: Path) -> None:
-    adapt_base(small_params, "nut", nut_samples, tmp_path / "adapted", tmp_path / "a")
-    train_generator(small_params, "nut", nut_samples, tmp_path / "adapted", tmp_path / "generator", tmp_path / "t")
-    masks = make_masks(small_params, "nut", nut_samples)
+def test_generated_bytes_are_those_of_this_process(windowed_params: Params, nut_samples: list[SampleRow], tmp_path: Path) -> None:
+    adapt_base(windowed_params, "nut", nut_samples, tmp_path / "adapted", tmp_path / "a")
+    train_generator("cadiff", windowed_params, "nut", nut_samples, tmp_path / "adapted", tmp_path / "generator", tmp_path / "t")
+    scenes = make_scenes(windowed_params, "nut", nut_samples)
     for name, cluster in (("here", None), ("there", "local:2")):
-        params = small_params.model_copy(update={"cluster": cluster})
-        arguments = (params, "nut", nut_samples, tmp_path / "adapted", tmp_path / "generator", masks)
+        params = windowed_params.model_copy(update={"cluster": cluster})
+        arguments = (params, "cadiff", "nut", nut_samples, tmp_path / "adapted", tmp_path / "generator", scenes)
         generate_shards(*arguments, tmp_path / name, tmp_path / f"work-{name}")
     assert len(list((tmp_path / "there").iterdir())) == 4
     assert sha256_folder(tmp_path / "there") == sha256_folder(tmp_path / "here")

@@ -18,6 +18,7 @@ from cadiff.pictures import resize_mask, resize_picture
 JOINED = 1.5  # two parts of a scene share a window that is at most this much wider than either's own
 FOUND_AT = 256  # px of the longer side at which a mask's parts are told apart: that must not cost more on a larger canvas
 REFINED = 2.0  # canvas pixels per pixel of the base from which a window is gone over at the base's own scale
+PARTS = 48  # of a scene's masks, at most, that are told apart
 STEP = 0.75  # of a window's side from one to the next along a mask that no window holds
 
 
@@ -109,6 +110,9 @@ def _clusters(mask: np.ndarray, context: float, size: int) -> list[tuple[Box, np
     top, left, bottom, right = box
     small = resize_mask(mask[top:bottom, left:right], (-(-(bottom - top) // step), -(-(right - left) // step)), "any")
     labels, count = ndimage.label(small, np.ones((3, 3)))
+    while count > PARTS:  # specks: what lies near each other is one
+        small = ndimage.binary_dilation(small, np.ones((3, 3)), iterations=2)
+        labels, count = ndimage.label(small, np.ones((3, 3)))
     boxes = [(rows.start, columns.start, rows.stop, columns.stop) for rows, columns in ndimage.find_objects(labels)]
     groups = [([k + 1], own) for k, own in enumerate(boxes)]
 

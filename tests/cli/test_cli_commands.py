@@ -101,9 +101,9 @@ def test_inspect_exits_1_where_there_are_problems(demo: Path, capsys: pytest.Cap
     from cadiff.storage import write_image
 
     for index in range(4):
-        write_image(f"raw/nut/train/good/{index}.png", np.full((16, 16, 3), index, np.uint8))
-        write_image(f"raw/nut/test/crack/{index}.png", np.full((16, 16, 3), 50 + index, np.uint8))
-        write_image(f"raw/nut/ground_truth/crack/{index}_mask.png", np.eye(16, dtype=np.uint8) * 255)
+        write_image(f"raw/nut/train/good/{index}.png", np.full((64, 64, 3), index, np.uint8))
+        write_image(f"raw/nut/test/crack/{index}.png", np.full((64, 64, 3), 50 + index, np.uint8))
+        write_image(f"raw/nut/ground_truth/crack/{index}_mask.png", np.eye(64, dtype=np.uint8) * 255)
     assert run("inspect", "raw") == 0
     assert "nut" in capsys.readouterr().out
     Path("raw/nut/ground_truth/crack/2_mask.png").unlink()

@@ -90,9 +90,9 @@ def test_several_types_in_one_image_each_with_its_mask_and_intensity(tmp_path: P
     (scene,) = read_json(tmp_path / "a" / "scenes.json").values()
     assert set(scene["intensities"]) == {"rust", "scratch"}
     assert scene["intensities"]["rust"] != scene["intensities"]["scratch"]
-    own = generate(tmp_path / "c", "--type", "rust", "--type", "scratch", "--w", "scratch=-0.5", "--steps", "3")
+    own = generate(tmp_path / "c", "--type", "rust", "--type", "scratch", "--w", "rust=-0.5", "--steps", "3")
     (told,) = read_json(tmp_path / "c" / "scenes.json").values()
-    assert told["intensities"] == {"rust": scene["intensities"]["rust"], "scratch": -0.5}
+    assert told["intensities"] == {"rust": -0.5, "scratch": scene["intensities"]["scratch"]}
     assert own[0]["image_sha256"] != row["image_sha256"]
     alike = generate(tmp_path / "b", "--type", "rust", "--type", "scratch", "--intensity", "2", "2")
     assert alike[0]["intensity"] == 2
@@ -144,11 +144,15 @@ def test_what_is_drawn_depends_on_the_given_image_and_on_the_intensity(tmp_path:
     assert len({first, *others}) == 4
 
 
-def test_masks_are_placed_on_the_given_image(tmp_path: Path) -> None:
+def test_masks_are_placed_on_the_given_image(trained: Path, tmp_path: Path) -> None:
+    """Not where its product is not, by the rule that keeps to one."""
+    values = yaml.safe_load((trained / "params.yaml").read_text())
+    (tmp_path / "anywhere.yaml").write_text(yaml.safe_dump({**values, "masks": {"placement": "anywhere"}}))
     plate = np.full((64, 64, 3), 255, np.uint8)
     plate[8:56, 4:28] = 30  # all of the product is on the left
     write_image(tmp_path / "left.png", plate)
-    rows = generate(tmp_path / "out", "--type", "rust", "--count", "4", "--on", str(tmp_path / "left.png"))
+    call = ("--type", "rust", "--count", "4", "--on", str(tmp_path / "left.png"), "--params", str(tmp_path / "anywhere.yaml"))
+    rows = generate(tmp_path / "out", *call)
     placed = [decode_image(row["mask"]["bytes"], "L")[:, SIDE // 2 :].any() for row in rows]
     assert placed
     assert not any(placed)

@@ -10,16 +10,16 @@ from PIL import Image
 
 from cadiff.records import GENERATED_SCHEMA, GeneratedRow, to_table
 from cadiff.storage import encode_png, write_table
-from flows.artifacts import GAP, PER_TYPE, contact_sheet, spread
+from flows.artifacts import GAP, MOST_SIDE, PER_TYPE, contact_sheet, spread
 
 SIDE = 8
 
 
-def write_shard(path: Path, count: int, first: int = 0) -> None:
+def write_shard(path: Path, count: int, first: int = 0, shape: tuple[int, int] = (SIDE, SIDE)) -> None:
     """Images of one grey each: the k-th is ``first + k``."""
     rows = []
     for k in range(count):
-        image = {"bytes": encode_png(np.full((SIDE, SIDE, 3), first + k, np.uint8)), "path": f"{k}.png"}
+        image = {"bytes": encode_png(np.full((*shape, 3), first + k, np.uint8)), "path": f"{k}.png"}
         given = dict.fromkeys(GENERATED_SCHEMA.names)
         rows.append(GeneratedRow(**{**given, "sample_id": str(k), "anomaly_types": ["hole"], "image": image, "mask": image}))
     write_table(path, to_table(rows, GENERATED_SCHEMA))
@@ -35,6 +35,15 @@ def test_the_contact_sheet_is_of_the_whole_shard(project: Path) -> None:
     pixels = np.asarray(Image.open(io.BytesIO(sheet)))[:, :, 0]
     middles = pixels[GAP + SIDE // 2 :: SIDE + GAP, GAP + SIDE // 2 :: SIDE + GAP]
     assert middles.tolist() == [[0, 4, 8, 12, 16, 20], [100, 101, 255, 255, 255, 255]]
+
+
+def test_wide_pictures_lie_beside_each_other_and_large_ones_are_shrunk(project: Path) -> None:
+    write_shard(project / "data/made/generated/cadiff/a/hole.parquet", PER_TYPE, first=10, shape=(100, 4 * MOST_SIDE))
+    sheet = contact_sheet(project)
+    assert sheet is not None
+    pixels = np.asarray(Image.open(io.BytesIO(sheet)))[:, :, 0]
+    assert pixels.shape == (MOST_SIDE + 2 * GAP, PER_TYPE * (MOST_SIDE + GAP) + GAP)
+    assert [int(value) for value in pixels[GAP + 5, GAP + 5 :: MOST_SIDE + GAP]] == [10, 11, 12, 13, 14, 15]
 
 
 def test_nothing_generated_is_no_sheet(project: Path) -> None:

@@ -11,7 +11,8 @@ import pytest
 from cadiff import params as parameters
 from cadiff.errors import CADiffError
 from cadiff.generator import GENERATORS, adapt_base, draw_scenes, generate_shards, load_generator, settings_of, train_generator
-from cadiff.masks.make import UNKNOWN, make_scenes
+from cadiff.masks import make_scenes
+from cadiff.masks.make import UNKNOWN
 from cadiff.params import Params
 from cadiff.pictures import read_picture
 from cadiff.prompt import LearnedTokens, PlainWords

@@ -18,7 +18,7 @@ from cadiff.generator import adapt_base, generate_shards, load_adapted, load_gen
 from cadiff.generator.adapt import velocity_or_noise
 from cadiff.generator.sample import Request, sample
 from cadiff.generator.train import Shown, draw_view, joint_loss, learning_rates, new_generator
-from cadiff.masks.make import make_scenes
+from cadiff.masks import make_scenes
 from cadiff.params import Params
 from cadiff.pictures import resize_picture
 from cadiff.records import GENERATED_SCHEMA, SampleRow

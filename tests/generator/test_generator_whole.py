@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from cadiff.data import read_samples
 from cadiff.generator import adapt_base, generate_shards, train_generator
-from cadiff.masks.make import make_scenes
+from cadiff.masks import make_scenes
 from cadiff.params import Params
 from cadiff.records import GENERATED_SCHEMA
 from cadiff.storage import decode_image, read_table, write_image

@@ -12,7 +12,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from cadiff.backbone import Backbone, load_backbone
 from cadiff.errors import CADiffError, UsageError
 from cadiff.params import BaseParams
-from cadiff.prompt import CONTEXT, LearnedTokens, placeholder
+from cadiff.prompt import CONTEXT, LearnedTokens, PlainWords, placeholder
 from cadiff.storage import write_tensors
 
 
@@ -125,3 +125,22 @@ def test_clashing_types_and_unknown_words_are_refused(backbone: Backbone) -> Non
 def test_a_prompt_that_is_too_long_is_refused(backbone: Backbone) -> None:
     with pytest.raises(UsageError, match="at most 30 tokens"):
         backbone.tokenize(["a photo of a part " * 12])
+
+
+def test_plain_words_say_types_as_they_are_called_and_learn_nothing(backbone: Backbone, tmp_path: Path) -> None:
+    words = PlainWords(backbone, ["rust", "bent_lead", "zzqq", "chip"], "anomaly", "nut")
+    known = {word for word in ("rust", "bent lead", "chip") if backbone.tokenizer.unk_token_id not in
+             backbone.tokenizer(word, add_special_tokens=False).input_ids}  # fmt: skip
+    assert {words.words[kind] for kind in ("rust", "bent_lead", "chip")} <= known | {"anomaly"}
+    both = words.prompt(backbone, ["rust", "chip"], 0)
+    assert f"{words.words['rust']} and {words.words['chip']}" in both.text
+    assert "nut" in both.text
+    assert both.positions == {}, "no word of which attention could be re-weighted"
+    good = words.prompt(backbone, [], 1)
+    assert good.text == words.prompt(backbone, ["hole"], 1).text, "a type that it does not know is not asked for"
+    assert not list(words.parameters())
+    ids = backbone.tokenize([both.text, good.text])
+    assert torch.equal(words.encode(backbone, [both, good]), backbone.encode_text(ids))
+    (tmp_path / "an-earlier-trainings.safetensors").touch()
+    words.save(tmp_path)
+    assert list(tmp_path.iterdir()) == []

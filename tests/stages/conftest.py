@@ -30,7 +30,7 @@ def draw_plates(root: Path, product: str, seed: int) -> None:
 
 
 @pytest.fixture
-def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def repository(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working directory: dvc.yaml and the package as they are, the smallest parameters, and raw data
     outside the repository."""
     root, raw = tmp_path / "repository", tmp_path / "raw"
@@ -49,7 +49,8 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     values["draw"]["products"] = []
     values["products"] = {"plate": {}, "tray": {"detector": {"samples_per_epoch": 8}}}
     values["methods"] = {"generators": [], "synthesizers": ["exemplars"], "unions": [], "detectors": []}
-    values["base"]["size"] = 32
+    values["base"] |= {"path": str(tiny_base), "size": 32}
+    values["metrics"]["size"] = 64
     (root / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
     monkeypatch.chdir(root)
     monkeypatch.setenv("DVC_NO_ANALYTICS", "1")

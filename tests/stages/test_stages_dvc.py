@@ -9,7 +9,9 @@ import pytest
 
 from cadiff.cli import main as cadiff
 
-STAGES_OF_TRAY = {"synthesize@tray-exemplars", "quality-synthesized@tray-exemplars", "detect-synthesized@tray-exemplars"}
+STAGES_OF_TRAY = {
+    "adapt@tray", "synthesize@tray-exemplars", "quality-synthesized@tray-exemplars", "detect-synthesized@tray-exemplars",
+}  # fmt: skip
 
 
 def dvc(*arguments: str) -> str:

@@ -120,7 +120,7 @@ def test_what_was_made_elsewhere_and_a_peer_stand_beside_the_pipelines_own(repos
     run_stage("peer", params, "plate", "patchcore")
     for row in from_table(read_table(resolve("peer", params, "plate", "patchcore").samples_path), SampleRow):
         if row.role in ("held_out", "test_good"):
-            truth = read_image(row.mask_path, "L", 32) if row.mask_path else np.zeros((32, 32), np.uint8)
+            truth = read_image(row.mask_path, "L") if row.mask_path else np.zeros((64, 64), np.uint8)
             write_image(Path("maps/destseg") / f"{row.sample_id}.png", truth)
     run_stage("maps", params, "plate", "destseg")
     figures = {}
