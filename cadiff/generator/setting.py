@@ -19,7 +19,9 @@ from cadiff.scene import Anomaly, Scene
 
 WHITE = 250.0  # grey levels, beyond which a picture is overexposed
 TEXTURED = 6.0  # px into a mask from its edge, over which what lies around it, mirrored, gives way to its smooth continuation
-SAME = 6.0  # grey levels: a change of about this much hides what was there before
+FELT = 1.5  # pixels of the base, over whose mean something is taken for drawn
+OWN = 2.0  # robust deviations of the picture's own variation, up to which a change is none
+SEEN = 2.0  # grey levels, the same on an even picture
 QUIET = 3.0  # robust deviations, beyond which the residual is an edge and no grain
 GRAIN_SIDE = 256  # px of the patch of grain that is made; it repeats, without a seam
 
@@ -157,21 +159,32 @@ def set_in(
     """A window of the picture with what was drawn in ``part``, fading out over ``blend`` px; beyond that ``around``, byte for byte.
 
     ``drawn`` is what the base made of the window (grey levels), ``known`` what its autoencoder makes of what the drawing started from:
-    ``start``, or where that is None ``around``. What scaling and codec took from that picture, its residual, is given back: all of it
-    where nothing was drawn, and the more a pixel has changed the more its grain alone (``grain``), since an edge that was there
-    before would stand embossed in what is there now.
+    ``start``, or where that is None ``around``. Where the two differ by no more than the picture's own grain would, nothing was drawn
+    (``changed``), and what it started from is kept pixel by pixel. Where something was, what scaling and codec took is given back as
+    grain alone (``grain``): an edge that was there before would stand embossed in what is there now.
     """
     shape = around.shape[:2]
     share = fading(part, blend)[..., None]
     if not share.any():
         return around
+    scale = max(shape) / len(drawn)
     drawn, known = enlarged(drawn, shape), enlarged(known, shape)
-    lost = (around if start is None else start) - known
-    change = ndimage.gaussian_filter(np.abs(drawn - known).mean(-1), max(shape) / 64)
-    kept = np.exp(-((change / SAME) ** 2))[..., None]
-    full = drawn + kept * lost + np.sqrt(1 - kept**2) * grain(lost, rng)
+    begun = (around if start is None else start).astype(np.float32)
+    new = changed(drawn - known, begun, scale)[..., None]
+    full = begun + new * (drawn + grain(begun - known, rng) - begun)
     mixed = np.clip(around + share * (full - around), 0, 255).round().astype(np.uint8)
     return np.where(share > 0, mixed, around)
+
+
+def changed(difference: Float[np.ndarray, "h w 3"], picture: Float[np.ndarray, "h w 3"], scale: float) -> Float[np.ndarray, "h w"]:
+    """How far each pixel was drawn anew, 0 to 1: by the difference's means over a pixel and a half of the base (``scale`` px each), their
+    root mean square around it, against what the picture itself varies by at that size (robustly: an edge is no grain)."""
+    width = FELT * scale
+    means = ndimage.gaussian_filter(difference, (width, width, 0))
+    felt = np.sqrt(ndimage.gaussian_filter((means**2).mean(-1), 2 * width))
+    even = ndimage.gaussian_filter(picture, (width, width, 0))
+    varies = 1.4826 * float(np.median(np.abs(even - ndimage.gaussian_filter(even, (4 * width, 4 * width, 0)))))
+    return 1 - np.exp(-((felt / max(SEEN, OWN * varies)) ** 4))
 
 
 def fading(part: Bool[np.ndarray, "h w"], blend: float) -> Float[np.ndarray, "h w"]:
