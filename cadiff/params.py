@@ -70,7 +70,9 @@ class BaseParams(Section):
         "gradients vanish in it",
     )
     device: str = "auto"
-    size: int = Field(64, ge=16, description="side in px of the squares that the base draws; a multiple of 8 latent cells")
+    size: int = Field(
+        64, ge=16, description="side in px of the squares that the base draws; a multiple of 16 for the embedded base, of 64 for SD 1.5"
+    )
 
 
 class WindowParams(Section):
@@ -497,6 +499,11 @@ class Params(Section):
         check_filter(self.filter, self.detector)
         check_in_place(self.masks, self.generate)
         check_sizes(self.dataset, self.base, self.window, self.generate)
+        if "perturbed" in self.methods and self.generate.background != "real":
+            raise ValueError(
+                f"generate.background: expected real with the generator perturbed, which perturbs real normals, found "
+                f"{self.generate.background}; or leave perturbed out of methods.generators"
+            )
         return self
 
     @model_validator(mode="after")

@@ -119,7 +119,7 @@ def inspect_root(root: str | Path, layout: Layout | None = None, size: Size = CA
         except UsageError as error:  # a product whose own table does not read must not hide the others
             rows, found = [], [str(error)]
         summaries.append(_summarise(product, rows))
-        problems += found + _smaller_than_the_base(rows, base)
+        problems += found + (_smaller_than_the_base(rows, base) if size == "native" else [])
     if layout in ("mvtec", "loco"):
         problems += _unseen(Path(root), {summary.product for summary in summaries})
     return Inspection(str(root), layout, summaries, problems, size, base)
@@ -128,7 +128,7 @@ def inspect_root(root: str | Path, layout: Layout | None = None, size: Size = CA
 def _smaller_than_the_base(rows: list[SampleRow], base: int) -> list[str]:
     return [
         f"{row.image_path}: {row.width}x{row.height}, smaller than base.size ({base}), which is what the base draws: remove it, or set "
-        f"base.size to {min(row.width, row.height) // 8 * 8} or less"
+        f"dataset.size to {base} or more, so that it is enlarged"
         for row in rows
         if min(row.width, row.height) < base
     ]

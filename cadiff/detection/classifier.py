@@ -109,7 +109,7 @@ def classify(
     found = _predict(model, rows, side, params.dataset.size)
     # never the best epoch: only what the filter leaves out makes it another protocol
     protocol: ProtocolName = "filtered" if params.filter.rules else "strict"
-    made = digest([params.digest_of("base", "filter", "classifier"), params.dataset.size, made_by])
+    made = digest([params.digest_of("filter", "classifier"), params.dataset.size, made_by])
 
     def row(name: str, value: float, n: int) -> MetricRow:
         return MetricRow(

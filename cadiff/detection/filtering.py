@@ -107,7 +107,7 @@ def _copy(shard: Path, out: Path, left_out: set[str]) -> None:
 
 def _rows(params: Params, method: str, product: str, judged: Sequence[Mapping[str, Judged]]) -> list[MetricRow]:
     """Of several sources, a type's images are counted together, as they are trained on."""
-    made = digest([params.digest_of("base", "filter")])
+    made = digest([params.digest_of("filter"), params.dataset.size])
     result = []
     for kind in ["", *sorted({kind for found in judged for kind in found})]:
         chosen = [verdict for found in judged for name, verdict in found.items() if kind in ("", name)]

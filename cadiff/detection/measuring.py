@@ -6,6 +6,7 @@ detectors of all scales are measured alike.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
@@ -135,7 +136,8 @@ def figures(
     for name, metric in {"auroc": auroc, "ap": average_precision, "f1max": f1_max}.items():
         values[f"image_{name}"] = (metric(anomalous, np.concatenate(of_images)), len(rows))
     good = types.count(None)
-    values["pixel_ap_types"] = (sum(by_type.values()) / len(by_type) if by_type else float("nan"), len(rows))
+    known = [value for value in by_type.values() if not math.isnan(value)]  # by the rule nearest a type may lose all of its masks
+    values["pixel_ap_types"] = (sum(known) / len(known) if known else float("nan"), len(rows))
     return values | {f"pixel_ap/{name}": (value, good + types.count(name)) for name, value in by_type.items()}
 
 

@@ -32,7 +32,7 @@ def score(
     """
     params = params.for_product(product)
     model, made_by = load_detector(params, method, product, seed, Path(detector) / f"seed-{seed}.safetensors")
-    made = digest([params.digest_of("base", "filter", "detector"), params.dataset.size, made_by])
+    made = digest([params.digest_of("filter", "detector"), params.dataset.size, made_by])
     settings = params.detector
     segmenter = Segmenter(model, View.of(params), settings.pooling, settings.network, made)
     return measure(params, method, product, samples, seed, segmenter, keep)

@@ -65,7 +65,7 @@ def check_side(size: int) -> None:
     """Raises UsageError where the U-Net cannot take images of this side."""
     if size % STRIDE:
         raise UsageError(
-            f"base.size: the detector halves its input five times, expected a multiple of {STRIDE}, found "
+            f"size: the detector halves its input five times, expected a multiple of {STRIDE}, found "
             f"{size}; use {size - size % STRIDE or STRIDE} or {size - size % STRIDE + STRIDE}."
         )
 

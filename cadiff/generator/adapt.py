@@ -18,9 +18,9 @@ from cadiff.checkpoint import cosine, load_training, save_training
 from cadiff.data.augment import augment_batch
 from cadiff.data.images import make_batch
 from cadiff.errors import CADiffError
-from cadiff.generator.windows import Box, box_of, drawn_anywhere, drawn_around, placed_like
+from cadiff.generator.windows import Box, box_of, check_canvas, drawn_anywhere, drawn_around, placed_like
 from cadiff.params import Params
-from cadiff.pictures import Pictures
+from cadiff.pictures import Pictures, canvas_of
 from cadiff.progress import Progress
 from cadiff.prompt.tokens import NORMAL_TEMPLATES
 from cadiff.records import SampleRow
@@ -52,6 +52,8 @@ def adapt_base(params: Params, product: str, samples: list[SampleRow], out: Path
     normals = Pictures([row for row in samples if row.role == "normal"], params.dataset.size)
     exemplars = [row for row in samples if row.role == "exemplar"]
     marked = [(box_of(mask), (mask.shape[0], mask.shape[1])) for _, mask in Pictures(exemplars, params.dataset.size)]
+    for row in (*normals.rows, *exemplars) if params.window.cut == "around" else ():
+        check_canvas(row.image_path, canvas_of(row, params.dataset.size), params.base.size)
     shown = _Shown(normals, marked)
     if params.adapt.vae_steps:
         _adapt_decoder(backbone, params, product, shown, work / "decoder.safetensors")

@@ -177,8 +177,7 @@ def _request(
         return Request(prompt, types, masks, weights, seed), None
     backbone = generator.backbone
     background = backbone.encode(to_tensor(piece.window.picture(work.image, size)[None]))[0]
-    heals = scene.edits and min(weights) <= 0  # what is to go must not be there at the start
-    if heals or not _starts_from_a_picture(params, scene):
+    if not _starts_from_a_picture(params, scene):
         return Request(prompt, types, masks, weights, seed, background, scene.edits, asked=scene.named), None
     if params.generate.start == "background" or not scene.named:
         return Request(prompt, types, masks, weights, seed, background, scene.edits, background, scene.named), None
@@ -191,7 +190,12 @@ def _starts_from_a_picture(params: Params, scene: Scene) -> bool:
     """Whether a scene's drawing starts from a noised picture; else from noise, as where an exemplar is to be started from and there is
     none."""
     settings = params.generate
-    return settings.strength < 1 and (settings.start == "background" or has_exemplars(scene))
+    return not _heals(scene) and settings.strength < 1 and (settings.start == "background" or has_exemplars(scene))
+
+
+def _heals(scene: Scene) -> bool:
+    """Whether something is taken out of a picture that a user named: what is to go must not be there at the start."""
+    return scene.edits and min(scene.intensities) <= 0
 
 
 def _refine(generator: Generator, params: Params, works: Sequence[_Work], read: Read) -> None:
@@ -212,9 +216,10 @@ def _refine(generator: Generator, params: Params, works: Sequence[_Work], read: 
     for step in range(max(map(len, queues))):
         acting = [k for k, queue in enumerate(queues) if step < len(queue)]
         views = [replace(works[k], pieces=[queues[k][step]]) for k in acting]
-        requests = [
-            replace(_request(generator, fine, view, 0, read)[0], seed=derive_seed(view.scene.seed, "refine", step)) for view in views
-        ]
+        requests = []
+        for view in views:
+            first, seed = _request(generator, fine, view, 0, read)[0], derive_seed(view.scene.seed, "refine", step)
+            requests.append(replace(first, start=first.background, seed=seed))  # also of what heals, which has gone by now
         drawn, known, _ = sample(generator, requests, settings, params.intensity)
         for k, view, own, without in zip(acting, views, drawn, known, strict=True):
             _set_window(view, view.pieces[0], (own, without), None, params, AFTER + step)

@@ -13,7 +13,7 @@ from scipy import fft, ndimage
 from cadiff.generator.windows import Window
 from cadiff.masks.shapes import move_picture
 from cadiff.params import Params
-from cadiff.pictures import Picture, read_picture
+from cadiff.pictures import MEMORY, Picture, read_picture
 from cadiff.records import SampleRow
 from cadiff.scene import Anomaly, Scene
 
@@ -23,13 +23,16 @@ FELT = 1.5  # pixels of the base, over whose mean something is taken for drawn
 OWN = 2.0  # robust deviations of the picture's own variation, up to which a change is none
 SEEN = 2.0  # grey levels, the same on an even picture
 QUIET = 3.0  # robust deviations, beyond which the residual is an edge and no grain
+KEPT = 4  # pictures at least, whatever their size
 GRAIN_SIDE = 256  # px of the patch of grain that is made; it repeats, without a seam
 
 Read = Callable[[SampleRow], Picture]
 
 
-def reader(params: Params, kept: int = 32) -> Read:
-    """Samples at the canvas; of the last ``kept`` none is decoded twice."""
+def reader(params: Params) -> Read:
+    """Samples at the canvas; of the last ones, as many as ``MEMORY`` holds, none is decoded twice."""
+    size = params.dataset.size
+    kept = KEPT if size == "native" else min(max(KEPT, MEMORY // (6 * size**2)), 256)  # 4 bytes a pixel, half as wide again as high
     return lru_cache(maxsize=kept)(lambda row: read_picture(row, params.dataset.size))
 
 

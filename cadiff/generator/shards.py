@@ -137,15 +137,16 @@ def draw_part(source: Source, part: Part) -> pa.Table:
 
 
 def generated_row(generator: Generator, params: Params, drawn: Drawn, name: str | None = None) -> GeneratedRow:
-    """A drawn scene with its provenance; ``name`` is the stem of its files. ``intensity`` is null where its types have different ones."""
+    """A drawn scene with its provenance; ``name`` is the stem of its files. ``intensity`` is null where its types have different ones. The
+    mask of a scene that asks for nothing says where a normal was drawn anew."""
     scene, image, weights = drawn.scene, encode_png(drawn.image), set(drawn.scene.intensities)
-    mask = scene.mask if scene.named else np.zeros_like(scene.mask)
     begun = [step for step in drawn.since if 0 <= step < params.generate.steps]
     stem = name or scene.scene_id
     in_place = scene.picture is not None and scene.normal is not None and scene.picture.sample_id != scene.normal.sample_id
     return GeneratedRow(
         sample_id=scene.scene_id, product=scene.product, anomaly_types=list(dict.fromkeys(scene.types)) if scene.named else [],
-        image={"bytes": image, "path": f"{stem}.png"}, mask={"bytes": encode_png(mask.astype(np.uint8) * 255), "path": f"{stem}_mask.png"},
+        image={"bytes": image, "path": f"{stem}.png"},
+        mask={"bytes": encode_png(scene.mask.astype(np.uint8) * 255), "path": f"{stem}_mask.png"},
         mask_source=scene.source if scene.named else REDRAWN, prompt=drawn.prompt,
         intensity=weights.pop() if len(weights) == 1 and scene.named else None, seed=scene.seed, steps=params.generate.steps,
         guidance_scale=params.generate.guidance_scale, focus_step=min(begun, default=None),
@@ -161,7 +162,7 @@ def _kept_normals(
 ) -> list[GeneratedRow]:
     """Normals as what is around an anomaly looks: as they are, or where no pixel of theirs is kept as the autoencoder gives them back."""
     pictures = [read(row).image for row in normals]
-    if params.generate.blend is None:
+    if params.generate.blend is None or params.generate.background != "real":
         pictures = _round_trips(generator, params, pictures)
     return [_good_row(generator, params, product, row, picture) for row, picture in zip(normals, pictures, strict=True)]
 

@@ -207,8 +207,9 @@ def drawn_anywhere(canvas: tuple[int, int], sides: Sequence[int], params: Window
 
 
 def placed_like(window: Window, canvas: tuple[int, int], other: tuple[int, int]) -> Window:
-    """The window at the same relative place of another canvas, as large as there."""
-    if (window.height, window.width) == canvas:
+    """The window at the same relative place of another canvas, as large as there; the whole of one that is no square is the whole of the
+    other."""
+    if (window.height, window.width) == canvas and (window.height != window.width or other[0] == other[1]):
         return whole(other)
     side = min(window.height, *other)
     spare = [(at / max(1, length - side_was)) for at, length, side_was in

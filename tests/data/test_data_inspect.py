@@ -115,9 +115,11 @@ def test_pictures_that_are_enlarged_are_told_and_no_problem(mvtec_root):
 def test_a_picture_that_is_smaller_than_what_the_base_draws_is_a_problem(mvtec_root):
     path = mvtec_root / "nut/train/good/002.png"
     Image.new("RGB", (40, 20)).save(path)
-    (problem,) = inspect_root(mvtec_root, base=24).problems
-    assert problem == f"{path}: 40x20, smaller than base.size (24), which is what the base draws: remove it, or set base.size to 16 or less"
-    assert len(inspect_root(mvtec_root).problems) == 14, "the embedded base draws 64 px"
+    (problem,) = inspect_root(mvtec_root, size="native", base=24).problems
+    expected = "which is what the base draws: remove it, or set dataset.size to 24 or more, so that it is enlarged"
+    assert problem == f"{path}: 40x20, smaller than base.size (24), {expected}"
+    assert len(inspect_root(mvtec_root, size="native").problems) == 14, "the embedded base draws 64 px"
+    assert not inspect_root(mvtec_root, base=24).problems, "it is enlarged to the canvas"
 
 
 def test_several_shapes_are_told_one_by_one_or_where_there_are_many_by_their_range(mvtec_root):
