@@ -81,7 +81,7 @@ def test_both_trains_on_the_shards_of_two_methods(repository: Path) -> None:
         ("samples", "", "", "samples: needs --product; products are plate, tray"),
         ("samples", "cup", "", "products.cup: not in the parameters"),
         ("detect", "plate", "perlin", "detect: needs --method, one of exemplars; found 'perlin'"),
-        ("train", "plate", "exemplars", "train: needs --method, one of none of which the parameters have any; found 'exemplars'"),
+        ("train", "plate", "exemplars", "train: needs --method, but the parameters have no generator; found 'exemplars'"),
         ("adapt", "plate", "cadiff", "adapt: is of the product, whatever the method; expected no --method, found cadiff"),
         ("report", "plate", "", "report: takes neither"),
     ],
@@ -93,7 +93,7 @@ def test_wrong_calls(repository: Path, stage: str, product: str, method: str, me
 
 def test_exit_codes(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["adapt", "--product", "cup"]) == 2
-    assert main(["adapt", "--product", "plate"]) == 1
+    assert main(["synthesize", "--product", "plate", "--method", "exemplars"]) == 1
     error = capsys.readouterr().err
     assert "data/made/samples/plate.parquet: expected this file" in error
     assert "Traceback" not in error
