@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -95,6 +95,18 @@ def load_adapted(params: Params, adapted: Path) -> Backbone:
         if (adapted / f"{name}.safetensors").exists():
             module.load_state_dict(read_tensors(adapted / f"{name}.safetensors")[0])
     return replace(backbone, grey=record["grey"])
+
+
+def load_recorded(params: Params, adapted: Path, folder: Path) -> tuple[Backbone, dict[str, Any]]:
+    """The product's base and the record of a generator that was trained on it (``folder/generator.json``).
+
+    Raises:
+        CADiffError: if it was trained on another base.
+    """
+    backbone, record = load_adapted(params, adapted), read_json(folder / "generator.json")
+    if record["base"] != backbone.digest:
+        raise CADiffError(f"{folder}/generator.json: expected base {backbone.digest}, found {record['base']}. Rerun the train stage.")
+    return backbone, record
 
 
 def _views(shown: _Shown, params: Params, name: str, product: str, step: int) -> tuple[Tensor, torch.Generator]:

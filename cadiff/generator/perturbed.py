@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cadiff.errors import CADiffError
-from cadiff.generator.adapt import load_adapted
+from cadiff.generator.adapt import load_adapted, load_recorded
 from cadiff.generator.model import Generator
 from cadiff.params import Params
 from cadiff.prompt import PlainWords
 from cadiff.records import SampleRow
-from cadiff.storage import read_json, sha256_folder, write_json
+from cadiff.storage import sha256_folder, write_json
 
 
 def settings(params: Params) -> Params:
@@ -30,8 +29,6 @@ def load(params: Params, product: str, adapted: Path, folder: Path) -> Generator
     Raises:
         CADiffError: if the record is of another base.
     """
-    backbone, record = load_adapted(params, adapted), read_json(folder / "generator.json")
-    if record["base"] != backbone.digest:
-        raise CADiffError(f"{folder}/generator.json: expected base {backbone.digest}, found {record['base']}. Rerun the train stage.")
+    backbone, _ = load_recorded(params, adapted, folder)
     words = PlainWords(backbone, [], params.prompt.initial_word, params.prompt.initial_context)
     return Generator(backbone.narrow(), words, None, sha256_folder(folder)[:16])

@@ -19,7 +19,7 @@ from cadiff.control import SpatialControl
 from cadiff.data.augment import augment_pair
 from cadiff.data.images import to_tensor
 from cadiff.errors import CADiffError
-from cadiff.generator.adapt import load_adapted, seed_everything, velocity_or_noise
+from cadiff.generator.adapt import load_adapted, load_recorded, seed_everything, velocity_or_noise
 from cadiff.generator.model import Generator
 from cadiff.generator.reweighting import Reweighting, tapped
 from cadiff.generator.setting import exposure_gain
@@ -284,9 +284,7 @@ def load(params: Params, product: str, adapted: Path, folder: Path) -> Generator
     Raises:
         CADiffError: if it was trained on another base.
     """
-    backbone, record = load_adapted(params, adapted), read_json(folder / "generator.json")
-    if record["base"] != backbone.digest:
-        raise CADiffError(f"{folder}/generator.json: expected base {backbone.digest}, found {record['base']}. Rerun the train stage.")
+    backbone, record = load_recorded(params, adapted, folder)
     tokens = new_tokens(params, product, record["types"], backbone)
     if isinstance(tokens, LearnedTokens):
         tokens.restore(folder / "tokens")
