@@ -34,7 +34,7 @@ from cadiff.generator.setting import reader
 from cadiff.params import DrawParams, Params, load_params
 from cadiff.progress import be_quiet
 from cadiff.records import SampleRow
-from cadiff.scene import Anomaly, Scene
+from cadiff.scene import Anomaly, Outline, Scene
 from cadiff.storage import write_image
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -80,7 +80,7 @@ def scenes(samples: list[SampleRow], canvas: int, count: int) -> list[Scene]:
     found = []
     for index in range(count):
         kind, normal = kinds[index % len(kinds)], normals[index % len(normals)]
-        anomaly = Anomaly(kind, square(canvas, index), 1.0, "drawn")
+        anomaly = Anomaly(kind, Outline.of(square(canvas, index)), 1.0, "drawn")
         found.append(Scene(f"{PRODUCT}/{kind}/{index:05d}", PRODUCT, (anomaly,), normal, normal, index, 0))
     return found
 

@@ -150,6 +150,54 @@ def evaluate(
 
 
 @app.command()
+def predict(
+    product: str,
+    pictures: Annotated[list[str], typer.Argument(metavar="PICTURES...", help="files, folders (with all below), patterns such as '*.png'")],
+    out: Annotated[Path, typer.Option(help="a new folder for predictions.parquet, predictions.csv, heat/ and mask/")],
+    method: Annotated[str | None, typer.Option(help="whose detector; default: the first of ship.methods")] = None,
+    seed: Annotated[int | None, typer.Option(help="of the detector; default: the first of detector.seeds")] = None,
+    lines: Annotated[bool, typer.Option("--json", help="a line of JSON for each picture, on standard output")] = False,
+    fail_on_defect: Annotated[bool, typer.Option("--fail-on-defect", help="exit with 1 if a picture is defective")] = False,
+    params: ParamsPath = Path("params.yaml"),
+) -> None:
+    """Look at pictures with the product's trained detector: verdict, score, type and place of each.
+
+    Exit codes: 0 done; 1 failed, or a defect was found and --fail-on-defect given; 2 wrong call; 3 done, but pictures could not be
+    read (they are listed, and are rows of the table)."""
+    from cadiff.predict import check_verdicts, json_line, predict_pictures, summary_lines, told
+
+    clear = "\r\x1b[K" if sys.stdout.isatty() and sys.stderr.isatty() else ""  # the progress bar's line
+    summary = predict_pictures(
+        load_params(params), product, pictures, out, method, seed, fail_on_defect,
+        tell=lambda row: typer.echo(json_line(row) if lines else clear + told(row)),
+    )  # fmt: skip
+    for line in summary_lines(summary, out):
+        typer.echo(line, err=lines)
+    check_verdicts(summary, fail_on_defect)
+
+
+@app.command()
+def ship(
+    product: str,
+    out: Annotated[Path, typer.Option(help="a new folder for detector.onnx, detector.json, run.py and README.md")],
+    method: Annotated[str | None, typer.Option(help="whose detector; default: the first of ship.methods")] = None,
+    seed: Annotated[int | None, typer.Option(help="of the detector; default: the first of detector.seeds")] = None,
+    again: Annotated[
+        bool, typer.Option("--refit", help="train it once more on all labelled pictures first; the figures stay the evaluated one's")
+    ] = False,
+    params: ParamsPath = Path("params.yaml"),
+) -> None:
+    """Make the product's trained detector ready to be taken away: a folder that runs on numpy, pillow and onnxruntime alone."""
+    from cadiff.take_away import take_away
+
+    said = take_away(load_params(params), product, out, method, seed, again)
+    megabytes = sum(path.stat().st_size for path in out.iterdir()) / 1e6
+    limit = "no threshold (set dataset.calibration)" if said["image"] is None else f"threshold {said['image']['value']:.4g}"
+    typer.echo(f"{out}: {said['product']}, {said['method']}, seed {said['seed']}, {megabytes:.1f} MB, {limit}")
+    typer.echo(f"python {out / 'run.py'} PICTURE...  (pip install numpy pillow onnxruntime)")
+
+
+@app.command()
 def verify() -> None:
     """Check every artefact against dvc.lock: nothing missing, changed or half-written."""
     from cadiff.verify import find_problems

@@ -25,7 +25,7 @@ from cadiff.synthesis.folder import GOOD
 
 SHOWN = (
     "images_kept", "pixel_auroc", "pixel_ap", "pixel_ap_types", "pixel_f1max", "pro", "image_auroc", "image_ap", "image_f1max",
-    "classification_accuracy", "is(", "ic_lpips(",
+    "false_alarm_rate", "miss_rate", "classification_accuracy", "is(", "ic_lpips(",
 )  # fmt: skip
 
 
@@ -108,11 +108,14 @@ def _products_in(folder: Path, products: Sequence[str], expected: str) -> list[s
 
 
 def dataset_at(params: Params, root: Path, layout: Layout | None) -> DatasetParams:
-    """The parameters' own data set if ``root`` is its root, else all of what is there, at the same canvas."""
+    """The parameters' own data set if ``root`` is its root, else all of what is there, canvas and share for calibration the same."""
     if root.resolve() == Path(params.dataset.root).resolve() and layout in (None, params.dataset.layout):
         return params.dataset
     name = root.resolve().name
-    return DatasetParams(name=name, layout=layout or guess_layout(root), root=str(root), max_normals=None, size=params.dataset.size)
+    own = params.dataset
+    return DatasetParams(
+        name=name, layout=layout or guess_layout(root), root=str(root), max_normals=None, size=own.size, calibration=own.calibration
+    )
 
 
 def _params_of(params: Params, dataset: DatasetParams, product: str) -> Params:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool
 from pydantic import ValidationError
 
 from cadiff.errors import CADiffError, UsageError
@@ -15,14 +14,15 @@ from cadiff.generator import Drawn, draw_scenes, generated_row, load_generator, 
 from cadiff.generator.setting import reader
 from cadiff.generator.train import training_of
 from cadiff.masks import Placed, Placer
+from cadiff.masks.folder import drawn_mask
 from cadiff.params import IntensityParams, Params, first_problem
-from cadiff.pictures import canvas_of, read_mask
+from cadiff.pictures import canvas_of
 from cadiff.progress import Progress
 from cadiff.records import GENERATED_SCHEMA, GeneratedRow, SampleRow, to_table
-from cadiff.scene import Anomaly, Scene
+from cadiff.scene import Anomaly, Outline, Scene, union
 from cadiff.seeds import derive_seed, numpy_generator
 from cadiff.stages import Run
-from cadiff.storage import check_anomaly, read_image, read_json, sha256_file, write_bytes, write_image, write_json, write_table
+from cadiff.storage import read_image, read_json, sha256_file, write_bytes, write_image, write_json, write_table
 
 FILES = "files"  # mask_source of masks that the call names
 
@@ -183,12 +183,12 @@ def plan_scenes(run: Run, order: Order, weights: dict[str, float]) -> list[Scene
             rng = numpy_generator(params.seed, "intensity", scene_id, kind)
             w = weights.get(kind, float(rng.uniform(params.intensity.low, params.intensity.high)))
             if order.masks:
-                mask = given_mask(order.masks[number], canvas_of(picture, params.dataset.size))
-                anomalies.append(Anomaly(kind, mask, w, FILES))
+                mask = drawn_mask(order.masks[number], canvas_of(picture, params.dataset.size))
+                anomalies.append(Anomaly(kind, Outline.of(mask), w, FILES))
             else:
-                taken = np.any([a.mask for a in anomalies], axis=0) if anomalies else None
+                taken = union([a.outline for a in anomalies]) if anomalies else None
                 placed: Placed = placer.place(kind, (params.seed, "masks", scene_id, kind), picture, taken, moved=True)
-                anomalies.append(Anomaly(kind, placed.mask, w, placed.source, placed.exemplar, placed.movement))
+                anomalies.append(placed.anomaly(kind, w))
         template = int(numpy_generator(params.seed, "template", scene_id).integers(1 << 30))
         seed, kept = derive_seed(params.seed, "noise", scene_id), picture if real else None
         scenes.append(Scene(scene_id, run.product, tuple(anomalies), kept, kept, seed, template, edits=order.on is not None))
@@ -201,15 +201,6 @@ def check_masks(order: Order, picture: SampleRow) -> None:
         if (found := read_image(path, "L").shape) != (picture.height, picture.width):
             expected = f"{picture.width}x{picture.height}"
             raise UsageError(f"{path}: expected {expected} as {order.on}, found {found[1]}x{found[0]}")
-
-
-def given_mask(path: Path, canvas: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
-    """
-    Raises:
-        UsageError: if nothing or everything is marked in it, or it is a JPEG.
-    """
-    check_anomaly(path, read_image(path, "L"))
-    return read_mask(path, canvas)
 
 
 def given_picture(path: Path, run: Run) -> SampleRow:

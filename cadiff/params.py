@@ -41,6 +41,10 @@ class DatasetParams(Section):
         description="the canvas: px of a picture's shorter side, its aspect ratio kept; native: as it is. Masks, generated images, "
         "anomaly maps and exports have this size",
     )
+    calibration: float = Field(
+        0.0, ge=0, lt=1,
+        description="share of the train normals that nothing is trained on: they set the detector's threshold; 0: there is none",
+    )  # fmt: skip
 
     @field_validator("size")
     @classmethod
@@ -288,6 +292,10 @@ class DetectorParams(Section):
     learning_rate: float = Field(1e-4, gt=0, description="the encoder of efficientnet-lite0 takes a tenth of it")
     pooling: int = Field(21, ge=1, description="side of the average pooling before the maximum (image score)")
     seeds: list[int] = Field([0], min_length=1)
+    false_alarms: float = Field(0.01, gt=0, lt=1, description="share of good pictures that may be called defective")
+    threshold: Literal["good", "generated"] = Field(
+        "good", description="good: from calibration normals alone; generated: half way from there to the scores of generated anomalies"
+    )
     protocol: ChosenProtocol = "strict"
     checkpoint_seconds: float = Field(30, gt=0)
 
@@ -344,6 +352,12 @@ class MetricParams(Section):
     lpips_net: Literal["vgg", "alex"] = "vgg"
 
 
+class ShipParams(Section):
+    """The methods whose detector leaves the house (``cadiff ship``), one folder a product."""
+
+    methods: list[str] = []
+
+
 class ExternalFolder(Section):
     """``root/<method>/<product>`` for each of ``methods``."""
 
@@ -364,7 +378,7 @@ SECTIONS = {
     "masks": MaskParams, "intensity": IntensityParams, "generate": GenerateParams, "perturbed": PerturbedParams, "filter": FilterParams,
     "detector": DetectorParams, "classifier": ClassifierParams, "peers": PeerParams, "metrics": MetricParams,
 }  # fmt: skip
-Generator = Literal["cadiff", "controlnet", "perturbed"]
+Generator = Literal["cadiff", "controlnet", "perturbed", "pasted"]
 Synthesizer = Literal["exemplars", "cutpaste", "nsa", "perlin"]
 Union = Literal["both"]
 Detector = Literal["patchcore", "draem", "sspcab", "rd4ad", "cfa"]
@@ -412,6 +426,7 @@ class Params(Section):
     variants: dict[str, dict[str, Any]] = {}
     methods: list[str] = Field(["cadiff", "exemplars"], min_length=1)
     external: ExternalParams = ExternalParams()
+    ship: ShipParams = ShipParams()
     base: BaseParams = BaseParams()
     window: WindowParams = WindowParams()
     adapt: AdaptParams = AdaptParams()
@@ -462,6 +477,10 @@ class Params(Section):
     def _methods_are_known(self) -> Params:
         for name in self.methods:
             self.kind_of(name)
+        trained = [name for name in self.methods if self.kind_of(name) not in ("detector", "maps")]
+        for name in self.ship.methods:
+            if name not in trained:
+                raise ValueError(f"ship.methods: expected methods that a detector is trained for ({', '.join(trained)}), found {name!r}")
         return self
 
     def kind_of(self, method: str) -> Kind:

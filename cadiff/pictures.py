@@ -74,6 +74,11 @@ def resize_picture(image: UInt8[np.ndarray, "h w 3"], shape: tuple[int, int]) ->
     return np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize(shape[::-1], Image.Resampling.LANCZOS))
 
 
+def is_grey(image: UInt8[np.ndarray, "h w 3"]) -> bool:
+    """Whether all channels are equal, as in a picture of a camera without colours."""
+    return bool((image == image[..., :1]).all())
+
+
 class Pictures(Sequence[Picture]):
     """Samples at their canvas, each decoded once, when it is first asked for.
 
@@ -117,6 +122,6 @@ class Pictures(Sequence[Picture]):
 
 
 __all__ = [
-    "MASK_RULES", "MaskRule", "Picture", "Pictures", "Size", "canvas_of", "fitted", "read_at", "read_mask", "read_picture",
+    "MASK_RULES", "MaskRule", "Picture", "Pictures", "Size", "canvas_of", "fitted", "is_grey", "read_at", "read_mask", "read_picture",
     "resize_mask", "resize_picture", "scaled",
 ]  # fmt: skip

@@ -8,10 +8,10 @@ from typing import Any, Literal, TypeVar
 
 import pyarrow as pa
 
-Role = Literal["normal", "exemplar", "held_out", "test_good"]
+Role = Literal["normal", "calibration", "exemplar", "held_out", "test_good"]
 ChosenProtocol = Literal["strict", "filtered", "legacy"]  # cadiff.params.DetectorParams
 ProtocolName = Literal["strict", "filtered", "legacy", "unknown"]  # unknown: of maps that were made elsewhere
-ROLES: tuple[Role, ...] = ("normal", "exemplar", "held_out", "test_good")
+ROLES: tuple[Role, ...] = ("normal", "calibration", "exemplar", "held_out", "test_good")
 
 # Hugging Face `datasets` reads a struct of this shape as an Image feature.
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -74,8 +74,8 @@ class GeneratedRow:
     ``image`` and ``mask`` are ``{"bytes": PNG, "path": name}``; ``focus_step`` is the denoising step (from 0) at
     which re-weighting began, None if it never did or the generator has no such thing. ``normal_id`` is the real normal outside of the
     mask, byte for byte where nothing was resampled (None: another picture, or none), ``exemplar_ids`` the exemplar of each type's mask.
-    ``attempts`` counts the drawings until what was asked for was seen. Fields that a generator does not have (a cut-paste image has no
-    prompt) are None.
+    ``attempts`` is the drawing at which what was asked for was seen; 4, one more than there are: it never was. Fields that a generator
+    does not have (a cut-paste image has no prompt) are None.
     """
 
     sample_id: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -48,16 +49,92 @@ def rotation(turn: float) -> Float[np.ndarray, "2 2"]:
 
 
 @dataclass(frozen=True)
+class Outline:
+    """A mask without the empty rest of its canvas: ``crop`` lies at (``top``, ``left``) of a canvas of ``canvas`` px.
+
+    Whatever holds it or is done to it costs what it covers, not what the canvas does.
+    """
+
+    crop: Bool[np.ndarray, "h w"]
+    top: int
+    left: int
+    canvas: tuple[int, int]
+
+    @classmethod
+    def of(cls, mask: Bool[np.ndarray, "h w"], at: tuple[int, int] = (0, 0), canvas: tuple[int, int] | None = None) -> Outline:
+        """Of a mask, or of a part of one: of what lies ``at`` that row and column of ``canvas``. The crop is the least that has all of it;
+        of an empty mask it is empty."""
+        rows = np.flatnonzero(mask.any(axis=1))
+        top, bottom = (int(rows[0]), int(rows[-1]) + 1) if rows.size else (0, 0)
+        columns = np.flatnonzero(mask[top:bottom].any(axis=0))
+        left, right = (int(columns[0]), int(columns[-1]) + 1) if rows.size else (0, 0)
+        shape = canvas or (mask.shape[0], mask.shape[1])
+        return cls(mask[top:bottom, left:right].copy(), at[0] + top, at[1] + left, shape)
+
+    @property
+    def where(self) -> tuple[slice, slice]:
+        """The rows and columns of the canvas that the crop lies in."""
+        return slice(self.top, self.top + self.crop.shape[0]), slice(self.left, self.left + self.crop.shape[1])
+
+    @property
+    def whole(self) -> Bool[np.ndarray, "h w"]:
+        """On its canvas."""
+        return union([self])
+
+    def within(self, top: int, left: int, height: int, width: int) -> Bool[np.ndarray, "height width"]:
+        """What of it lies in a rectangle of its canvas."""
+        seen, (rows, columns) = np.zeros((height, width), bool), self.where
+        first, last = max(rows.start, top), min(rows.stop, top + height)
+        start, end = max(columns.start, left), min(columns.stop, left + width)
+        if first < last and start < end:
+            part = self.crop[first - self.top : last - self.top, start - self.left : end - self.left]
+            seen[first - top : last - top, start - left : end - left] = part
+        return seen
+
+    @cached_property
+    def centroid(self) -> tuple[float, float]:
+        """Row and column, px of the canvas; of a mask with at least one pixel."""
+        rows, columns = self.crop.sum(axis=1), self.crop.sum(axis=0)
+        row, column = (float(n @ np.arange(len(n)) / n.sum()) for n in (rows, columns))
+        return row + self.top, column + self.left
+
+    @cached_property
+    def area(self) -> int:
+        return int(self.crop.sum())
+
+    @property
+    def touches(self) -> Bool[np.ndarray, "2 2"]:
+        """Whether it reaches the canvas's first and last row (first line), first and last column."""
+        return np.array([[at.start == 0, at.stop == side] for at, side in zip(self.where, self.canvas, strict=True)])
+
+
+def union(outlines: Sequence[Outline]) -> Bool[np.ndarray, "h w"]:
+    """One mask of several on the same canvas."""
+    mask = np.zeros(outlines[0].canvas, bool)
+    for outline in outlines:
+        mask[outline.where] |= outline.crop
+    return mask
+
+
+@dataclass(frozen=True)
 class Anomaly:
     """One anomaly of a scene: its type, where it is (canvas), how strong (w of Eq. 11), and where it has one the exemplar whose mask
-    was moved. ``source`` says how the mask came to lie there."""
+    was moved. ``source`` says how the mask came to lie there.
+
+    A product has hundreds of scenes, so each holds its masks' outlines; the whole mask is made where it is asked for.
+    """
 
     anomaly_type: str
-    mask: Bool[np.ndarray, "h w"]
+    outline: Outline
     intensity: float
     source: str
     exemplar: SampleRow | None = None
     movement: Movement | None = None
+
+    @property
+    def mask(self) -> Bool[np.ndarray, "h w"]:
+        """On the canvas."""
+        return self.outline.whole
 
 
 @dataclass(frozen=True)
@@ -91,7 +168,7 @@ class Scene:
     @property
     def mask(self) -> Bool[np.ndarray, "h w"]:
         """The union of all masks."""
-        return np.any([anomaly.mask for anomaly in self.anomalies], axis=0)
+        return union([anomaly.outline for anomaly in self.anomalies])
 
     @property
     def source(self) -> str:
@@ -134,7 +211,7 @@ class Scene:
 
         anomalies = [
             Anomaly(
-                kind, decode_image(mask["bytes"], "L", row.scene_id) > 127, w, source, found(exemplar),
+                kind, Outline.of(decode_image(mask["bytes"], "L", row.scene_id) > 127), w, source, found(exemplar),
                 Movement.of(movement) if movement else None,
             )
             for kind, mask, w, source, exemplar, movement in zip(

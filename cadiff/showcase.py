@@ -37,7 +37,7 @@ from cadiff.records import (
     VectorRow,
     to_table,
 )
-from cadiff.scene import Anomaly, Scene
+from cadiff.scene import Anomaly, Outline, Scene, union
 from cadiff.seeds import derive_seed, numpy_generator
 from cadiff.storage import decode_image, write_table
 
@@ -91,7 +91,7 @@ class Studio:
         """A scene on a normal image with a mask for each of ``kinds``, placed as the shards' masks are, each beside those before."""
         placed: list[Placed] = []
         for number, kind in enumerate(kinds):
-            taken = np.any([one.mask for one in placed], axis=0) if placed else None
+            taken = union([one.outline for one in placed]) if placed else None
             stream = (self.params.seed, "showcase", self.product, name, kind, number)
             placed.append(self.placer.place(kind, stream, picture, taken, moved=True))
         return self._scene(name, kinds, placed, picture)
@@ -100,9 +100,7 @@ class Studio:
         """A type has one w, however often it is named."""
         low, high, scene_id = self.params.intensity.low, self.params.intensity.high, f"{self.product}/showcase/{name}"
         weights = {kind: float(numpy_generator(self.params.seed, "intensity", scene_id, kind).uniform(low, high)) for kind in kinds}
-        anomalies = [
-            Anomaly(kind, one.mask, weights[kind], one.source, one.exemplar, one.movement) for kind, one in zip(kinds, placed, strict=True)
-        ]
+        anomalies = [one.anomaly(kind, weights[kind]) for kind, one in zip(kinds, placed, strict=True)]
         real = picture if self.params.generate.background == "real" else None
         seed = derive_seed(self.params.seed, "noise", scene_id)
         return Scene(scene_id, self.product, tuple(anomalies), real, real, seed, self.template(scene_id))
@@ -127,7 +125,7 @@ def make_showcase(
     pictures: list[ShowcaseRow] = []
     maps: list[AttentionRow] = []
     told: list[VectorRow] = []
-    if isinstance(trained.tokens, LearnedTokens):
+    if isinstance(trained, Generator) and isinstance(trained.tokens, LearnedTokens):
         settings = settings_of(method, params)
         normals, exemplars = ([row for row in samples if row.role == role] for role in ("normal", "exemplar"))
         studio = Studio(trained, trained.tokens, settings, product, normals, exemplars, Placer(settings, product, samples))
@@ -182,7 +180,7 @@ def edits(studio: Studio) -> list[ShowcaseRow]:
     for kind, row, picture in zip(studio.types, shown, real, strict=True):
         scene_id = f"{studio.product}/showcase/edit-{kind}"
         seed, template = derive_seed(studio.params.seed, "noise", scene_id), studio.template(scene_id)
-        unmoved = Anomaly(kind, picture.mask, 1.0, UNMOVED)
+        unmoved = Anomaly(kind, Outline.of(picture.mask), 1.0, UNMOVED)
         scenes.append(Scene(scene_id, studio.product, (unmoved,), row, None, seed, template, edits=True))
     drawn = {w: studio.draw([scene.at(w) for scene in scenes]) for w in EDITS}
     for k, kind in enumerate(studio.types):
@@ -226,7 +224,7 @@ def _attention_row(
     seen = reading.attention[b : b + 1, :1].cpu()
     side = round(seen.shape[-1] ** 0.5)
     first, size = pieces(scene.mask, params.window, params.base.size)[0], params.base.size
-    masks = np.stack([resize_mask(first.window.of(a.mask) & first.part, (size, size)) for a in scene.anomalies])
+    masks = np.stack([resize_mask(first.window.shown(a.outline) & first.part, (size, size)) for a in scene.anomalies])
     inside = touched_cells(torch.from_numpy(masks)[None], side)
     acting = reading.acting[b : b + 1, :1].cpu()
     used: Float[Tensor, "1 1 cells 1"] = reweight(

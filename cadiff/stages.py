@@ -110,6 +110,14 @@ class Run:
         return MADE / "evaluated" / self.method / self.product
 
     @property
+    def shipped(self) -> Path:
+        return MADE / "shipped" / self.method / self.product
+
+    @property
+    def shipped_path(self) -> Path:
+        return MADE / "reported" / "shipped" / self.method / f"{self.product}.json"
+
+    @property
     def generated(self) -> Path:
         return MADE / "generated" / self.method / self.product
 
@@ -301,6 +309,16 @@ def maps(run: Run) -> None:
     write_table(run.evaluated / "metrics.parquet", to_table(metrics, METRIC_SCHEMA))
 
 
+def ship(run: Run) -> None:
+    """Makes the first seed's detector ready to be taken away. Its ``detector.json``, which has the digests of the rest, also goes where
+    the report finds what it depends on: there may be no other shipped detector, and DVC wants every dependency to be there."""
+    from cadiff.shipping import ship_detector
+
+    shutil.rmtree(run.shipped, ignore_errors=True)  # as DVC does with an out; a folder of someone's own is never written over
+    said = ship_detector(run.method, run.product, run.params.detector.seeds[0], run.samples, run.detector, run.evaluated, run.shipped)
+    write_json(run.shipped_path, said)
+
+
 def report(run: Run) -> None:
     from cadiff.reporting import write_report
 
@@ -317,7 +335,7 @@ STAGES = {
     "samples": Stage(samples, ("dataset",), ("data", "pictures.py")),
     "adapt": Stage(
         adapt, ("seed", "dataset.size", "base", "window", "adapt", GENERATORS_KEY),
-        ("generator/adapt.py", "generator/windows.py", "prompt", "backbone", "data", "pictures.py"),
+        ("generator/adapt.py", "generator/windows.py", "prompt", "backbone", "data", "scene.py", "pictures.py"),
     ),
     "scenes": Stage(
         scenes, ("seed", "dataset.size", "masks", "intensity", "generate"), ("masks", "scene.py", "pictures.py"),
@@ -346,11 +364,11 @@ STAGES = {
     "import": Stage(import_images, ("dataset.size", "external.images.root"), ("synthesis", "data", "masks", "pictures.py")),
     "detect": Stage(
         detect,
-        ("seed", "base.device", "dataset.name", "dataset.size", "filter", "detector", "classifier", "metrics"),
+        ("seed", "base.device", "dataset.name", "dataset.size", "dataset.calibration", "filter", "detector", "classifier", "metrics"),
         ("detection", "metrics", "data", "pictures.py"),
     ),
     "peer": Stage(
-        peer, ("base.device", "dataset.name", "dataset.size", "detector", "peers", "metrics"),
+        peer, ("base.device", "dataset.name", "dataset.size", "dataset.calibration", "detector", "peers", "metrics"),
         ("detection", "metrics", "data", "pictures.py"),
     ),
     "maps": Stage(
@@ -358,6 +376,15 @@ STAGES = {
         ("detection", "metrics", "data", "pictures.py"),
     ),
     "quality": Stage(quality, ("dataset.size",), ("metrics", "pictures.py")),
+    "ship": Stage(
+        ship,
+        # all that `cadiff ship --refit` depends on, whose state is kept under this name
+        (
+            "seed", "base.device", "dataset.name", "dataset.size", "dataset.calibration", "generate.per_type", "train.crop",
+            "train.translate", "train.rotate", "filter", "detector", "classifier",
+        ),
+        ("shipping", "detection", "synthesis", "metrics", "data", "masks", "pictures.py"),
+    ),
     "report": Stage(report, RESULT_KEYS, ("reporting", "pictures.py")),  # its page prints all parameters
 }
 # The kinds of methods that these stages are of.
@@ -367,6 +394,7 @@ METHODS_OF: dict[str, tuple[Kind, ...]] = {
     "import": ("images",),
     "quality": ("generator", "synthesizer", "images"),
     "detect": ("generator", "synthesizer", "images", "union"),
+    "ship": ("generator", "synthesizer", "images", "union"),
     "peer": ("detector",),
     "maps": ("maps",),
 }

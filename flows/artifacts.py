@@ -33,7 +33,7 @@ from cadiff.storage import decode_image, read_json, read_table
 
 EVERY = 5.0  # seconds between two updates of a stage's progress
 PROGRESS = re.compile(r"(?P<title>.+?) (?P<done>\d+)/(?P<total>\d+)(?= \(|$| )")
-SHOWN = ("pixel_ap", "pixel_auroc", "pixel_f1max", "pro", "image_auroc")
+SHOWN = ("pixel_ap", "pixel_auroc", "pixel_f1max", "pro", "image_auroc", "false_alarm_rate", "miss_rate")
 PER_TYPE, MOST_ROWS, GAP = 6, 24, 4
 MOST_SIDE = 160  # px of a picture on the contact sheet
 T = TypeVar("T")
@@ -107,7 +107,8 @@ def publish_report(root: Path, folder: Path) -> None:
     summary, page = folder / "summary.md", folder / "index.html"
     with harmless("the report's summary"):
         if summary.is_file():
-            create_markdown_artifact(summary.read_text(), key="report", description="key figures of the report")
+            text = with_addresses(summary.read_text(), folder)
+            create_markdown_artifact(text, key="report", description="key figures of the report, and the detectors to take away")
     with harmless("the report's headline"):
         if rows := headline(folder / "metrics.json"):
             create_table_artifact(rows, key="headline", description="means over products and seeds, in %")
@@ -130,6 +131,11 @@ def address_of(page: Path, root: Path) -> str:
     if served:
         return f"{served.rstrip('/')}/{page.relative_to(root / 'reports').as_posix()}"
     return page.resolve().as_uri()
+
+
+def with_addresses(summary: str, folder: Path) -> str:
+    """The report's Markdown, whose links lead from ``folder``, with the folders' own addresses: a page in Prefect's UI lies elsewhere."""
+    return re.sub(r"\]\((\.\./[^)]*)\)", lambda found: f"]({(folder / found[1]).resolve().as_uri()})", summary)
 
 
 def headline(metrics: Path) -> list[dict[str, str]]:

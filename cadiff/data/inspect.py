@@ -24,6 +24,7 @@ LARGE = 0.5  # of the image
 CANVAS = 256  # dataset.size that is proposed where defects are large enough in it
 SMALL = 6  # px of a defect's longer side at the canvas, in the median: of a smaller one the base hardly sees a shape
 STEP = 64  # a larger canvas is proposed in steps of so many px
+CALIBRATION = 0.2  # dataset.calibration that is proposed
 MANY = 6  # shapes that are told one by one
 
 
@@ -48,14 +49,16 @@ class Defects(NamedTuple):
 
 @dataclass(frozen=True)
 class ProductSummary:
-    """Counts of one product's whole images: per role, per anomaly type and role, and per (width, height); ``repeated``:
-    of those that are scored, how many are byte for byte one that is learned from; ``defects``: how large each type's are."""
+    """Counts of one product's whole images: per role, per anomaly type and role, and per (width, height); ``repeated`` and ``known``:
+    of those that are scored, and of those that set the threshold, how many are byte for byte one that is learned from; ``defects``: how
+    large each type's are."""
 
     product: str
     roles: Counter[Role]
     types: dict[str, Counter[Role]]
     sizes: Counter[tuple[int, int]]
     repeated: int
+    known: int
     defects: dict[str, Defects]
 
 
@@ -79,7 +82,7 @@ class Inspection:
         lines += [f"  {problem}" for problem in self.problems]
         if not self.problems:
             size, why = proposed_size(self.products)
-            dataset = {"layout": self.layout, "root": str(Path(self.root).resolve()), "size": size}
+            dataset = {"layout": self.layout, "root": str(Path(self.root).resolve()), "size": size, "calibration": CALIBRATION}
             values = {"dataset": dataset, "products": {summary.product: {} for summary in self.products}}
             lines += ["", "In params.yaml:", f"  # size: {why}", *(f"  {line}" for line in as_written(values))]
         return "\n".join(lines)
@@ -110,7 +113,7 @@ def inspect_root(root: str | Path, layout: Layout | None = None, size: Size = CA
         UsageError: if the root is not there, or holds no product in the layout.
     """
     layout = layout or guess_layout(Path(root))
-    dataset = DatasetParams(name=Path(root).name, layout=layout, root=str(root), max_normals=None)
+    dataset = DatasetParams(name=Path(root).name, layout=layout, root=str(root), max_normals=None, calibration=CALIBRATION)
     summaries: list[ProductSummary] = []
     problems: list[str] = []
     for product in list_products(dataset):
@@ -176,9 +179,10 @@ def _summarise(product: str, rows: list[SampleRow]) -> ProductSummary:
     roles = Counter(row.role for row in rows)
     learned = {row.image_sha256 for row in rows if row.role in ("normal", "exemplar")}
     repeated = sum(row.image_sha256 in learned for row in rows if row.role in ("held_out", "test_good"))
+    known = sum(row.image_sha256 in learned for row in rows if row.role == "calibration")
     defects = {name: _defects([row for row in rows if row.anomaly_type == name and row.mask_path]) for name in types}
     sizes = Counter((row.width, row.height) for row in rows)
-    return ProductSummary(product, roles, types, sizes, repeated, {name: found for name, found in defects.items() if found.pixels})
+    return ProductSummary(product, roles, types, sizes, repeated, known, {name: found for name, found in defects.items() if found.pixels})
 
 
 def _defects(rows: list[SampleRow]) -> Defects:
@@ -194,10 +198,13 @@ def _defects(rows: list[SampleRow]) -> Defects:
 
 def _product_lines(summary: ProductSummary, size: Size) -> list[str]:
     unscored = "" if summary.roles["test_good"] else "  (no test/good: image AUROC and the like cannot be measured)"
-    good = f"{summary.roles['normal']} train normals, {summary.roles['test_good']} test normals{unscored}"
-    lines = [f"{summary.product}: {good}", *_shape_lines(summary.sizes, size)]
+    normals, apart = summary.roles["normal"], summary.roles["calibration"]
+    lines = [f"{summary.product}: {normals + apart} train normals, {summary.roles['test_good']} test normals{unscored}"]
+    lines += [_apart_line(apart), *_shape_lines(summary.sizes, size)]
     if summary.repeated:
         lines.append(f"  {summary.repeated} images to be scored are copies of train normals or exemplars: their scores prove nothing")
+    if summary.known:
+        lines.append(f"  {summary.known} of those that set the threshold are copies of ones that are learned from: it will be too low")
     if not summary.types:
         lines.append("  no anomaly of any type: nothing can be learned to generate")
     for name, roles in sorted(summary.types.items()):
@@ -207,6 +214,14 @@ def _product_lines(summary: ProductSummary, size: Size) -> list[str]:
         seen = _size_said(summary.defects.get(name), size)
         lines.append(f"  {name}: {roles['exemplar']} exemplars, {roles['held_out']} held out{seen}{lone}")
     return lines
+
+
+def _apart_line(count: int) -> str:
+    """How many train normals are kept to set the threshold, and what so many can promise."""
+    if not count:
+        return "  none of them sets the detector's threshold: that takes at least three train normals"
+    promise = f"which promises false alarms on {1 / (count + 1):.2g} of good pictures at best"
+    return f"  {count} of the train normals set the detector's threshold and are not learned from (dataset.calibration), {promise}"
 
 
 def _shape_lines(sizes: Counter[tuple[int, int]], size: Size) -> list[str]:

@@ -44,7 +44,8 @@ def read_samples(dataset: DatasetParams, product: str) -> list[SampleRow]:
     """A product's images, each opened and checked against its mask, ordered by ``sample_id``.
 
     ``sample_id`` is ``<product>/<train|test>/<type>/<name>``; paths are ``dataset.root`` joined with what is
-    below it. Of the train normals, the first ``dataset.max_normals`` by name are read.
+    below it. Of the train normals, the first ``dataset.max_normals`` by name are read, and of these ``dataset.calibration`` are kept
+    apart (role ``calibration``).
 
     Raises:
         UsageError: the first problem of the data, in one line that names its file.
@@ -69,13 +70,10 @@ def scan_product(dataset: DatasetParams, product: str) -> tuple[list[SampleRow],
     listing = READERS[dataset.layout].list_files(Path(dataset.root), product)
     problems = listing.problems + _listing_problems(listing, Path(dataset.root) / product) + _name_problems(listing, dataset, product)
     rows: list[SampleRow] = []
-    normals = 0
-    bar = Progress(f"read {product}", len(listing.entries))
-    for entry, role in assign_roles(listing.entries):
+    entries = _first_normals(listing.entries, dataset.max_normals)
+    bar = Progress(f"read {product}", len(entries))
+    for entry, role in assign_roles(entries, dataset.calibration):
         bar.advance()
-        normals += role == "normal"
-        if role == "normal" and dataset.max_normals is not None and normals > dataset.max_normals:
-            continue
         try:
             width, height, digest = verify_entry(entry)
         except CADiffError as error:
@@ -90,6 +88,13 @@ def scan_product(dataset: DatasetParams, product: str) -> tuple[list[SampleRow],
             )
         )  # fmt: skip
     return rows, problems
+
+
+def _first_normals(entries: list[Entry], most: int | None) -> list[Entry]:
+    """The entries without the train normals beyond the first ``most`` by name."""
+    normals = sorted((entry for entry in entries if entry.split == "train" and entry.anomaly_type is None), key=lambda entry: entry.key)
+    beyond = set() if most is None else {entry.key for entry in normals[most:]}
+    return [entry for entry in entries if not (entry.split == "train" and entry.key in beyond)]
 
 
 def _listing_problems(listing: Listing, base: Path) -> list[str]:
@@ -132,7 +137,8 @@ def _repeats(entries: list[Entry]) -> list[tuple[Entry, int]]:
     return counted
 
 
-def _check_shape(path: Path, width: int, height: int) -> None:
+def check_shape(path: Path | str, width: int, height: int) -> None:
+    """Raises UsageError where a picture is too small or too long for any window."""
     short, long = sorted((width, height))
     if short < SMALLEST:
         raise UsageError(f"{path}: {width}x{height}; expected at least {SMALLEST} px of the shorter side: remove it")
@@ -153,7 +159,7 @@ def verify_entry(entry: Entry) -> tuple[int, int, str]:
             raise UsageError(f"{path}: listed, but there is no such file")
     data = entry.image.read_bytes()
     height, width = decode_image(data, "RGB", str(entry.image)).shape[:2]
-    _check_shape(entry.image, width, height)
+    check_shape(entry.image, width, height)
     if entry.mask is not None:
         mask = read_image(entry.mask, "L")
         if mask.shape != (height, width):

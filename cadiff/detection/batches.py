@@ -24,6 +24,7 @@ from cadiff.storage import decode_image, digest, read_batches
 
 GOOD = "good.parquet"  # normal images that took the generator's path
 BRIGHTNESS = CONTRAST = 0.1
+EXPOSURE = 2.0  # up to this much brighter or darker
 _COLUMNS = ["sample_id", "anomaly_types", "image", "mask", "generator_digest", "params_digest"]
 
 
@@ -176,14 +177,16 @@ def training_batch(data: TrainingData, size: int, generator: torch.Generator) ->
 
 
 def jitter(image: Float[Tensor, "b 3 h w"], generator: torch.Generator) -> Float[Tensor, "b 3 h w"]:
-    """The only augmentation: each image's contrast times 0.9 to 1.1 about its mean, and brightness plus -0.1
-    to 0.1.
+    """The only augmentation: each image's contrast times 0.9 to 1.1 about its mean and brightness plus -0.1 to 0.1, then all light times
+    1/2 to 2, clipped at white.
 
     No flips, crops or rotations: where an anomaly lies and how the product stands may be what tells it.
     """
     contrast, brightness = torch.rand(2, len(image), 1, 1, 1, generator=generator) * 2 - 1
+    exposure = EXPOSURE ** (torch.rand(len(image), 1, 1, 1, generator=generator) * 2 - 1)
     mean = image.mean(dim=(1, 2, 3), keepdim=True)
-    return ((image - mean) * (1 + CONTRAST * contrast) + mean + BRIGHTNESS * brightness).clamp(-1, 1)
+    shown = ((image - mean) * (1 + CONTRAST * contrast) + mean + BRIGHTNESS * brightness).clamp(-1, 1)
+    return ((shown + 1) * exposure - 1).clamp(max=1)
 
 
 def _shape_of(png: bytes, name: str) -> tuple[int, int]:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,18 +23,19 @@ from torch import Tensor, nn
 from cadiff.checkpoint import load_training, save_training
 from cadiff.data.images import to_tensor
 from cadiff.detection.batches import jitter, maker, shard_rows
+from cadiff.detection.trained import ClassifierCard, Network
 from cadiff.detection.training import dropped
 from cadiff.devices import pick_device
 from cadiff.errors import CADiffError
 from cadiff.metrics import imagenet
-from cadiff.metrics.networks import find_networks, load_weights
+from cadiff.metrics.networks import Weights, find_networks, load_weights
 from cadiff.metrics.ranking import accuracy
 from cadiff.params import Params
 from cadiff.pictures import Size, read_picture, resize_picture
 from cadiff.progress import Progress
 from cadiff.records import MetricRow, ProtocolName, SampleRow
 from cadiff.seeds import derive_seed, torch_generator
-from cadiff.storage import decode_image, digest
+from cadiff.storage import decode_image, digest, read_tensors, write_tensors
 
 METRIC = "classification_accuracy"
 LEAST_SIDE = 128  # EfficientNet-Lite0 sees smaller images enlarged to this: of 64 px its last map has 2 x 2 cells, too few for a crack
@@ -47,9 +49,10 @@ _STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1) * 2
 class Classifier(nn.Module):
     """Logits of the classes from images in [-1, 1]."""
 
-    def __init__(self, params: Params, classes: int) -> None:
+    def __init__(self, network: Network, classes: int, weights: Weights | None = None) -> None:
+        """``weights`` are those that resnet34 starts from; without, it starts from scratch. EfficientNet-Lite0 has its own."""
         super().__init__()
-        self.network, weights = params.classifier.network, find_networks(params)[2]
+        self.network = network
         self.model = imagenet.build() if self.network == "efficientnet-lite0" else _resnet(weights.path if weights else None)
         last = "_fc" if self.network == "efficientnet-lite0" else "fc"
         setattr(self.model, last, nn.Linear(getattr(self.model, last).in_features, classes))
@@ -86,10 +89,29 @@ def _resnet(weights: Path | None) -> nn.Module:
 def classify(
     params: Params, method: str, product: str, generated: Sequence[Path], samples: Sequence[SampleRow], seed: int, work: Path
 ) -> list[MetricRow]:
-    """Trains a classifier on the generated shards of the product's types; ``classification_accuracy`` on its held-out
-    anomalies, and ``.../<type>``, the share of that type's images that were recognised.
+    """Trains a classifier (``train_classifier``) and measures it (``score_classifier``); no rows where there is nothing to learn.
 
-    No rows where there is nothing to learn: a product of one type, or a method whose shards have fewer than two of the
+    Raises:
+        CADiffError: if training diverges, or a checkpoint or shard is broken.
+    """
+    found = train_classifier(params, method, product, generated, samples, seed, work)
+    return [] if found is None else score_classifier(params, method, product, samples, seed, found)
+
+
+class TrainedClassifier(NamedTuple):
+    """A classifier in evaluation mode, and a digest of what its images were generated with."""
+
+    model: Classifier
+    card: ClassifierCard
+    made_by: str
+
+
+def train_classifier(
+    params: Params, method: str, product: str, generated: Sequence[Path], samples: Sequence[SampleRow], seed: int, work: Path
+) -> TrainedClassifier | None:
+    """A classifier of the product's types, trained on the generated shards.
+
+    None where there is nothing to learn: a product of one type, or a method whose shards have fewer than two of the
     product's types (cut-paste knows none). Images with several anomalies are left out, as is what lies in other types.
     ``work`` keeps the checkpoint from which a stopped run goes on.
 
@@ -97,24 +119,38 @@ def classify(
         CADiffError: if training diverges, or a checkpoint or shard is broken.
     """
     params = params.for_product(product)
-    rows = [row for row in samples if row.product == product and row.role == "held_out"]
     classes = sorted({row.anomaly_type for row in samples if row.product == product and row.anomaly_type})
     shards = _shards(generated, classes)
-    if len(classes) < 2 or len(shards) < 2 or not rows:
-        return []
+    if len(classes) < 2 or len(shards) < 2:
+        return None
     side = square(params)
     images, labels, made_by = load_labelled(shards, classes, side)
     model = _trained(params, (images, labels), len(classes), (seed, "classifier", method, product), work)
+    return TrainedClassifier(model, ClassifierCard(model.network, side, model.variant, tuple(classes)), made_by)
+
+
+def score_classifier(
+    params: Params, method: str, product: str, samples: Sequence[SampleRow], seed: int, trained: TrainedClassifier
+) -> list[MetricRow]:
+    """``classification_accuracy`` on the product's held-out anomalies, and ``.../<type>``, the share of that type's images that were
+    recognised; no rows where none is held out.
+
+    Raises:
+        CADiffError: if a picture is broken.
+    """
+    params = params.for_product(product)
+    rows = [row for row in samples if row.product == product and row.role == "held_out"]
+    if not rows:
+        return []
+    model, (_, side, variant, classes) = trained.model, astuple(trained.card)
     truth = np.array([classes.index(str(row.anomaly_type)) for row in rows])
     found = _predict(model, rows, side, params.dataset.size)
     # never the best epoch: only what the filter leaves out makes it another protocol
     protocol: ProtocolName = "filtered" if params.filter.rules else "strict"
-    made = digest([params.digest_of("filter", "classifier"), params.dataset.size, made_by])
+    made = digest([params.digest_of("filter", "classifier"), params.dataset.size, trained.made_by])
 
     def row(name: str, value: float, n: int) -> MetricRow:
-        return MetricRow(
-            params.dataset.name, product, method, model.variant, name, value, seed, n, protocol, None, made
-        )
+        return MetricRow(params.dataset.name, product, method, variant, name, value, seed, n, protocol, None, made)
 
     result = [row(METRIC, accuracy(truth, found, len(classes)), len(rows))]
     for index, name in enumerate(classes):
@@ -122,6 +158,25 @@ def classify(
         if own.any():
             result.append(row(f"{METRIC}/{name}", accuracy(truth[own], found[own], len(classes)), int(own.sum())))
     return result
+
+
+def write_classifier(trained: TrainedClassifier, folder: Path, seed: int) -> None:
+    """Writes ``folder/classifier-<seed>.safetensors``; what it takes to read it is in ``seed-<seed>.json``."""
+    write_tensors(folder / f"classifier-{seed}.safetensors", trained.model.state_dict(), {"variant": trained.card.variant})
+
+
+def load_classifier(card: ClassifierCard, path: Path, device: torch.device) -> Classifier:
+    """What ``write_classifier`` wrote, in evaluation mode.
+
+    Raises:
+        CADiffError: if the file is not there, not whole, or not the card's.
+    """
+    tensors, metadata = read_tensors(path)
+    if metadata.get("variant") != card.variant:
+        raise CADiffError(f"{path}: expected a classifier {card.variant}, found {metadata.get('variant')}. Train again (dvc repro).")
+    model = Classifier(card.network, len(card.classes))
+    model.load_state_dict(tensors)
+    return model.to(device).eval()
 
 
 def _shards(generated: Sequence[Path], classes: Sequence[str]) -> dict[str, list[Path]]:
@@ -173,7 +228,7 @@ def _trained(
     device = pick_device(params.base.device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(stream[0], "classifier", "weights", stream[-1]))  # the same for every method
-        model = Classifier(params, classes).to(device)
+        model = Classifier(settings.network, classes, find_networks(params)[2]).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
     checkpoint = Path(work) / f"classifier-{stream[0]}.safetensors"
     step, total = load_training(checkpoint, {"model": model}, optimizer), -(-settings.epochs * len(images) // settings.batch)
@@ -220,12 +275,14 @@ def batch_indices(count: int, batch: int, step: int, stream: tuple) -> Int[Tenso
     return torch.stack([orders[int(position) // count][int(position) % count] for position in positions])
 
 
-@torch.inference_mode()
 def _predict(model: Classifier, rows: Sequence[SampleRow], side: int, canvas: Size) -> Int[np.ndarray, " n"]:
     """The classes of real pictures, each brought to its canvas first, as what was trained on was."""
-    device = next(model.parameters()).device
-    found = []
-    for start in range(0, len(rows), _BATCH):
-        shown = [resize_picture(read_picture(row, canvas).image, (side, side)) for row in rows[start : start + _BATCH]]
-        found.append(model(to_tensor(np.stack(shown)).to(device)).argmax(dim=1).cpu().numpy())
-    return np.concatenate(found)
+    parts = (rows[start : start + _BATCH] for start in range(0, len(rows), _BATCH))
+    return np.concatenate([classes_of(model, [read_picture(row, canvas).image for row in part], side) for part in parts])
+
+
+@torch.inference_mode()
+def classes_of(model: Classifier, images: Sequence[UInt8[np.ndarray, "h w 3"]], side: int) -> Int[np.ndarray, " n"]:
+    """The classes of pictures at their canvas."""
+    shown = np.stack([resize_picture(image, (side, side)) for image in images])
+    return model(to_tensor(shown).to(next(model.parameters()).device)).argmax(dim=1).cpu().numpy()

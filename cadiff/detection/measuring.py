@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 
+from cadiff.detection.thresholds import Threshold
 from cadiff.errors import CADiffError
 from cadiff.metrics.pixels import PixelRanking
 from cadiff.metrics.ranking import auroc, average_precision, f1_max
@@ -80,7 +81,7 @@ def rows_to_score(samples: Sequence[SampleRow], product: str) -> list[SampleRow]
 
 def measure(
     params: Params, method: str, product: str, samples: Sequence[SampleRow], seed: int, detector: Detector,
-    keep: Keep | None = None, protocol: ProtocolName | None = None,
+    keep: Keep | None = None, protocol: ProtocolName | None = None, threshold: Threshold | None = None,
 ) -> list[MetricRow]:  # fmt: skip
     """Pixel and image figures of one detector on the product's held-out anomalies and good test images.
 
@@ -89,18 +90,24 @@ def measure(
     held-out images and all good ones, and ``pixel_ap_types``, the mean of these over the types (pooled, one type with large masks
     decides). A metric whose labels are all equal is nan. ``n`` counts images. ``keep`` takes what was said of each image
     (SCORED_SCHEMA, maps at the detector's scale), a batch at a time. ``protocol`` is ``params.detector``'s where it is None.
+    With a ``threshold`` of an image's score: also what comes of it (``at_threshold``).
 
     Raises:
         CADiffError: if there is nothing to score, or a score is not finite.
     """
     rows = rows_to_score(samples, product)
 
+    said: list[float] = []
+
     def take(batch: Sequence[SampleRow], scores: Scores) -> None:
+        said.extend(scores.images.tolist())
         if keep is not None:
             keep(to_table(_scored(batch, scores, method, seed, (detector.black, detector.white)), SCORED_SCHEMA))
 
-    made = digest([detector.made, params.metrics.size, params.metrics.mask_rule])
+    made = digest([detector.made, params.metrics.size, params.metrics.mask_rule, params.detector.false_alarms])
     values = figures(rows, detector, params.metrics, f"score {product} {method} seed {seed}", take)
+    if threshold is not None:
+        values |= at_threshold(rows, np.array(said), threshold)
     return [
         MetricRow(
             params.dataset.name, product, method, detector.variant, name, value, seed, n,
@@ -139,6 +146,24 @@ def figures(
     known = [value for value in by_type.values() if not math.isnan(value)]  # by the rule nearest a type may lose all of its masks
     values["pixel_ap_types"] = (sum(known) / len(known) if known else float("nan"), len(rows))
     return values | {f"pixel_ap/{name}": (value, good + types.count(name)) for name, value in by_type.items()}
+
+
+def at_threshold(
+    rows: Sequence[SampleRow], scores: Float[np.ndarray, " n"], threshold: Threshold
+) -> dict[str, tuple[float, int]]:
+    """Each figure and the number of images behind it: ``false_alarm_rate``, the share of good test pictures that are called defective;
+    ``miss_rate``, that of held-out anomalies that are not, and of each type ``miss_rate/<type>``; ``threshold_promised``, the false-alarm
+    rate that so many calibration normals promise. A share of no images is left out."""
+    above = scores > threshold.value
+    called: dict[str, list[bool]] = {"false_alarm_rate": []}
+    for row, defective in zip(rows, above.tolist(), strict=True):
+        if row.role == "test_good":
+            called["false_alarm_rate"].append(defective)
+        else:
+            for name in ("miss_rate", f"miss_rate/{row.anomaly_type}"):
+                called.setdefault(name, []).append(not defective)
+    found = {name: (sum(values) / len(values), len(values)) for name, values in called.items() if values}
+    return found | {"threshold_promised": (threshold.promised, threshold.normals)}
 
 
 def batches(rows: Sequence[SampleRow]) -> Iterator[list[SampleRow]]:

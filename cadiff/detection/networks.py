@@ -35,8 +35,8 @@ def all_alike(model: nn.Module) -> Groups:
 
 
 def encoder_slower(model: nn.Module) -> Groups:
-    """The encoder's parameters at ``ENCODER_RATE``, all others at the full rate."""
-    named = list(model.named_parameters())
+    """The encoder's parameters at ``ENCODER_RATE``, all others at the full rate; without those that are frozen."""
+    named = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
     own = [value for name, value in named if not name.startswith("encoder.")]
     return [(own, 1.0), ([value for name, value in named if name.startswith("encoder.")], ENCODER_RATE)]
 

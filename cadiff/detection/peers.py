@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cadiff.detection.anomalib_peers import fit_anomalib, load_anomalib
+from cadiff.detection.calibration import calibrate_good
 from cadiff.detection.folder import open_maps
 from cadiff.detection.measuring import Detector, Keep, measure, rows_to_score
 from cadiff.detection.patchcore import fit_patchcore, load_patchcore
@@ -37,14 +38,16 @@ def fit_peer(
 def score_peer(
     params: Params, method: str, product: str, samples: Sequence[SampleRow], seed: int, out: Path, keep: Keep | None = None
 ) -> list[MetricRow]:
-    """Pixel and image metrics of a fitted peer (cadiff.detection.measuring).
+    """Pixel and image metrics of a fitted peer (cadiff.detection.measuring), and what comes of the threshold that calibration normals set.
 
     Raises:
         CADiffError: if there is nothing to score, or what lies in ``out`` is not the peer that is asked for.
     """
     params = params.for_product(product)
     detector = PEERS[method][1](params, method, product, seed, out)
-    return measure(params, method, product, samples, seed, detector, keep, "strict")
+    thresholds = calibrate_good(params, product, detector, samples)
+    threshold = None if thresholds is None else thresholds.image
+    return measure(params, method, product, samples, seed, detector, keep, "strict", threshold)
 
 
 def score_maps(

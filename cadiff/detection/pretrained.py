@@ -18,6 +18,7 @@ from cadiff.metrics import imagenet
 
 LEVELS = (0, 2, 4, 10, 15)  # the encoder's last blocks at strides 2, 4, 8, 16 and 32
 CHANNELS = (16, 24, 40, 112, 320)  # what comes out of them
+FROZEN = 5  # blocks, with what is before them (strides 2 to 8): edges and textures are ImageNet's, their gradients a quarter of a step
 WIDTH = 16  # channels of the decoder at full resolution; times 2, 3, 4 and 8 at strides 2, 4, 8 and 16
 DECODER = (8, 4, 3, 2, 1)
 
@@ -36,6 +37,8 @@ class PretrainedUNet(nn.Module):
         self.encoder = imagenet.build()
         for unused in ("_conv_head", "_bn1", "_fc"):
             delattr(self.encoder, unused)
+        for kept in (self.encoder._conv_stem, self.encoder._bn0, *self.encoder._blocks[:FROZEN]):
+            kept.requires_grad_(False)
         sides = [CHANNELS[-1], *(width * times for times in DECODER)]
         skips = [*CHANNELS[-2::-1], width]
         self.image = _convolution(3, width)

@@ -11,9 +11,11 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from cadiff.cluster import run_parts
-from cadiff.detection.classifier import classify
+from cadiff.detection.calibration import calibrate
+from cadiff.detection.classifier import TrainedClassifier, score_classifier, train_classifier, write_classifier
 from cadiff.detection.measuring import Keep
-from cadiff.detection.scoring import score
+from cadiff.detection.scoring import load_segmenter, score
+from cadiff.detection.trained import Trained, describe, write_trained
 from cadiff.detection.training import train_detector
 from cadiff.params import Params
 from cadiff.progress import Progress
@@ -41,7 +43,7 @@ def detect_seeds(
     the seeds.
 
     Raises:
-        UsageError, CADiffError: as ``train_detector``, ``score`` and ``classify``.
+        UsageError, CADiffError: as ``train_seed`` and ``score``.
     """
     seeds = params.detector.seeds
     waiting: dict[int, Detected] = {}
@@ -73,8 +75,31 @@ def detect_seed(
     scored: list[pa.Table] = []
     with tempfile.TemporaryDirectory(prefix="cadiff-") as name:
         folder = Path(name)
-        train_detector(params, method, product, generated, samples, seed, folder, work)
-        metrics = score(params, method, product, samples, seed, folder, keep or scored.append)
-        metrics += classify(params, method, product, generated, samples, seed, work)
+        trained, classifier = train_seed(params, method, product, generated, samples, seed, folder, work)
+        threshold = None if trained.thresholds is None else trained.thresholds.image
+        metrics = score(params, method, product, samples, seed, folder, keep or scored.append, threshold)
+        if classifier is not None:
+            metrics += score_classifier(params, method, product, samples, seed, classifier)
         files = [{"name": path.name, "data": path.read_bytes()} for path in sorted(folder.iterdir())]
     return Detected(pa.Table.from_pylist(files, schema=FILES_SCHEMA), to_table(metrics, METRIC_SCHEMA), scored)
+
+
+def train_seed(
+    params: Params, method: str, product: str, generated: Sequence[Path], samples: Sequence[SampleRow], seed: int, out: Path, work: Path
+) -> tuple[Trained, TrainedClassifier | None]:
+    """Trains and calibrates a detector, trains a classifier where there is anything to learn, and writes all of their files into ``out``:
+    ``seed-<s>.safetensors``, ``curve-<s>.parquet``, ``classifier-<s>.safetensors`` and ``seed-<s>.json``.
+
+    Raises:
+        UsageError, CADiffError: as ``train_detector``, ``calibrate`` and ``train_classifier``.
+    """
+    own = params.for_product(product)
+    train_detector(params, method, product, generated, samples, seed, out, work)
+    segmenter, made_by = load_segmenter(own, method, product, seed, out)
+    thresholds = calibrate(own, product, segmenter, samples, generated, own.detector.threshold)
+    classifier = train_classifier(params, method, product, generated, samples, seed, work)
+    if classifier is not None:
+        write_classifier(classifier, out, seed)
+    trained = describe(own, method, product, seed, samples, made_by, thresholds, classifier.card if classifier else None)
+    write_trained(trained, out)
+    return trained, classifier

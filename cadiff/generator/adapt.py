@@ -20,7 +20,7 @@ from cadiff.data.images import make_batch
 from cadiff.errors import CADiffError
 from cadiff.generator.windows import Box, box_of, check_canvas, drawn_anywhere, drawn_around, placed_like
 from cadiff.params import Params
-from cadiff.pictures import Pictures, canvas_of
+from cadiff.pictures import Pictures, canvas_of, is_grey
 from cadiff.progress import Progress
 from cadiff.prompt.tokens import NORMAL_TEMPLATES
 from cadiff.records import SampleRow
@@ -65,7 +65,8 @@ def adapt_base(params: Params, product: str, samples: list[SampleRow], out: Path
         write_tensors(out / "unet.safetensors", backbone.unet.state_dict())
     else:
         (out / "unet.safetensors").unlink(missing_ok=True)
-    write_json(out / RECORD, {"base": backbone.digest, "normals": len(normals), "grey": is_grey(normals), **params.adapt.model_dump()})
+    grey = all(is_grey(picture.image) for picture in normals)
+    write_json(out / RECORD, {"base": backbone.digest, "normals": len(normals), "grey": grey, **params.adapt.model_dump()})
 
 
 class _Shown(NamedTuple):
@@ -73,10 +74,6 @@ class _Shown(NamedTuple):
 
     normals: Pictures
     marked: list[tuple[Box, tuple[int, int]]]
-
-
-def is_grey(pictures: Pictures) -> bool:
-    return all(bool((picture.image == picture.image[..., :1]).all()) for picture in pictures)
 
 
 def load_adapted(params: Params, adapted: Path) -> Backbone:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool, UInt8
+from jaxtyping import UInt8
 
 from cadiff.data.images import to_tensor, to_uint8
-from cadiff.generator.model import Generator
+from cadiff.generator.model import Generator, Paster
 from cadiff.generator.reweighting import Reading
 from cadiff.generator.sample import Request, sample
 from cadiff.generator.setting import Read, has_exemplars, paste_exemplars, picture_of, reader, set_in
 from cadiff.generator.windows import REFINED, Piece, Window, box_of, check_canvas, overlapping, pieces
 from cadiff.params import Params
 from cadiff.pictures import resize_mask, resize_picture
-from cadiff.scene import Scene
+from cadiff.scene import Outline, Scene
 from cadiff.seeds import derive_seed, numpy_generator
 
 REFINING = 0.3  # share of the steps that this takes, from the noised enlargement
@@ -31,11 +32,12 @@ ATTEMPTS = 3  # drawings of a scene, until what was asked for is seen
 @dataclass(frozen=True)
 class Drawn:
     """A scene's picture at its canvas. ``prompt`` is the first window's, ``since`` the step at which each type's re-weighting began there
-    (-1: never); ``attempts`` counts the drawings up to the one that is kept, ``windows`` what it took."""
+    (-1: never). ``attempts`` is the drawing at which what was asked for was seen, ``ATTEMPTS`` + 1 where it never was: the last is kept.
+    ``windows`` counts what the base drew; of what is pasted there is none, and no prompt."""
 
     scene: Scene
     image: UInt8[np.ndarray, "h w 3"]
-    prompt: str
+    prompt: str | None
     since: list[int]
     attempts: int
     windows: int
@@ -56,7 +58,7 @@ class _Work:
 
 
 def draw_scenes(
-    generator: Generator, params: Params, scenes: Sequence[Scene], record: Callable[[Reading], None] | None = None,
+    generator: Generator | Paster, params: Params, scenes: Sequence[Scene], record: Callable[[Reading], None] | None = None,
     read: Read | None = None, again: bool = True,
 ) -> list[Drawn]:  # fmt: skip
     """Draws scenes, whatever they are for; what one draws at random depends on itself alone.
@@ -72,6 +74,8 @@ def draw_scenes(
         CADiffError: if a picture is absent or does not decode.
     """
     read, quiet = read or reader(params), _quietly(params)
+    if isinstance(generator, Paster):
+        return [_pasted(scene, params, read) for scene in scenes]
     works = [_begun(scene, params, read) for scene in scenes]
     todo = works
     while todo:
@@ -81,7 +85,10 @@ def draw_scenes(
                 if own:
                     _draw_pieces(generator, settings, own, step, read, record if step == 0 else None)
         _refine(generator, params, todo, read)
-        todo = [work for work in todo if again and _unseen(work, params) and work.attempts < ATTEMPTS]
+        unseen = [work for work in todo if again and _unseen(work, params)]
+        todo = [work for work in unseen if work.attempts < ATTEMPTS]
+        for work in unseen:
+            work.attempts += 1
         for work in todo:
             _begin_again(work)
     return [Drawn(work.scene, work.image, work.prompt, work.since, work.attempts, work.windows) for work in works]
@@ -94,6 +101,18 @@ def _quietly(params: Params) -> Params:
         return params
     strength = min(params.generate.strength, QUIET_STRENGTH)
     return params.model_copy(update={"generate": params.generate.model_copy(update={"strength": strength, "start": "background"})})
+
+
+def _pasted(scene: Scene, params: Params, read: Read) -> Drawn:
+    """With its exemplars in it, each fading out over ``generate.blend`` px as what is drawn does (null: at the mask's edge)."""
+    picture, blend = picture_of(scene, params, read), params.generate.blend or 0.0
+    assert picture is not None
+    image, margin = picture.copy(), math.ceil(blend)
+    top, left, bottom, right = box_of(scene.mask)
+    top, left = max(top - margin, 0), max(left - margin, 0)
+    window = Window(top, left, min(bottom + margin, image.shape[0]) - top, min(right + margin, image.shape[1]) - left)
+    window.of(image)[:] = paste_exemplars(picture, window, scene, params, read, blend)
+    return Drawn(scene, image, None, [], 1, 0)
 
 
 def _begun(scene: Scene, params: Params, read: Read) -> _Work:
@@ -109,7 +128,6 @@ def _begun(scene: Scene, params: Params, read: Read) -> _Work:
 
 def _begin_again(work: _Work) -> None:
     """The same scene with other noise."""
-    work.attempts += 1
     work.scene = replace(work.scene, seed=derive_seed(work.scene.seed, "again"))
     assert work.original is not None
     work.image[:] = work.original
@@ -121,13 +139,11 @@ def _unseen(work: _Work, params: Params) -> bool:
     if original is None or not work.scene.named or work.scene.edits or params.generate.blend is None:
         return False
 
-    def change(mask: Bool[np.ndarray, "h w"]) -> float:
-        top, left, bottom, right = box_of(mask)
-        box = Window(top, left, bottom - top, right - left)
-        before, after = (box.of(picture)[box.of(mask)].astype(np.int16) for picture in (original, work.image))
+    def change(outline: Outline) -> float:
+        before, after = (picture[outline.where][outline.crop].astype(np.int16) for picture in (original, work.image))
         return float(np.abs(after - before).mean())
 
-    return any(a.intensity >= INTENDED and a.mask.any() and change(a.mask) < VISIBLE for a in work.scene.anomalies)
+    return any(a.intensity >= INTENDED and a.outline.area and change(a.outline) < VISIBLE for a in work.scene.anomalies)
 
 
 def _draw_pieces(
@@ -166,7 +182,7 @@ def _request(
     """What the base is to draw in a window: the types whose masks lie in it. And what the drawing starts from, where that is another
     picture than what is there."""
     scene, size, piece = work.scene, params.base.size, work.pieces[step]
-    parts = [piece.window.of(a.mask) & piece.part for a in scene.anomalies]
+    parts = [piece.window.shown(a.outline) & piece.part for a in scene.anomalies]
     both = list(zip(scene.anomalies, parts, strict=True))
     chosen = [(a, part) for a, part in both if part.any()] or both
     types, weights = tuple(a.anomaly_type for a, _ in chosen), tuple(a.intensity for a, _ in chosen)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from cadiff.generator import controlnet, perturbed, train
-from cadiff.generator.model import Generator
+from cadiff.generator import controlnet, pasted, perturbed, train
+from cadiff.generator.model import Generator, Paster
 from cadiff.params import Params
 from cadiff.records import SampleRow
 
@@ -21,15 +21,15 @@ class Method(Protocol):
     def train(self, params: Params, product: str, samples: list[SampleRow], adapted: Path, out: Path, work: Path) -> None:
         """Writes ``out/generator.json`` and whatever else ``load`` needs; goes on from ``work`` where there is something."""
 
-    def load(self, params: Params, product: str, adapted: Path, folder: Path) -> Generator:
+    def load(self, params: Params, product: str, adapted: Path, folder: Path) -> Generator | Paster:
         """What ``train`` wrote, frozen.
 
         Raises:
-            CADiffError: if it was trained on another base.
+            CADiffError: if it is not there, or was trained on another base.
         """
 
 
-GENERATORS: dict[str, Method] = {"cadiff": train, "controlnet": controlnet, "perturbed": perturbed}
+GENERATORS: dict[str, Method] = {"cadiff": train, "controlnet": controlnet, "perturbed": perturbed, "pasted": pasted}
 
 
 def settings_of(method: str, params: Params) -> Params:
@@ -42,5 +42,5 @@ def train_generator(
     GENERATORS[method].train(settings_of(method, params), product, list(samples), adapted, out, work)
 
 
-def load_generator(method: str, params: Params, product: str, adapted: Path, folder: Path) -> Generator:
+def load_generator(method: str, params: Params, product: str, adapted: Path, folder: Path) -> Generator | Paster:
     return GENERATORS[method].load(settings_of(method, params), product, adapted, folder)

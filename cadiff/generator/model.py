@@ -1,4 +1,4 @@
-"""What draws one product's anomalies: the base, its words, and the control on masks."""
+"""What draws one product's anomalies: the base, its words, and the control on masks; or what sets exemplars in without any of these."""
 
 from __future__ import annotations
 
@@ -24,6 +24,10 @@ class Generator:
     digest: str
 
     @property
+    def base_digest(self) -> str:
+        return self.backbone.digest
+
+    @property
     def controlnet(self) -> ControlNetModel | None:
         return self.control.controlnet if self.control else None
 
@@ -41,3 +45,11 @@ class Generator:
         if self.control is None:
             return self.backbone.unet(latents, t, text).sample
         return self.control.denoise(self.backbone.unet, latents, t, text, mask)
+
+
+@dataclass(frozen=True)
+class Paster:
+    """What draws nothing: each scene's exemplars are set in as they are. It has no base."""
+
+    digest: str
+    base_digest: None = None

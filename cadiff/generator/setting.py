@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
@@ -54,10 +54,19 @@ def match_exposure(
     image: UInt8[np.ndarray, "h w 3"], mask: Bool[np.ndarray, "h w"], scene: Scene, params: Params, read: Read
 ) -> UInt8[np.ndarray, "h w 3"]:
     """An exemplar's picture as bright as the scene's normal, where ``train.exposure`` asks for it; what the mask covers does not count."""
+    return lit(image, light_of(image, mask, scene, params, read))
+
+
+def light_of(image: UInt8[np.ndarray, "h w 3"], mask: Bool[np.ndarray, "h w"], scene: Scene, params: Params, read: Read) -> float | None:
+    """The gain by which ``match_exposure`` makes an exemplar's picture brighter; None: it stays as it is."""
     if params.train.exposure != "normals" or scene.normal is None or mask.all():
-        return image
-    gain = exposure_gain(image, mask, read(scene.normal).image)
-    return (image * np.float32(gain)).clip(0, 255).round().astype(np.uint8)
+        return None
+    return exposure_gain(image, mask, read(scene.normal).image)
+
+
+def lit(pixels: UInt8[np.ndarray, "h w 3"], gain: float | None) -> UInt8[np.ndarray, "h w 3"]:
+    """Brighter by a gain; what goes beyond white is white."""
+    return pixels if gain is None else (pixels * np.float32(gain)).clip(0, 255).round().astype(np.uint8)
 
 
 def exposure_gain(image: UInt8[np.ndarray, "h w 3"], mask: Bool[np.ndarray, "h w"], like: UInt8[np.ndarray, "h2 w2 3"]) -> float:
@@ -123,32 +132,34 @@ def continued(values: Float[np.ndarray, "h w c"], inside: Bool[np.ndarray, "h w"
 
 
 def paste_exemplars(
-    image: UInt8[np.ndarray, "h w 3"], window: Window, scene: Scene, params: Params, read: Read
+    image: UInt8[np.ndarray, "h w 3"], window: Window, scene: Scene, params: Params, read: Read, blend: float = 0.0
 ) -> UInt8[np.ndarray, "h w 3"]:
     """A window of the picture with each anomaly's exemplar in its mask, w times as far from what was there as it is (below 0 as 0).
 
     So the start follows the intensity as the attention does (Eq. 11): 0 leaves the picture, 1 is the exemplar. Every anomaly has one.
+    Beyond a mask its exemplar's surroundings fade out over ``blend`` px.
     """
     pasted = window.of(image).astype(np.float32)
     for anomaly in scene.anomalies:
-        inside = window.of(anomaly.mask)
+        inside = window.shown(anomaly.outline)
         if inside.any():
-            pixels = exemplar_pixels(anomaly, window, anomaly.mask.shape, scene, params, read)
-            pasted = np.where(inside[..., None], pasted + max(anomaly.intensity, 0.0) * (pixels - pasted), pasted)
+            pixels = exemplar_pixels(anomaly, window, scene, params, read)
+            share = fading(inside, blend).astype(np.float32) if blend else inside
+            pasted = pasted + share[..., None] * (max(anomaly.intensity, 0.0) * (pixels - pasted))
     return pasted.clip(0, 255).round().astype(np.uint8)
 
 
 def exemplar_pixels(
-    anomaly: Anomaly, window: Window, canvas: tuple[int, ...], scene: Scene, params: Params, read: Read
+    anomaly: Anomaly, window: Window, scene: Scene, params: Params, read: Read
 ) -> Float[np.ndarray, "h w 3"]:
     """An anomaly's exemplar where its mask has it, in a window of the scene's canvas; in the light of the picture around it."""
     assert anomaly.exemplar is not None
     image, mask = read(anomaly.exemplar)
-    lit = match_exposure(image, mask, scene, params, read)
+    gain = light_of(image, mask, scene, params, read)
     if anomaly.movement is None:
-        return window.of(lit).astype(np.float32)
+        return lit(window.of(image), gain).astype(np.float32)
     box = (window.top, window.left, window.top + window.height, window.left + window.width)
-    return move_picture(lit, mask, anomaly.movement, (canvas[0], canvas[1]), box)
+    return move_picture(image, mask, anomaly.movement, anomaly.outline.canvas, box, partial(lit, gain=gain))
 
 
 def has_exemplars(scene: Scene) -> bool:

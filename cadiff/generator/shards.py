@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from jaxtyping import UInt8
 
 from cadiff.cluster import run_parts
 from cadiff.data.images import to_tensor, to_uint8
-from cadiff.generator.draw import Drawn, draw_scenes
+from cadiff.generator.draw import ATTEMPTS, Drawn, draw_scenes
 from cadiff.generator.methods import load_generator, settings_of
-from cadiff.generator.model import Generator
+from cadiff.generator.model import Generator, Paster
 from cadiff.generator.sample import in_lanes, lanes
 from cadiff.generator.setting import Read, reader
 from cadiff.params import RESULT_KEYS, Params
@@ -27,7 +29,7 @@ from cadiff.storage import digest, encode_png, read_table, sha256_bytes, write_t
 
 DIGESTED = ("seed", "dataset", "base", "window", "adapt", "prompt", "control", "train", "masks", "intensity", "generate", "perturbed")
 GOOD = "good"
-UNTOUCHED = 200  # normals that stand beside the anomalies as they are, at most
+UNTOUCHED = 200  # normals in which no place is drawn anew, at most
 
 
 @dataclass(frozen=True)
@@ -84,25 +86,31 @@ def generate_shards(
         stale.unlink()  # of a type that there was: a detector is trained on all shards
     for shard in shards:
         tables = [read_table(work / part.name, GENERATED_SCHEMA) for part in parts if part.shard == shard]
-        write_table(out / f"{shard}.parquet", pa.concat_tables(tables).combine_chunks())
+        table = pa.concat_tables(tables).combine_chunks()
+        write_table(out / f"{shard}.parquet", table)
+        if unseen := pc.sum(pc.greater(table["attempts"], ATTEMPTS)).as_py():
+            print(
+                f"generate {product} {method}: {unseen} of {table.num_rows} of {shard} are not seen after {ATTEMPTS} drawings; kept "
+                f"(attempts: {ATTEMPTS + 1})", file=sys.stderr,
+            )  # fmt: skip
 
 
 def plan_parts(params: Params, product: str, normals: Sequence[SampleRow], scenes: Sequence[Scene]) -> list[Part]:
     """The shards of all anomaly types, by name, then ``good``, in parts of ``generate.part`` images.
 
-    ``good`` are normals that the detector must not tell from what is around an anomaly: where the picture's own pixels are kept
-    (``generate.blend``) untouched ones, else ones that went through the autoencoder; and normals in which a place was drawn anew
-    (``generate.redraw``).
+    ``good`` are normals that the detector must not tell from what is around an anomaly. Where scenes ask for nothing (``generate.redraw``)
+    they are those, each with a place drawn anew: the untouched are a detector's own half of its normals already. Else they are normals
+    as they are, or where no pixel of a picture is kept (``generate.blend``) as they come through the autoencoder.
     """
     size, parts = params.generate.part, []
     for kind in sorted({scene.types[0] for scene in scenes if scene.named}):
         own = sorted((scene for scene in scenes if scene.named and scene.types[0] == kind), key=lambda scene: scene.scene_id)
         parts += [Part(kind, k, tuple(own[k : k + size])) for k in range(0, len(own), size)]
+    if redrawn := [scene for scene in scenes if not scene.named]:
+        return parts + [Part(GOOD, k, tuple(redrawn[k : k + size])) for k in range(0, len(redrawn), size)]
     order = numpy_generator(params.seed, "round-trips", product).permutation(len(normals))[:UNTOUCHED]
     chosen = [normals[i] for i in sorted(order)]
-    parts += [Part(GOOD, k, (), tuple(chosen[k : k + size])) for k in range(0, len(chosen), size)]
-    redrawn = [scene for scene in scenes if not scene.named]
-    return parts + [Part(GOOD, len(chosen) + k, tuple(redrawn[k : k + size])) for k in range(0, len(redrawn), size)]
+    return parts + [Part(GOOD, k, (), tuple(chosen[k : k + size])) for k in range(0, len(chosen), size)]
 
 
 def version_of(params: Params, method: str, adapted: Path, generator: Path) -> str:
@@ -112,10 +120,10 @@ def version_of(params: Params, method: str, adapted: Path, generator: Path) -> s
     return digest([params.digest_of(*RESULT_KEYS), method, stats])
 
 
-_loaded: dict[str, Generator] = {}
+_loaded: dict[str, Generator | Paster] = {}
 
 
-def load_source(source: Source) -> Generator:
+def load_source(source: Source) -> Generator | Paster:
     """The generator, loaded once for all of a process's parts."""
     if source.version not in _loaded:
         _loaded.clear()  # one at a time: it may fill a device
@@ -136,7 +144,7 @@ def draw_part(source: Source, part: Part) -> pa.Table:
     return to_table(rows, GENERATED_SCHEMA)
 
 
-def generated_row(generator: Generator, params: Params, drawn: Drawn, name: str | None = None) -> GeneratedRow:
+def generated_row(generator: Generator | Paster, params: Params, drawn: Drawn, name: str | None = None) -> GeneratedRow:
     """A drawn scene with its provenance; ``name`` is the stem of its files. ``intensity`` is null where its types have different ones. The
     mask of a scene that asks for nothing says where a normal was drawn anew."""
     scene, image, weights = drawn.scene, encode_png(drawn.image), set(drawn.scene.intensities)
@@ -148,21 +156,22 @@ def generated_row(generator: Generator, params: Params, drawn: Drawn, name: str 
         image={"bytes": image, "path": f"{stem}.png"},
         mask={"bytes": encode_png(scene.mask.astype(np.uint8) * 255), "path": f"{stem}_mask.png"},
         mask_source=scene.source if scene.named else REDRAWN, prompt=drawn.prompt,
-        intensity=weights.pop() if len(weights) == 1 and scene.named else None, seed=scene.seed, steps=params.generate.steps,
-        guidance_scale=params.generate.guidance_scale, focus_step=min(begun, default=None),
+        intensity=weights.pop() if len(weights) == 1 and scene.named else None, seed=scene.seed,
+        steps=params.generate.steps if drawn.windows else None,
+        guidance_scale=params.generate.guidance_scale if drawn.windows else None, focus_step=min(begun, default=None),
         normal_id=scene.normal.sample_id if scene.normal and scene.picture and not in_place and not scene.edits else None,
         exemplar_ids=[a.exemplar.sample_id if a.exemplar else None for a in scene.anomalies] if scene.named else [],
-        base_digest=generator.backbone.digest, generator_digest=generator.digest, params_digest=params.digest_of(*DIGESTED),
+        base_digest=generator.base_digest, generator_digest=generator.digest, params_digest=params.digest_of(*DIGESTED),
         image_sha256=sha256_bytes(image), attempts=drawn.attempts,
     )  # fmt: skip
 
 
 def _kept_normals(
-    generator: Generator, params: Params, product: str, normals: Sequence[SampleRow], read: Read
+    generator: Generator | Paster, params: Params, product: str, normals: Sequence[SampleRow], read: Read
 ) -> list[GeneratedRow]:
     """Normals as what is around an anomaly looks: as they are, or where no pixel of theirs is kept as the autoencoder gives them back."""
     pictures = [read(row).image for row in normals]
-    if params.generate.blend is None or params.generate.background != "real":
+    if isinstance(generator, Generator) and (params.generate.blend is None or params.generate.background != "real"):
         pictures = _round_trips(generator, params, pictures)
     return [_good_row(generator, params, product, row, picture) for row, picture in zip(normals, pictures, strict=True)]
 
@@ -177,13 +186,13 @@ def _round_trips(generator: Generator, params: Params, pictures: Sequence[UInt8[
     return found[: len(pictures)]
 
 
-def _good_row(generator: Generator, params: Params, product: str, row: SampleRow, picture: np.ndarray) -> GeneratedRow:
+def _good_row(generator: Generator | Paster, params: Params, product: str, row: SampleRow, picture: np.ndarray) -> GeneratedRow:
     image, mask = encode_png(picture), encode_png(np.zeros(picture.shape[:2], np.uint8))
     return GeneratedRow(
         sample_id=row.sample_id, product=product, anomaly_types=[], image={"bytes": image, "path": f"{row.sample_id}.png"},
         mask={"bytes": mask, "path": f"{row.sample_id}_mask.png"}, mask_source="none", prompt=None, intensity=None,
         seed=params.seed, steps=None, guidance_scale=None, focus_step=None, normal_id=row.sample_id, exemplar_ids=[],
-        base_digest=generator.backbone.digest, generator_digest=None, params_digest=params.digest_of(*DIGESTED),
+        base_digest=generator.base_digest, generator_digest=None, params_digest=params.digest_of(*DIGESTED),
         image_sha256=sha256_bytes(image),
     )  # fmt: skip
 

@@ -14,6 +14,7 @@ from scipy import ndimage
 from cadiff.errors import UsageError
 from cadiff.params import WindowParams
 from cadiff.pictures import resize_mask, resize_picture
+from cadiff.scene import Outline
 
 JOINED = 1.5  # two parts of a scene share a window that is at most this much wider than either's own
 FOUND_AT = 256  # px of the longer side at which a mask's parts are told apart: that must not cost more on a larger canvas
@@ -34,6 +35,10 @@ class Window:
     def of(self, values: np.ndarray) -> np.ndarray:
         """What of a canvas (``h w ...``) lies in it; a view."""
         return values[self.top : self.top + self.height, self.left : self.left + self.width]
+
+    def shown(self, outline: Outline) -> Bool[np.ndarray, "h w"]:
+        """What of an outline lies in it."""
+        return outline.within(self.top, self.left, self.height, self.width)
 
     def picture(self, image: UInt8[np.ndarray, "h w 3"], size: int) -> UInt8[np.ndarray, "size size 3"]:
         """The picture in it, as the base sees it."""
@@ -82,7 +87,7 @@ def pieces(mask: Bool[np.ndarray, "h w"], params: WindowParams, size: int) -> li
     found = []
     for box, members in _clusters(mask, params.context, size):
         for window in _covering(box, canvas, params.context, size):
-            part = window.of(left) & window.of(members) if members is not None else window.of(left).copy()
+            part = window.of(left) & window.shown(members) if members is not None else window.of(left).copy()
             if part.any():
                 found.append(Piece(window, part))
                 window.of(left)[part] = False
@@ -103,7 +108,7 @@ def side_of(extent: int, canvas: tuple[int, int], context: float, size: int) -> 
     return min(max(math.ceil(context * extent), size), *canvas)
 
 
-def _clusters(mask: np.ndarray, context: float, size: int) -> list[tuple[Box, np.ndarray | None]]:
+def _clusters(mask: np.ndarray, context: float, size: int) -> list[tuple[Box, Outline | None]]:
     """The masks' parts that share a window, as boxes with their pixels (None: all of them)."""
     canvas, box = (mask.shape[0], mask.shape[1]), box_of(mask)
     step = max(1, max(canvas) // FOUND_AT)
@@ -133,18 +138,14 @@ def _clusters(mask: np.ndarray, context: float, size: int) -> list[tuple[Box, np
                     break
     if len(groups) == 1:
         return [(box, None)]
-    found: list[tuple[Box, np.ndarray | None]] = []
+    parts, missed = [], mask[top:bottom, left:right].copy()
     for names, _ in groups:
-        members = np.zeros_like(mask)
         near = resize_mask(np.isin(labels, names), (bottom - top, right - left), "nearest")
-        members[top:bottom, left:right] = near & mask[top:bottom, left:right]
-        if members.any():
-            found.append((box_of(members), members))
-    # what lies between the pixels of two groups at the small size belongs to the last of them
-    missed = mask & ~np.any([members for _, members in found if members is not None], axis=0)
-    if missed.any():
-        found.append((box_of(missed), missed))
-    return found
+        parts.append(Outline.of(near & mask[top:bottom, left:right], (top, left), canvas))
+        missed &= ~near
+    # pixels that at the small size no group's nearest pixel holds are a last group of their own
+    parts.append(Outline.of(missed, (top, left), canvas))
+    return [((part.top, part.left, part.where[0].stop, part.where[1].stop), part) for part in parts if part.area]
 
 
 def _around(one: Box, other: Box) -> Box:

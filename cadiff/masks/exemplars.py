@@ -15,10 +15,10 @@ from cadiff.masks.finder import Finder
 from cadiff.masks.foreground import scaled
 from cadiff.masks.registration import Registration
 from cadiff.masks.search import FREEDOMS, Context, Found
-from cadiff.masks.shapes import Outline, Spread, draw_movement, fit_spread, on_canvas, unmoved
+from cadiff.masks.shapes import Spread, draw_movement, fit_spread, move_outline, unmoved
 from cadiff.params import MaskParams
 from cadiff.records import SampleRow
-from cadiff.scene import Movement
+from cadiff.scene import Anomaly, Movement, Outline
 
 TRIES = 128
 NORMALS = 4  # that are looked at for a mask by context: where three of four fit, one mask in 250 finds none
@@ -41,12 +41,21 @@ class Placed:
     to see it in.
     """
 
-    mask: Bool[np.ndarray, "h w"]
+    outline: Outline
     source: str
     exemplar: SampleRow | None
     movement: Movement | None
     picture: SampleRow
     normal: SampleRow
+
+    @property
+    def mask(self) -> Bool[np.ndarray, "h w"]:
+        """On the canvas."""
+        return self.outline.whole
+
+    def anomaly(self, anomaly_type: str, intensity: float) -> Anomaly:
+        """What it is to be the mask of."""
+        return Anomaly(anomaly_type, self.outline, intensity, self.source, self.exemplar, self.movement)
 
 
 def near_edge(mask: Bool[np.ndarray, "h w"], product: Bool[np.ndarray, "h w"]) -> float:
@@ -120,10 +129,9 @@ class TypeMasks:
             found: Found | None = self.context.place(self.exemplars[index], normal, freedom, rng)
             if found is not None:
                 canvas = self.finder.canvas(normal)
-                crop, at = self.outlines[index].moved(found.movement, canvas, goes_on=True)
-                if self._accepts(int(crop.sum()), canvas, index, found.movement):
-                    mask = on_canvas(crop, at, canvas)
-                    return Placed(mask, BY_CONTEXT, self.exemplars[index], found.movement, normal, normal)
+                there = move_outline(self.outlines[index], found.movement, canvas, goes_on=True)
+                if self._accepts(there, index, found.movement):
+                    return Placed(there, BY_CONTEXT, self.exemplars[index], found.movement, normal, normal)
         return None
 
     def _free(self, index: int, normal: SampleRow | None, moved: bool, rng: np.random.Generator, registered: bool) -> Placed:
@@ -138,13 +146,14 @@ class TypeMasks:
                 if pose.likeness < SAME_PART:
                     continue
                 movement = pose.move(movement, outline.canvas, self.finder.canvas(chosen))
+            if self._too_large(index, chosen, movement):  # known before a mask is moved of which all tries would cost seconds
+                continue
             # what a border cut stays at it, or nobody knows what of it comes into the picture
             if not self._suits(index, chosen, movement, goes_on=not registered):
                 continue
-            canvas = self.finder.canvas(chosen)
-            crop, at = self._cut(outline, movement, chosen, goes_on=not registered)
-            if self._accepts(int(crop.sum()), canvas, index, movement):
-                return Placed(on_canvas(crop, at, canvas), source, exemplar, movement, chosen, chosen)
+            there = self._cut(outline, movement, chosen, goes_on=not registered)
+            if self._accepts(there, index, movement):
+                return Placed(there, source, exemplar, movement, chosen, chosen)
         if moved:
             return self._as_it_lies(index, chosen, source)
         self._stayed.append(math.inf)
@@ -157,38 +166,42 @@ class TypeMasks:
         product, own = self.finder.foreground(normal), Outline.of(self.finder.mask(self.exemplars[index]))
         between = self.finder.factor(normal) / self.finder.factor(self.exemplars[index])
         small = Movement(movement.scale * between, movement.turn, movement.mirror, movement.centre)
-        mask = on_canvas(*own.moved(small, product.shape, goes_on), product.shape) & product
+        mask = move_outline(own, small, (product.shape[0], product.shape[1]), goes_on).whole & product
         return bool(mask.any()) and abs(near_edge(mask, product) - self._near[index]) <= EDGE
 
-    def _cut(
-        self, outline: Outline, movement: Movement, normal: SampleRow, goes_on: bool
-    ) -> tuple[Bool[np.ndarray, "h w"], tuple[int, int]]:
-        """The moved mask at the canvas, within the product where it keeps to that, and where its first pixel lies."""
-        canvas = self.finder.canvas(normal)
-        crop, (top, left) = outline.moved(movement, canvas, goes_on)
-        if self._on_product and crop.size:
-            crop = crop & scaled(self.finder.foreground(normal), canvas, (top, left, top + crop.shape[0], left + crop.shape[1]))
-        return crop, (top, left)
+    def _too_large(self, index: int, normal: SampleRow, movement: Movement) -> bool:
+        """Whether the picture cannot hold as much of a mask as ``masks.max_cut`` leaves of it, wherever it lies."""
+        return math.prod(self.finder.canvas(normal)) < (1 - self.params.max_cut) * self.outlines[index].area * movement.scale**2
 
-    def _accepts(self, left: int, canvas: tuple[int, int], index: int, movement: Movement) -> bool:
-        """Whether enough is ``left`` (px) of a mask after border and foreground have cut it: ``masks.min_area`` of the picture, or what its
+    def _cut(self, outline: Outline, movement: Movement, normal: SampleRow, goes_on: bool) -> Outline:
+        """The moved mask at the canvas, within the product where it keeps to that."""
+        canvas = self.finder.canvas(normal)
+        there = move_outline(outline, movement, canvas, goes_on)
+        if not self._on_product or not there.area:
+            return there
+        rows, columns = there.where
+        product = scaled(self.finder.foreground(normal), canvas, (rows.start, columns.start, rows.stop, columns.stop))
+        return Outline.of(there.crop & product, (there.top, there.left), canvas)
+
+    def _accepts(self, there: Outline, index: int, movement: Movement) -> bool:
+        """Whether enough is left of a mask after border and foreground have cut it: ``masks.min_area`` of the picture, or what its
         exemplar has if that is less."""
-        outline = self.outlines[index]
+        outline, left, canvas = self.outlines[index], there.area, there.canvas
         area, share = outline.area * movement.scale**2, min(self.params.min_area, 0.5 * outline.area / math.prod(outline.canvas))
         return left >= max(1, share * math.prod(canvas)) and area - left <= self.params.max_cut * area
 
     def _in_place(self, index: int, normal: SampleRow) -> Placed:
-        return Placed(self.outlines[index].whole, IN_PLACE, self.exemplars[index], None, self.exemplars[index], normal)
+        return Placed(self.outlines[index], IN_PLACE, self.exemplars[index], None, self.exemplars[index], normal)
 
     def _as_it_lies(self, index: int, normal: SampleRow, source: str) -> Placed:
         """On a normal that is to be seen, where it is in the exemplar's picture."""
         outline, canvas = self.outlines[index], self.finder.canvas(normal)
         movement = unmoved(outline)
-        mask = on_canvas(*outline.moved(movement, canvas), canvas)
-        if not mask.any():  # of a picture much larger than this one
+        there = move_outline(outline, movement, canvas)
+        if not there.area:  # of a picture much larger than this one
             movement = Movement(min(canvas) / min(outline.canvas), 0.0, False, movement.centre)
-            mask = on_canvas(*outline.moved(movement, canvas), canvas)
-        return Placed(mask, source, self.exemplars[index], movement, normal, normal)
+            there = move_outline(outline, movement, canvas)
+        return Placed(there, source, self.exemplars[index], movement, normal, normal)
 
     def _any(self, rng: np.random.Generator) -> SampleRow:
         return self.normals[int(rng.integers(len(self.normals)))]
@@ -214,7 +227,7 @@ class TypeMasks:
             pose = self.finder.pose(row, first)
             pose = pose if pose.likeness >= SAME_PART else UNTURNED
             canvas = self.finder.canvas(first)
-            crop, at = outline.moved(pose.move(unmoved(outline), outline.canvas, canvas), canvas)
-            laid.append(Outline.of(on_canvas(crop, at, canvas)) if crop.any() else outline)
+            there = move_outline(outline, pose.move(unmoved(outline), outline.canvas, canvas), canvas)
+            laid.append(there if there.area else outline)
             turns.append(pose.turn)
         return fit_spread(laid), turns

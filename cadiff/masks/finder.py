@@ -10,9 +10,9 @@ from jaxtyping import Bool, UInt8
 
 from cadiff.masks.foreground import foreground
 from cadiff.masks.registration import POSE_SIDE, Registration, register
-from cadiff.masks.shapes import Outline
 from cadiff.pictures import Size, canvas_of, fitted, read_mask, resize_picture
 from cadiff.records import SampleRow
+from cadiff.scene import Outline
 from cadiff.storage import read_image, resize_mask
 
 SHORTER = 96  # px of the shorter side at which a place is sought, of the median picture: a pin is 5 px there, and a search takes ms

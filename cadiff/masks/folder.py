@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from cadiff.errors import UsageError
-from cadiff.storage import check_anomaly, image_files, read_image
+from cadiff.storage import check_anomaly, image_files, read_image, resize_mask
 
 SOURCE = "folder"
 
@@ -26,12 +26,12 @@ def mask_files(folder: str | Path, product: str, anomaly_type: str) -> list[Path
     return files
 
 
-def read_mask(path: Path, canvas: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
+def drawn_mask(path: Path, canvas: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
     """A mask file brought to a canvas, whatever its own shape.
 
     Raises:
-        UsageError: if nothing or everything is marked in it, or it is a JPEG.
+        UsageError: if nothing or everything is marked in it as it is, or it is a JPEG.
     """
-    mask = read_image(path, "L", canvas)
+    mask = read_image(path, "L")
     check_anomaly(path, mask)
-    return mask > 0
+    return resize_mask(mask > 0, canvas)

@@ -18,7 +18,7 @@ from cadiff.masks.random import blob
 from cadiff.params import Params
 from cadiff.progress import Progress
 from cadiff.records import SampleRow
-from cadiff.scene import Anomaly, Scene
+from cadiff.scene import Outline, Scene
 from cadiff.seeds import derive_seed, numpy_generator
 
 RANDOM = "random"
@@ -84,7 +84,8 @@ class Placer:
         """A blob on the product of one of the normals, of no exemplar's."""
         rng = numpy_generator(*names)
         normal = self.normals[int(rng.integers(len(self.normals)))]
-        return Placed(blob(self.finder.foreground(normal), self.finder.canvas(normal), rng), RANDOM, None, None, normal, normal)
+        mask = blob(self.finder.foreground(normal), self.finder.canvas(normal), rng)
+        return Placed(Outline.of(mask), RANDOM, None, None, normal, normal)
 
     def of_type(self, anomaly_type: str) -> TypeMasks:
         if anomaly_type not in self._types:
@@ -98,8 +99,8 @@ class Placer:
         files = folder.mask_files(self.params.masks.folder, self.product, anomaly_type)
         order = numpy_generator(*names[:-1]).permutation(len(files))
         index = names[-1] if isinstance(names[-1], int) else 0
-        mask = folder.read_mask(files[order[index % len(files)]], self.finder.canvas(normal))
-        return Placed(mask, folder.SOURCE, None, None, normal, normal)
+        mask = folder.drawn_mask(files[order[index % len(files)]], self.finder.canvas(normal))
+        return Placed(Outline.of(mask), folder.SOURCE, None, None, normal, normal)
 
     @staticmethod
     def _clear(draw: Callable[[], Placed], beside: Bool[np.ndarray, "h w"] | None) -> Placed:
@@ -123,29 +124,50 @@ def touching(mask: Bool[np.ndarray, "h w"], beside: Bool[np.ndarray, "h w"]) -> 
 
 
 def make_scenes(params: Params, product: str, samples: Sequence[SampleRow], method: str = "cadiff") -> list[Scene]:
-    """``generate.per_type`` scenes for each anomaly type that has exemplars, types by name; then with ``generate.redraw`` a normal drawn
-    anew in one place for each of up to ``REDRAWN_NORMALS`` normals.
+    """A generator's scenes: those that ``SCENES`` has for it, else anomalies and normals drawn anew.
 
-    Scene k of a type depends on the seed, the product, the type and k alone. ``method`` perturbed, which knows no anomaly, has
-    ``generate.per_type`` scenes of random masks, of the one type ``UNKNOWN``; and no normals drawn anew, as it does nothing else.
+    Scene k of a type depends on the seed, the product, the type and k alone, so that generators with scenes of one kind have the same.
 
     Raises:
         UsageError: if there are no exemplars, no normals to place masks on, or no masks in ``masks.folder``.
     """
-    placer = Placer(params, product, samples)
-    types = [UNKNOWN] if method == "perturbed" else placer.types
-    scenes = []
-    for kind in types:
-        bar = Progress(f"scenes {product} {kind}", params.generate.per_type)
-        for index in range(params.generate.per_type):
-            scenes.append(_scene(params, placer, kind, index, unknown=method == "perturbed"))
-            bar.advance()
-        if method != "perturbed" and params.masks.source == "exemplars":
-            _tell(placer, kind)
-    if not params.generate.redraw or method == "perturbed":
+    return SCENES.get(method, anomalies_and_normals)(params, Placer(params, product, samples))
+
+
+def anomalies_and_normals(params: Params, placer: Placer) -> list[Scene]:
+    """``anomalies``, then with ``generate.redraw`` a normal drawn anew in one place for each of up to ``REDRAWN_NORMALS`` normals."""
+    scenes = anomalies(params, placer)
+    if not params.generate.redraw:
         return scenes
-    order = numpy_generator(params.seed, "round-trips", product).permutation(len(placer.normals))[:REDRAWN_NORMALS]
+    order = numpy_generator(params.seed, "round-trips", placer.product).permutation(len(placer.normals))[:REDRAWN_NORMALS]
     return scenes + [redrawn_scene(params, placer, placer.normals[k]) for k in sorted(order)]
+
+
+def anomalies(params: Params, placer: Placer) -> list[Scene]:
+    """``generate.per_type`` scenes for each anomaly type that has exemplars, types by name."""
+    scenes: list[Scene] = []
+    for kind in placer.types:
+        scenes += _of_type(params, placer, kind)
+        if params.masks.source == "exemplars":
+            _tell(placer, kind)
+    return scenes
+
+
+def perturbed_normals(params: Params, placer: Placer) -> list[Scene]:
+    """``generate.per_type`` scenes of random masks at w = 1, all of the one type ``UNKNOWN``, as no anomaly is known."""
+    return _of_type(params, placer, UNKNOWN, unknown=True)
+
+
+# Of the generators whose scenes are not CADiff's: one that only perturbs normals has none to draw anew, nor has one that draws nothing.
+SCENES: dict[str, Callable[[Params, Placer], list[Scene]]] = {"perturbed": perturbed_normals, "pasted": anomalies}
+
+
+def _of_type(params: Params, placer: Placer, kind: str, unknown: bool = False) -> list[Scene]:
+    bar, scenes = Progress(f"scenes {placer.product} {kind}", params.generate.per_type), []
+    for index in range(params.generate.per_type):
+        scenes.append(_scene(params, placer, kind, index, unknown))
+        bar.advance()
+    return scenes
 
 
 def _scene(params: Params, placer: Placer, kind: str, index: int, unknown: bool) -> Scene:
@@ -162,10 +184,10 @@ def _scene(params: Params, placer: Placer, kind: str, index: int, unknown: bool)
         placed = placer.place(kind, names, normals[int(rng.integers(len(normals)))])
     else:
         placed = placer.place(kind, names)
-    anomaly = Anomaly(kind, placed.mask, intensity, placed.source, placed.exemplar, placed.movement)
     real = params.generate.background == "real"
     picture, normal = (placed.picture, placed.normal) if real else (None, None)
-    return Scene(scene_id, product, (anomaly,), picture, normal, derive_seed(params.seed, "noise", scene_id), template)
+    seed = derive_seed(params.seed, "noise", scene_id)
+    return Scene(scene_id, product, (placed.anomaly(kind, intensity),), picture, normal, seed, template)
 
 
 def redrawn_scene(params: Params, placer: Placer, normal: SampleRow) -> Scene:
@@ -178,10 +200,9 @@ def redrawn_scene(params: Params, placer: Placer, normal: SampleRow) -> Scene:
     rng = numpy_generator(seed, "prompt")
     kind = placer.types[int(rng.integers(len(placer.types)))]
     placed = placer.from_exemplar(kind, (seed, "masks", placer.product, kind, 0), normal, moved=params.masks.placement != "in_place")
-    anomaly = Anomaly(kind, placed.mask, 1.0, placed.source, placed.exemplar, placed.movement)
     return Scene(
-        f"{normal.sample_id}-redrawn", placer.product, (anomaly,), placed.picture, placed.normal, derive_seed(seed, "noise"),
-        int(rng.integers(1 << 30)), named=False,
+        f"{normal.sample_id}-redrawn", placer.product, (placed.anomaly(kind, 1.0),), placed.picture, placed.normal,
+        derive_seed(seed, "noise"), int(rng.integers(1 << 30)), named=False,
     )  # fmt: skip
 
 

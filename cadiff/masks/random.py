@@ -1,6 +1,6 @@
 """Masks of no exemplar: smooth random blobs on the product.
 
-Lattice noise (Perlin, An Image Synthesizer, 1985) over a few lattices, each twice as fine and half as loud, cut at the level that leaves
+Lattice noise over a few lattices, each twice as fine and half as loud, cut at the level that leaves
 the area drawn; of that the piece with the most in it.
 """
 
@@ -46,14 +46,22 @@ def lattice_noise(shape: tuple[int, int], cells: float, rng: np.random.Generator
     angles = rng.uniform(0, 2 * math.pi, counts)
     offset = rng.uniform(0, 1, 2)
     rows, columns = (np.arange(side) / step + o for side, o in zip(shape, offset, strict=True))
-    r, c = rows.astype(int)[:, None], columns.astype(int)[None]
-    y, x = rows[:, None] - r, columns[None] - c
-
-    def corner(down: int, across: int) -> np.ndarray:
-        angle = angles[r + down, c + across]
-        return np.sin(angle) * (y - down) + np.cos(angle) * (x - across)
-
-    ease_y, ease_x = (t**3 * (t * (6 * t - 15) + 10) for t in (y, x))
-    upper, lower = (corner(k, 0) * (1 - ease_x) + corner(k, 1) * ease_x for k in (0, 1))
-    noise = upper * (1 - ease_y) + lower * ease_y
+    noise = gradient_noise(rows, columns, np.stack([np.sin(angles), np.cos(angles)], -1))
     return noise / max(float(noise.std()), 1e-9)
+
+
+def gradient_noise(
+    rows: Float[np.ndarray, " h"], columns: Float[np.ndarray, " w"], gradients: Float[np.ndarray, "n m 2"]
+) -> Float[np.ndarray, "h w"]:
+    """Noise that is 0 at the corners of a lattice and has these gradients there (along rows, along columns), at places given in its cells
+    (Perlin, "Improving Noise", SIGGRAPH 2002)."""
+    row, column = rows.astype(int)[:, None], columns.astype(int)[None]
+    y, x = rows[:, None] - row, columns[None] - column
+    ease_y, ease_x = (t**3 * (t * (6 * t - 15) + 10) for t in (y, x))
+    noise = np.zeros((len(rows), len(columns)))
+    for down in (0, 1):
+        for across in (0, 1):
+            corner = gradients[row + down, column + across]
+            weight = (ease_y if down else 1 - ease_y) * (ease_x if across else 1 - ease_x)
+            noise += weight * (corner[..., 0] * (y - down) + corner[..., 1] * (x - across))
+    return noise

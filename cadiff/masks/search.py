@@ -14,9 +14,9 @@ from scipy import ndimage
 
 from cadiff.masks.context import JUST_NOTICEABLE, Ground, Kernel, Ring, distances
 from cadiff.masks.finder import Finder
-from cadiff.masks.shapes import Outline, Spread, draw_scale, move_mask, shares
+from cadiff.masks.shapes import Spread, draw_scale, move_mask, shares
 from cadiff.records import SampleRow
-from cadiff.scene import Movement
+from cadiff.scene import Movement, Outline
 
 HALF_TURN = 18  # steps
 STEP = math.pi / HALF_TURN  # of the turns that are looked over: half of it moves what is 10 px away by one px

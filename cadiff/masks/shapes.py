@@ -7,7 +7,7 @@ scaled and turned by noise whose width is the type's own spread times Scott's fa
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from scipy import ndimage
 from skimage.measure import regionprops
 
 from cadiff.pictures import fitted, resize_mask
-from cadiff.scene import Movement, rotation
+from cadiff.scene import Movement, Outline, rotation
 
 # Spreads of one exemplar are zero and those of a few are uncertain; these keep new masks from being copies.
 LEAST_SHIFT = 0.03  # of the shorter side
@@ -32,112 +32,67 @@ DIRECTED = 0.5  # mean resultant length from which orientations count as alike
 Box = tuple[int, int, int, int]  # top, left, bottom, right; the last two are beyond it
 
 
-@dataclass(frozen=True)
-class Outline:
-    """A mask without the empty rest of its canvas: ``crop`` lies at (``top``, ``left``) of a canvas of ``canvas`` px.
+def move_outline(outline: Outline, movement: Movement, canvas: tuple[int, int], goes_on: bool = False) -> Outline:
+    """The moved mask on another canvas, cut by its border; empty where it lies beyond it. Costs what the mask covers.
 
-    Whatever is done to it costs what it covers, not what the canvas does.
+    It is in as many pieces as before, or in more only where a line shrank too much to stay whole. With ``goes_on`` one that
+    touches its own canvas's border goes on beyond that.
     """
-
-    crop: Bool[np.ndarray, "h w"]
-    top: int
-    left: int
-    canvas: tuple[int, int]
-
-    @classmethod
-    def of(cls, mask: Bool[np.ndarray, "h w"]) -> Outline:
-        """Of a mask with at least one pixel."""
-        rows = np.flatnonzero(mask.any(axis=1))
-        top, bottom = int(rows[0]), int(rows[-1]) + 1
-        columns = np.flatnonzero(mask[top:bottom].any(axis=0))
-        left, right = int(columns[0]), int(columns[-1]) + 1
-        return cls(mask[top:bottom, left:right].copy(), top, left, (mask.shape[0], mask.shape[1]))
-
-    @property
-    def centroid(self) -> tuple[float, float]:
-        """Row and column, px of the canvas."""
-        rows, columns = self.crop.sum(axis=1), self.crop.sum(axis=0)
-        row, column = (float(n @ np.arange(len(n)) / n.sum()) for n in (rows, columns))
-        return row + self.top, column + self.left
-
-    @property
-    def area(self) -> int:
-        return int(self.crop.sum())
-
-    @property
-    def touches(self) -> Bool[np.ndarray, "2 2"]:
-        """Whether it reaches the canvas's first and last row (first line), first and last column."""
-        ends = np.array([self.top + self.crop.shape[0], self.left + self.crop.shape[1]])
-        return np.stack([np.array([self.top, self.left]) == 0, ends == np.array(self.canvas)], axis=1)
-
-    @property
-    def whole(self) -> Bool[np.ndarray, "h w"]:
-        """On its canvas."""
-        return on_canvas(self.crop, (self.top, self.left), self.canvas)
-
-    def moved(self, movement: Movement, canvas: tuple[int, int], goes_on: bool = False) -> tuple[Bool[np.ndarray, "h w"], tuple[int, int]]:
-        """The moved mask's pixels on another canvas, cut by its border, and where the first of them lies.
-
-        It is in as many pieces as before, or in more only where a line shrank too much to stay whole. With ``goes_on`` one that
-        touches its own canvas's border goes on beyond that.
-        """
-        continues = self.touches if goes_on else np.zeros((2, 2), bool)
-        matrix, offset = movement.inverse(self.centroid, canvas)
-        top, left, bottom, right = self._reach(matrix, offset, canvas, continues)
-        if bottom <= top or right <= left:
-            return np.zeros((0, 0), bool), (0, 0)
-        border = (~continues).astype(int)  # empty beyond it, which is what "nearest" then repeats
-        padded = np.pad(self.crop, border).astype(np.float32)
-        offset = offset + matrix @ np.array([top, left]) - np.array([self.top, self.left]) + border[:, 0]
-        coverage = ndimage.affine_transform(padded, matrix, offset, (bottom - top, right - left), order=1, mode="nearest")
-        pieces = _pieces(self.crop)
-        for threshold in COVERAGES:
-            moved = coverage >= threshold
-            if moved.any() and _pieces(moved) <= pieces:
-                break
-        return moved, (top, left)
-
-    def _reach(self, matrix: np.ndarray, offset: np.ndarray, canvas: tuple[int, int], continues: Bool[np.ndarray, "2 2"]) -> Box:
-        """The box on the other canvas outside of which no pixel of the moved mask can lie."""
-        far = 2.0 * sum(canvas) * np.abs(matrix).sum() + sum(self.canvas)  # beyond whatever the other canvas shows
-        start, end = np.array([self.top, self.left]) - 1.0, np.array([self.top, self.left]) + self.crop.shape
-        start, end = np.where(continues[:, 0], -far, start), np.where(continues[:, 1], far, end)
-        corners = np.array([[row, column] for row in (start[0], end[0]) for column in (start[1], end[1])])
-        there = (corners - offset) @ np.linalg.inv(matrix).T
-        top, left = np.floor(there.min(axis=0)).clip(0, canvas).astype(int)
-        bottom, right = (np.ceil(there.max(axis=0)) + 1).clip(0, canvas).astype(int)
-        return int(top), int(left), int(bottom), int(right)
+    continues = outline.touches if goes_on else np.zeros((2, 2), bool)
+    matrix, offset = movement.inverse(outline.centroid, canvas)
+    top, left, bottom, right = _reach(outline, matrix, offset, canvas, continues)
+    if bottom <= top or right <= left:
+        return Outline.of(np.zeros((0, 0), bool), canvas=canvas)
+    border = (~continues).astype(int)  # empty beyond it, which is what "nearest" then repeats
+    padded = np.pad(outline.crop, border).astype(np.float32)
+    offset = offset + matrix @ np.array([top, left]) - np.array([outline.top, outline.left]) + border[:, 0]
+    coverage = ndimage.affine_transform(padded, matrix, offset, (bottom - top, right - left), order=1, mode="nearest")
+    pieces = _pieces(outline.crop)
+    for threshold in COVERAGES:
+        there = coverage >= threshold
+        if there.any() and _pieces(there) <= pieces:
+            break
+    return Outline.of(there, (top, left), canvas)
 
 
-def on_canvas(crop: Bool[np.ndarray, "h w"], at: tuple[int, int], canvas: tuple[int, int]) -> Bool[np.ndarray, "h2 w2"]:
-    """Pixels set into an empty canvas."""
-    mask = np.zeros(canvas, bool)
-    mask[at[0] : at[0] + crop.shape[0], at[1] : at[1] + crop.shape[1]] = crop
-    return mask
+def _reach(
+    outline: Outline, matrix: np.ndarray, offset: np.ndarray, canvas: tuple[int, int], continues: Bool[np.ndarray, "2 2"]
+) -> Box:
+    """The box on the other canvas outside of which no pixel of the moved mask can lie."""
+    far = 2.0 * sum(canvas) * np.abs(matrix).sum() + sum(outline.canvas)  # beyond whatever the other canvas shows
+    first = np.array([outline.top, outline.left])
+    start, end = first - 1.0, first + outline.crop.shape
+    start, end = np.where(continues[:, 0], -far, start), np.where(continues[:, 1], far, end)
+    corners = np.array([[row, column] for row in (start[0], end[0]) for column in (start[1], end[1])])
+    there = (corners - offset) @ np.linalg.inv(matrix).T
+    top, left = np.floor(there.min(axis=0)).clip(0, canvas).astype(int)
+    bottom, right = (np.ceil(there.max(axis=0)) + 1).clip(0, canvas).astype(int)
+    return int(top), int(left), int(bottom), int(right)
 
 
 def move_mask(
     mask: Bool[np.ndarray, "h w"], movement: Movement, canvas_shape: tuple[int, int], goes_on: bool = False
 ) -> Bool[np.ndarray, "h2 w2"]:
-    """The moved mask on a canvas of that height and width, cut by its border; costs what the mask covers (``Outline.moved``)."""
-    return on_canvas(*Outline.of(mask).moved(movement, canvas_shape, goes_on), canvas_shape)
+    """The moved mask on a canvas of that height and width, cut by its border (``move_outline``)."""
+    return move_outline(Outline.of(mask), movement, canvas_shape, goes_on).whole
 
 
 def move_picture(
     picture: UInt8[np.ndarray, "h w 3"], mask: Bool[np.ndarray, "h w"], movement: Movement, canvas_shape: tuple[int, int],
-    box: Box | None = None,
+    box: Box | None = None, seen_as: Callable[[UInt8[np.ndarray, "a b 3"]], UInt8[np.ndarray, "a b 3"]] = lambda pixels: pixels,
 ) -> Float[np.ndarray, "h2 w2 3"]:  # fmt: skip
     """The picture that ``mask`` belongs to, moved as ``move_mask`` moves the mask; mirrored beyond its border.
 
     Args:
         box: rows and columns of the canvas (top, left, bottom, right) that are wanted; only these are computed and returned.
+        seen_as: what is done to the picture's pixels first, each by itself; no more of them is looked at than is wanted.
     """
     matrix, offset = movement.inverse(Outline.of(mask).centroid, canvas_shape)
     top, left, bottom, right = box or (0, 0, *canvas_shape)
     corners = np.array([[row, column] for row in (top, bottom - 1) for column in (left, right - 1)]) @ matrix.T + offset
     first, last = np.floor(corners.min(axis=0)).astype(int), np.ceil(corners.max(axis=0)).astype(int) + 1
     rows, columns = (_mirrored(np.arange(a, b + 1), n) for a, b, n in zip(first, last, mask.shape, strict=True))
-    seen = picture[np.ix_(rows, columns)].astype(np.float32)
+    seen = seen_as(picture[np.ix_(rows, columns)]).astype(np.float32)
     start = offset + matrix @ np.array([top, left]) - first
     shape = (bottom - top, right - left)
     return np.stack([ndimage.affine_transform(seen[..., c], matrix, start, shape, order=1, mode="nearest") for c in range(3)], -1)

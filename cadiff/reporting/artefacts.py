@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -30,7 +31,7 @@ from cadiff.records import (
     VectorRow,
     from_table,
 )
-from cadiff.storage import missing, read_batches, read_image, read_table
+from cadiff.storage import missing, read_batches, read_image, read_json, read_table
 
 ABLATIONS = Path("data/ablations")  # where benchmarks/ablations.py leaves a table for each data set
 WITHOUT_SHARDS = {"union", "detector", "maps"}  # kinds of methods that have no generated images of their own
@@ -38,6 +39,10 @@ WITHOUT_TYPES = {"cutpaste", "nsa", "perlin"}  # draw one kind of anomaly, in an
 UNNAMED = "perturbed"  # its masks are random and its images have no exemplar's type; its shards say what there is
 SHOWN = "cadiff"  # the generator whose words, attention and intensities the page shows
 WITH_SHOWN = {SHOWN, "both"}
+
+
+def shipped_folder(method: str, product: str) -> str:
+    return f"data/made/shipped/{method}/{product}"
 
 
 def ablations_of(dataset: str) -> Path:
@@ -102,17 +107,32 @@ class Artefacts:
         path = self.root / ablations_of(dataset)
         return read_table(path, METRIC_SCHEMA) if path.is_file() else METRIC_SCHEMA.empty_table()
 
-    def scored(self, method: str, product: str, only: Collection[str] | None = None) -> Iterator[ScoredRow]:
-        """What the lowest seed's detector said of each held-out image (``only``: of these), a few in memory at a time."""
+    def scored(self, method: str, product: str, only: Collection[str] | None = None, seed: int | None = None) -> Iterator[ScoredRow]:
+        """What the detector of a seed (None: the lowest) said of each held-out image (``only``: of these), a few in memory at a time."""
         name = f"data/made/evaluated/{method}/{product}/scored.parquet"
         if not self._is_there(name):
             return
-        lowest = pc.min(read_table(self.root / name, SCORED_SCHEMA, ["seed"])["seed"])
+        wanted = pc.min(read_table(self.root / name, SCORED_SCHEMA, ["seed"])["seed"]) if seed is None else seed
         for table in read_batches(self.root / name, SCORED_SCHEMA):
-            kept = pc.equal(table["seed"], lowest)
+            kept = pc.equal(table["seed"], wanted)
             if only is not None:
                 kept = pc.and_(kept, pc.is_in(table["sample_id"], pa.array(sorted(only), pa.string())))
             yield from from_table(table.filter(kept), ScoredRow)
+
+    def image_scores(self, method: str, product: str, seed: int) -> dict[str, float]:
+        """{sample_id: score} of the held-out images, by the detector of a seed; no map is read."""
+        name = f"data/made/evaluated/{method}/{product}/scored.parquet"
+        if not self._is_there(name):
+            return {}
+        table = read_table(self.root / name, SCORED_SCHEMA, ["sample_id", "seed", "image_score"])
+        own = table.filter(pc.equal(table["seed"], seed))
+        return dict(zip(own["sample_id"].to_pylist(), own["image_score"].to_pylist(), strict=True))
+
+    def shipped(self, method: str, product: str) -> dict[str, Any] | None:
+        """What ``detector.json`` says of a detector that was made ready to be taken away; None if absent. Read where the stage ``ship``
+        leaves it for the report; the folder itself must be there too."""
+        name = f"data/made/reported/shipped/{method}/{product}.json"
+        return dict(read_json(self.root / name)) if self._is_there(name) and self._is_there(shipped_folder(method, product)) else None
 
     def quality(self, method: str, product: str) -> list[QualityRow]:
         name = f"data/made/reported/quality/{method}/{product}.parquet"

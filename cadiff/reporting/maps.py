@@ -60,7 +60,7 @@ def map_rows(artefacts: Artefacts, product: str) -> list[MapRow]:
     for title, sample_id in chosen:
         if picture := real_picture(artefacts, samples[sample_id]):
             scored = [by_id[sample_id] for by_id in found.values() if sample_id in by_id]
-            rows.append(MapRow(title, picture, [_map(artefacts, row, samples[sample_id], picture) for row in scored]))
+            rows.append(MapRow(title, picture, [map_of(artefacts, row, samples[sample_id], picture) for row in scored]))
     return rows
 
 
@@ -92,7 +92,8 @@ def _ap(artefacts: Artefacts, row: ScoredRow, sample: SampleRow) -> float | None
     return float(average_precision_score(mask.ravel() > 127, pixels.ravel())) if mask is not None and mask.any() else None
 
 
-def _map(artefacts: Artefacts, row: ScoredRow, sample: SampleRow, picture: Picture) -> AnomalyMap:
+def map_of(artefacts: Artefacts, row: ScoredRow, sample: SampleRow, picture: Picture) -> AnomalyMap:
+    """What a detector saw on an image, in colours."""
     pixels = decode_image(row.anomaly_map["bytes"], "L", row.sample_id)
     seen = SEEN_BY.get(artefacts.params.kind_of(row.method), "by a detector trained on {}").format(row.method)
     return AnomalyMap(row.method, data_uri(heat(pixels)), f"Anomaly map of {picture.alt}, {seen}", _ap(artefacts, row, sample))

@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from cadiff.params import RESULT_KEYS, Params
 from cadiff.records import WITHOUT_GOOD
-from cadiff.reporting import figures, model_figures, paper, signals, tables
+from cadiff.reporting import figures, model_figures, paper, signals, tables, take_away
 from cadiff.reporting.artefacts import SHOWN, WITH_SHOWN, Artefacts
 from cadiff.reporting.gallery import EXACT_SIDE, Group, Picture, gallery, shard_methods
 from cadiff.reporting.maps import map_rows
@@ -61,19 +61,19 @@ def write_report(params: Params, root: Path, out: Path, partial: bool = False) -
     frame = joined.to_pandas()
     dots = figures.product_dots(frame, "pixel_ap", list(params.products), list(params.methods))
     curves = training_curves(artefacts)
-    page = render(artefacts, frame, dots, curves)
+    page = render(artefacts, frame, dots, curves, Path(out))
     for name, chart in {"pixel-ap": dots, **curves}.items():  # for `dvc plots`
         write_text(Path(out) / "plots" / f"{name}.svg", figures.plain(chart))
     write_table(Path(out) / "metrics.parquet", joined)
     write_json(Path(out) / "metrics.json", tables.means(frame))
     write_bytes(Path(out) / "paper.csv", paper.SOURCE.read_bytes())
-    write_text(Path(out) / "summary.md", summary(artefacts, frame))
+    write_text(Path(out) / "summary.md", summary(artefacts, frame, Path(out)))
     write_text(Path(out) / "index.html", page)
-    return concluded(artefacts, frame)[0]
+    return lead(artefacts, frame)[0]
 
 
-def render(artefacts: Artefacts, frame: pd.DataFrame, dots: Markup, curves: dict[str, Markup]) -> str:
-    """The whole page; every string is escaped by the template."""
+def render(artefacts: Artefacts, frame: pd.DataFrame, dots: Markup, curves: dict[str, Markup], out: Path) -> str:
+    """The whole page, to lie in ``out``; every string is escaped by the template."""
     params = artefacts.params
     products, methods = list(params.products), list(params.methods)
     groups = gallery(artefacts)
@@ -81,7 +81,7 @@ def render(artefacts: Artefacts, frame: pd.DataFrame, dots: Markup, curves: dict
     tokens, tokens_said = model_figures.token_map([row for product in products for row in artefacts.vectors(product)])
     context: dict[str, Any] = {
         "title": f"CADiff on {params.dataset.name}",
-        "verdict": concluded(artefacts, frame),
+        "verdict": lead(artefacts, frame),
         "facts": facts(artefacts, frame, groups),
         "headline": tables.headline_table(frame, methods, detectors_of(params)),
         "gains": tables.gain_table(frame, methods),
@@ -89,6 +89,11 @@ def render(artefacts: Artefacts, frame: pd.DataFrame, dots: Markup, curves: dict
         "by_product": tables.product_table(frame, products, methods),
         "by_type": tables.type_table(frame, products, methods),
         "others": tables.other_table(frame, products, methods),
+        "at_threshold": {product: tables.threshold_table(frame, product, methods, params.ship.methods) for product in products},
+        "uncalibrated": take_away.uncalibrated(params),
+        "asked": _by_product(params, lambda own: take_away.share(own.detector.false_alarms)),
+        "ships": bool(params.ship.methods),
+        "shipped": {product: take_away.shipped(artefacts, product, out) for product in products},
         "groups": nested(groups),
         "intensities": intensity_range(groups),
         "glance": glance(groups),
@@ -138,13 +143,15 @@ def render(artefacts: Artefacts, frame: pd.DataFrame, dots: Markup, curves: dict
     return environment.get_template("report.html.j2").render(context)
 
 
-def summary(artefacts: Artefacts, frame: pd.DataFrame) -> str:
-    """The headline in Markdown."""
+def summary(artefacts: Artefacts, frame: pd.DataFrame, out: Path) -> str:
+    """The headline in Markdown, and the detectors to be taken away with their folders as seen from ``out``."""
     headline = tables.headline_table(frame, artefacts.params.methods, detectors_of(artefacts.params))
-    said = " ".join([*concluded(artefacts, frame), tables.place_among(frame, sources_of(artefacts.params))]).strip()
+    said = " ".join([*lead(artefacts, frame), tables.place_among(frame, sources_of(artefacts.params))]).strip()
     text = f"# CADiff: {scale(artefacts.params)}\n\n{said}\n\n"
     text += f"{headline.caption} Protocol: {protocol_of(artefacts.params, frame)}; {scored_at(artefacts.params)}.\n\n"
     text += tables.markdown(headline)
+    if lines := take_away.summary_lines(artefacts, out):
+        text += "\nTo take away:\n\n" + "".join(f"{line}\n" for line in lines)
     if artefacts.absent:
         text += "\nAbsent, so left out:\n\n" + "".join(f"- `{name}`\n" for name in artefacts.absent)
     return text
@@ -260,6 +267,13 @@ def facts(artefacts: Artefacts, frame: pd.DataFrame, groups: list[Group]) -> lis
     ]  # fmt: skip
 
 
+def lead(artefacts: Artefacts, frame: pd.DataFrame) -> list[str]:
+    """The page's first line and what follows it: that no defect is needed at all, where that is so; else the verdict."""
+    without = tables.needs_no_defect(frame, sources_of(artefacts.params))
+    found = concluded(artefacts, frame)
+    return [without, " ".join(found)] if without else found
+
+
 def concluded(artefacts: Artefacts, frame: pd.DataFrame) -> list[str]:
     return tables.verdict(frame, held_out(artefacts))
 
@@ -297,15 +311,16 @@ def elsewhere(artefacts: Artefacts) -> str:
 
 
 def overlap(artefacts: Artefacts) -> str:
-    """Whether any image's bytes are both trained on and tested on."""
+    """Whether any image's bytes are both trained or calibrated on and tested on."""
     rows = [row for product in artefacts.params.products for row in artefacts.samples(product)]
-    seen = {row.image_sha256 for row in rows if row.role in ("normal", "exemplar")}
+    seen = {row.image_sha256 for row in rows if row.role in ("normal", "calibration", "exemplar")}
     both = [
         row.sample_id for row in rows if row.role in ("held_out", "test_good") and row.image_sha256 in seen
     ]
     if not both:
         return "No test image is byte for byte a training image; near-duplicates were not looked for."
-    return f"Caution: {counted(len(both), 'test image')} equal training images, such as {both[0]}."
+    number = f"{counted(len(both), 'test image')} equal{'s' if len(both) == 1 else ''}"
+    return f"Caution: {number} a training image or one that set a threshold, such as {both[0]}."
 
 
 def origin(params: Params) -> str:
@@ -382,7 +397,7 @@ def training_curves(artefacts: Artefacts) -> dict[str, Markup]:
 
 def image_table(artefacts: Artefacts, groups: list[Group]) -> Table:
     """How many images of each role went in, and how many were generated."""
-    roles = {"normal": "Normal", "exemplar": "Exemplars", "held_out": "Held out", "test_good": "Test good"}
+    roles = {"normal": "Normal", "calibration": "Calibration", "exemplar": "Exemplars", "held_out": "Held out", "test_good": "Test good"}
     sources = shard_methods(artefacts)
     rows = []
     for product in artefacts.params.products:
@@ -393,9 +408,8 @@ def image_table(artefacts: Artefacts, groups: list[Group]) -> Table:
         ]
         rows.append(Row([product], [Cell(f"{count:,}", count) for count in counts]))
     columns = ["Product", *roles.values(), *(f"Made by {source}" for source in sources)]
-    return Table(
-        "Images: trained on are normal and exemplars, tested on are held out and test good.", columns, rows, sortable=True
-    )
+    caption = "Images: trained on are normal and exemplars, calibration sets the threshold, tested on are held out and test good."
+    return Table(caption, columns, rows, sortable=True)
 
 
 def digests(params: Params, groups: list[Group]) -> list[tuple[str, str]]:

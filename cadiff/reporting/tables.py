@@ -28,6 +28,7 @@ METHOD_NAMES = {
     "cadiff": "CADiff images",
     "controlnet": "ControlNet alone",
     "perturbed": "Perturbed normals",
+    "pasted": "exemplars pasted where CADiff draws",
     "exemplars": "augmented exemplars alone",
     "both": "CADiff images and augmented exemplars",
     "cutpaste": "CutPaste",
@@ -40,6 +41,9 @@ METHOD_NAMES = {
     "cfa": "normal images alone (CFA)",
 }
 MIXTURES = {"both"}  # of other methods' images
+CONTROLS = ("exemplars", "pasted")  # what can be had of the real exemplars without a model that draws
+WITHOUT_DEFECTS = "patchcore"  # the detector that a trained one has to beat: it needs no anomaly at all
+AT_THRESHOLD = {"false_alarm_rate": "False alarms", "miss_rate": "Misses", "threshold_promised": "False alarms promised"}
 ABSENT = "–"
 
 
@@ -169,12 +173,15 @@ FEW = 6  # anomalies that a product is scored on, below which no figure of it is
 
 def verdict(
     frame: pd.DataFrame, held_out: Mapping[str, int] = MappingProxyType({}), metric: str = "pixel_ap",
-    ours: str = "cadiff", peer: str = "exemplars",
+    ours: str = "cadiff",
 ) -> list[str]:  # fmt: skip
-    """A conclusion and the figures behind it: did the detector trained on generated images beat the same detector without them?
+    """A conclusion and the figures behind it: did the detector trained on generated images beat the same detector without them, on
+    the strongest of ``CONTROLS`` that was measured?
 
     ``held_out``: how many anomalies each product is scored on.
     """
+    controls = [name for name in CONTROLS if compare(frame, metric, ours, name)]
+    peer = ranking(comparable(frame, controls, metric), controls, metric)[0][0] if controls else CONTROLS[0]
     comparison = compare(frame, metric, ours, peer)
     if comparison is None:
         return [
@@ -186,7 +193,7 @@ def verdict(
     won = [sum(gain > 0 for gain in gains) for gains in (comparison.by_product.values(), comparison.by_seed)]
     figures = (
         f"{METRIC_NAMES[metric]} is {own} for the detector trained on {METHOD_NAMES[ours]} and {theirs} for "
-        f"the same detector trained on {METHOD_NAMES[peer]}: {points(comparison.gain)} points, "
+        f"the same detector trained on {METHOD_NAMES[peer]}{_strongest(controls)}: {points(comparison.gain)} points, "
         f"better on {won[0]} of {counted(products, 'product')} and in {won[1]} of {counted(seeds, 'seed')}."
         f"{_over_types(frame, ours, peer)}"
     )
@@ -199,7 +206,7 @@ def verdict(
     if comparison.outcome != "better" and added is not None and added.outcome == "better":
         alone = {"worse": "In their place they were worse, in every seed", "undecided": "In their place the seeds do not agree"}
         conclusion = (
-            f"Yes, added to the exemplars: {points(added.gain)} points of {METRIC_NAMES[metric]}"
+            f"Yes, added to the exemplars: {points(added.gain)} points of {METRIC_NAMES[metric]} over {METHOD_NAMES[peer]}"
             f"{_points_over_types(frame, 'both', peer)}, better in every seed. "
             f"{alone[comparison.outcome]}."
         )
@@ -216,6 +223,30 @@ def verdict(
     elif conclusion.startswith("Yes"):
         conclusion = _of_few({name: held_out[name] for name in comparison.by_product if name in held_out}, conclusion)
     return [conclusion, figures]
+
+
+def needs_no_defect(frame: pd.DataFrame, trained: Sequence[str], peer: str = WITHOUT_DEFECTS) -> str:
+    """That ``peer``, which learns from normal images alone, is ahead of every detector trained on anomalies, by pixel AP or by image
+    AUROC; empty where it is ahead by neither, or was not run."""
+    methods, found = [peer, *trained], []
+    for metric in ("pixel_ap", "image_auroc"):
+        order = ranking(comparable(frame, methods, metric), methods, metric)
+        values = dict(order)
+        if peer in values and len(values) > 1:
+            own, (best, other) = values[peer], next(pair for pair in order if pair[0] != peer)
+            said = f"by {METRIC_NAMES[metric]} ({percent(own)}; {best} has {percent(other)})"
+            found.append((own > other and points(own - other) != "0.0", said))
+    ahead = [text for won, text in found if won]
+    if not ahead:
+        return ""
+    behind = "".join(f" It is not {text}." for won, text in found if not won)
+    said = f"PatchCore, which needs no defect at all, is ahead of every detector trained on anomalies {' and '.join(ahead)}."
+    return said + behind
+
+
+def _strongest(controls: Sequence[str]) -> str:
+    """That a control was chosen, in brackets; empty where there was no choice."""
+    return f" (the strongest control of {len(controls)})" if len(controls) > 1 else ""
 
 
 def _over_types(frame: pd.DataFrame, ours: str, peer: str) -> str:
@@ -357,9 +388,37 @@ def type_table(frame: pd.DataFrame, products: list[str], methods: Sequence[str])
                  ["Product", "Anomaly type", *methods], rows, sortable=True)  # fmt: skip
 
 
+def threshold_table(frame: pd.DataFrame, product: str, methods: Sequence[str], shipped: Collection[str] = ()) -> Table:
+    """What each calibrated method calls wrong on the product's held-out pictures, at the threshold that was set without them; the rows
+    of ``shipped`` are marked. No rows where nothing was calibrated."""
+    rates = frame[(frame["product"] == product) & frame["metric"].str.match("(false_alarm_rate|miss_rate)(/|$)")]
+    found = [method for method in methods if method in set(rates["method"])]
+    kinds = sorted(name for name in set(rates["metric"]) if "/" in name)
+    metrics = ["false_alarm_rate", "miss_rate", *kinds] if found else []
+    rows = []
+    for method in found:
+        figures = [mean_and_spread(rates, method, metric)[:2] for metric in metrics]
+        seeds = rates.loc[rates["method"] == method, "seed"].nunique()
+        cells = [*(_figure(*figure, None) for figure in figures), Cell(f"{seeds}", seeds)]
+        rows.append(Row([named(method)], cells, here=method in shipped))
+
+    def heading(metric: str) -> str:
+        numbers = sorted(set(rates.loc[rates["metric"] == metric, "n"]))
+        name, kind = AT_THRESHOLD[metric.partition("/")[0]], metric.partition("/")[2]
+        return f"{kind or name} (of\u00a0{' or '.join(f'{number:,}' for number in numbers)})"
+
+    caption = (
+        f"{product}: wrong at the threshold, in %, mean ± standard deviation over seeds. False alarms: good test pictures that are called "
+        "defective; misses: held-out anomalies that are not, all and by type. In brackets how many pictures there are. Shaded: to be taken "
+        "away."
+    )
+    return Table(caption, ["The detector was trained on", *map(heading, metrics), "Seeds"], rows, sortable=True)
+
+
 def other_table(frame: pd.DataFrame, products: list[str], methods: Sequence[str]) -> Table:
     """Figures that no other table shows, such as realism and diversity."""
-    plain = frame[~frame["metric"].isin(list(METRIC_NAMES)) & ~frame["metric"].str.contains("/", regex=False)]
+    elsewhere = [*METRIC_NAMES, *AT_THRESHOLD]
+    plain = frame[~frame["metric"].isin(elsewhere) & ~frame["metric"].str.contains("/", regex=False)]
     shown = [method for method in methods if method in set(plain["method"])]
     means = plain.groupby(["product", "metric", "method"], sort=True)["value"].mean()
     rows = []

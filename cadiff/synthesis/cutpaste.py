@@ -9,8 +9,9 @@ from jaxtyping import Bool, Int, UInt8
 from skimage.draw import polygon2mask
 
 from cadiff.errors import CADiffError
+from cadiff.pictures import is_grey
 from cadiff.seeds import numpy_generator
-from cadiff.synthesis.photometric import TRIES, Drawn, Images, is_grey, is_visible, relight, without_colour
+from cadiff.synthesis.photometric import TRIES, Drawn, Images, is_visible, relight, without_colour
 
 PAPER_SIDE = 256
 AREA = (0.02, 0.15)  # of the image

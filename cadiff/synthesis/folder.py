@@ -88,16 +88,17 @@ def write_shards(entries: Sequence[Entry], samples: Sequence[SampleRow], product
     """``out/<type>.parquet`` (GENERATED_SCHEMA), images and masks brought to the canvas, ``ROWS`` in memory at a time.
 
     Raises:
-        UsageError: if a pair is not whole, or an image is one that the detector is scored on.
+        UsageError: if a pair is not whole, or an image is one that the detector is scored on or calibrated with.
     """
     check_types(entries, samples)
-    scored_on = {pixels_of(row.image_path): row.image_path for row in samples if row.role in ("held_out", "test_good")}
+    apart = {"held_out": "scored on", "test_good": "scored on", "calibration": "calibrated with"}
+    kept = {pixels_of(row.image_path): row for row in samples if row.role in apart}
     by_type: dict[str, list[Entry]] = {}
     made: list[tuple[str, str]] = []
     for entry in entries:
         sha256 = verify_entry(entry)[2]
-        if (pixels := pixels_of(entry.image)) in scored_on:
-            raise UsageError(f"{entry.image}: this is {scored_on[pixels]}, which the detector is scored on; remove it")
+        if (row := kept.get(pixels_of(entry.image))) is not None:
+            raise UsageError(f"{entry.image}: this is {row.image_path}, which the detector is {apart[row.role]}; remove it")
         made.append((entry.key, sha256))
         by_type.setdefault(entry.anomaly_type or GOOD, []).append(entry)
     maker = digest(sorted(made))

@@ -14,9 +14,9 @@ from scipy import fft, ndimage
 
 from cadiff.errors import CADiffError
 from cadiff.masks.foreground import foreground
-from cadiff.pictures import fitted, resize_mask, resize_picture
+from cadiff.pictures import fitted, is_grey, resize_mask, resize_picture
 from cadiff.seeds import numpy_generator
-from cadiff.synthesis.photometric import MIN_DIFFERENCE, TRIES, Drawn, Images, is_grey, is_visible, without_colour
+from cadiff.synthesis.photometric import MIN_DIFFERENCE, TRIES, Drawn, Images, is_visible, without_colour
 
 SHAPE, SCALE = 2.0, 0.1  # of the gamma distribution that a side is drawn from, as a share of the image's
 SIDE = (0.06, 0.4)  # and its limits

@@ -16,8 +16,10 @@ from scipy import ndimage
 from skimage import data
 
 from cadiff.errors import CADiffError
+from cadiff.masks.random import gradient_noise
+from cadiff.pictures import is_grey
 from cadiff.seeds import numpy_generator
-from cadiff.synthesis.photometric import TRIES, Drawn, Images, is_grey, is_visible, relight, without_colour
+from cadiff.synthesis.photometric import TRIES, Drawn, Images, is_visible, relight, without_colour
 
 THRESHOLD = 0.5
 OPACITY = (0.1, 1.0)  # beta
@@ -70,26 +72,14 @@ def perlin_mask(shape: tuple[int, ...], rng: np.random.Generator) -> Bool[np.nda
 def perlin_noise(
     shape: tuple[int, int], cells: tuple[int, int], rng: np.random.Generator
 ) -> Float[np.ndarray, "h w"]:
-    """Gradient noise (Perlin, "Improving Noise", SIGGRAPH 2002) with unit gradients, scaled to [-1, 1].
+    """Gradient noise with unit gradients, scaled to [-1, 1].
 
     ``cells`` is the number of lattice cells along rows and columns; the noise is 0 at lattice points.
     """
     angle = rng.uniform(0, 2 * np.pi, (cells[0] + 1, cells[1] + 1))
     gradient = np.stack([np.cos(angle), np.sin(angle)], axis=-1)
-    y, x = (np.arange(length) * count / length for length, count in zip(shape, cells, strict=True))
-    row, column = y.astype(int)[:, None], x.astype(int)[None, :]
-    v, u = y[:, None] - row, x[None, :] - column
-    noise = np.zeros(shape)
-    for i in (0, 1):
-        for j in (0, 1):
-            corner = gradient[row + i, column + j]
-            weight = (_fade(v) if i else 1 - _fade(v)) * (_fade(u) if j else 1 - _fade(u))
-            noise += weight * (corner[..., 0] * (v - i) + corner[..., 1] * (u - j))
-    return noise * np.sqrt(2)
-
-
-def _fade(t: np.ndarray) -> np.ndarray:
-    return t**3 * (t * (6 * t - 15) + 10)
+    rows, columns = (np.arange(length) * count / length for length, count in zip(shape, cells, strict=True))
+    return gradient_noise(rows, columns, gradient) * np.sqrt(2)
 
 
 def _texture(normals: Images, shape: tuple[int, ...], rng: np.random.Generator) -> Float[np.ndarray, "h w 3"]:

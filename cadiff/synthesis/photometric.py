@@ -37,11 +37,6 @@ def relight(
     return np.clip((pixels - mean) * gain + mean + shift, 0, 255)
 
 
-def is_grey(image: UInt8[np.ndarray, "h w 3"]) -> bool:
-    """Whether all channels are equal, as in a picture of a camera without colours."""
-    return bool((image == image[..., :1]).all())
-
-
 def without_colour(pixels: Num[np.ndarray, "h w 3"]) -> Float[np.ndarray, "h w 3"]:
     """Every channel the mean of the three: what is set into a grey picture must not make it one with colours."""
     return np.repeat(pixels.mean(axis=2, keepdims=True), 3, axis=2)

@@ -138,9 +138,12 @@ def test_dvc_resolves_every_preset(preset: Path, tmp_path: Path) -> None:
         names = {stage.name for stage in repo.index.graph}
         graph = repo.index.graph
         report = next(stage for stage in graph if stage.name == "report")
-        detectors = {stage.name for stage in graph.successors(report) if stage.name.startswith("detect")}
+        needed = {stage.name for stage in graph.successors(report)}
+    detectors = {name for name in needed if name.startswith(("detect", "peer", "maps"))}
     wanted = {f"{product}-{method}" for product in params.products for method in params.methods}
     assert {name.partition("@")[2] for name in detectors} == wanted, "a detector for each product and method"
+    shipped = {f"ship@{product}-{method}" for product in params.products for method in params.ship.methods}
+    assert {name for name in needed if name.startswith("ship")} == shipped, "the report waits for what it shows, if there is any"
     assert ("draw@" + next(iter(params.products)) in names) == bool(params.draw.products)
 
 

@@ -25,12 +25,14 @@ def test_layouts_are_guessed(mvtec_root, visa_root, loco_root, folder_root):
 def test_counts_and_sizes(mvtec_root):
     inspection = look(mvtec_root)
     (nut,) = inspection.products
-    assert nut.roles == {"normal": 4, "test_good": 2, "exemplar": 3, "held_out": 5}
+    assert nut.roles == {"normal": 3, "calibration": 1, "test_good": 2, "exemplar": 3, "held_out": 5}
     assert nut.types == {"scratch": {"exemplar": 2, "held_out": 5}, "dent": {"exemplar": 1}}
     assert nut.sizes == {(24, 24): 14}
     assert inspection.problems == []
     text = inspection.text()
     assert "scratch: 2 exemplars, 5 held out, a defect is 64 px across and covers 4096 px at 256 px" in text, "6 of 24 px, and their square"
+    assert "nut: 4 train normals, 2 test normals\n  1 of the train normals set the detector's threshold" in text
+    assert "false alarms on 0.5 of good pictures at best" in text
     assert "nothing is held out" in text
     assert "No problems found." in text
 
@@ -46,7 +48,25 @@ def test_every_problem_is_listed_with_its_file(mvtec_root):
     for file in files:
         assert any(problem.startswith(f"{nut / file}: ") for problem in inspection.problems)
         assert file in inspection.text()
-    assert inspection.products[0].roles["normal"] == 3
+    roles = inspection.products[0].roles
+    assert roles["normal"] + roles["calibration"] == 3
+
+
+def test_a_calibration_picture_that_is_a_trained_on_one_is_told(mvtec_root):
+    train = mvtec_root / "nut/train/good"
+    assert "copies of ones that are learned from" not in look(mvtec_root).text()
+    first, *others = sorted(train.iterdir())
+    for path in others:
+        path.write_bytes(first.read_bytes())
+    assert "  1 of those that set the threshold are copies of ones that are learned from" in look(mvtec_root).text()
+
+
+def test_too_few_normals_to_keep_one_apart_is_told(mvtec_root):
+    for path in sorted((mvtec_root / "nut/train/good").iterdir())[2:]:
+        path.unlink()
+    text = look(mvtec_root).text()
+    assert "nut: 2 train normals" in text
+    assert "none of them sets the detector's threshold" in text
 
 
 def test_one_broken_product_does_not_hide_the_others(folder_root):
@@ -149,7 +169,8 @@ def test_masks_that_mark_all_but_the_defect_are_told(mvtec_root):
 def test_the_lines_for_the_parameters_are_those_that_read_it(mvtec_root, tmp_path):
     (mvtec_root / "nut").rename(mvtec_root / "01")
     values = yaml.safe_load(look(mvtec_root).text().split("In params.yaml:\n")[1])
-    assert values == {"dataset": {"layout": "mvtec", "root": str(mvtec_root.resolve()), "size": 256}, "products": {"01": {}}}
+    dataset = {"layout": "mvtec", "root": str(mvtec_root.resolve()), "size": 256, "calibration": 0.2}
+    assert values == {"dataset": dataset, "products": {"01": {}}}
     assert Params(**values).products == {"01": {}}
     (mvtec_root / "01").rename(mvtec_root / "nut")
     (mvtec_root / "nut/train/good/001.png").write_bytes(b"not an image")

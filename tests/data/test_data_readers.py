@@ -56,6 +56,9 @@ def test_max_normals_keeps_the_first_by_name(mvtec_root):
     normals = [row.sample_id for row in rows if row.role == "normal"]
     assert normals == ["nut/train/good/000", "nut/train/good/001"]
     assert len(rows) == 2 + 2 + 8
+    apart = read_samples(mvtec(mvtec_root, max_normals=3, calibration=0.3), "nut")
+    roles = {row.sample_id: row.role for row in apart if "/train/" in row.sample_id}
+    assert roles == {"nut/train/good/000": "normal", "nut/train/good/001": "calibration", "nut/train/good/002": "normal"}
 
 
 def test_visa_has_one_type_and_reads_numbered_masks(visa_root):

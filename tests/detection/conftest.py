@@ -7,12 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
-from cadiff.params import Params
+from cadiff.detection import train_seed
+from cadiff.params import Params, load_params
 from cadiff.records import GENERATED_SCHEMA, GeneratedRow, Role, SampleRow, to_table
 from cadiff.storage import encode_png, sha256_bytes, write_image, write_table
 
 SIZE = 32  # px of the shorter side
+CALIBRATION = 15  # normals that set the threshold
 SHAPES = ((32, 32), (32, 48), (44, 32))  # in turn
 
 
@@ -49,6 +52,36 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
         detector={"width": 4, "epochs": 12, "samples_per_epoch": 40, "learning_rate": 3e-3},
     )
     return Toy(params, samples, root / "generated")
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """A trained, calibrated toy, laid out as the pipeline lays it out below ``root``; ``training`` is its checkpoints' folder."""
+
+    params: Params
+    samples: list[SampleRow]
+    generated: Path
+    root: Path
+    detector: Path
+    training: Path
+
+
+@pytest.fixture(scope="session")
+def inspected(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Inspected:
+    root = tmp_path_factory.mktemp("inspected")
+    rng = np.random.default_rng(1)
+    kept = [_sample(root, f"kept-{k}", "calibration", None, *_draw(rng, None, k)) for k in range(CALIBRATION)]
+    values = {
+        "products": {"cube": {}, "ball": {}}, "methods": {"generators": [], "synthesizers": ["exemplars"], "unions": [], "detectors": []},
+        "dataset": {"size": SIZE, "root": str(root / "raw"), "calibration": 0.2}, "draw": {"products": []},
+        "base": {"size": SIZE, "device": "cpu"}, "metrics": {"size": SIZE}, "detector": toy.params.detector.model_dump(),
+        "classifier": {"epochs": 5, "learning_rate": 3e-4},
+    }  # fmt: skip
+    (root / "params.yaml").write_text(yaml.safe_dump(values))
+    params, samples = load_params(root / "params.yaml").for_product("cube"), [*toy.samples, *kept]
+    detector = root / "data" / "made" / "detectors" / "exemplars" / "cube"
+    train_seed(params, "exemplars", "cube", [toy.generated], samples, 0, detector, root / "work")
+    return Inspected(params, samples, toy.generated, root, detector, root / "work")
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from cadiff.checkpoint import save_training
 from cadiff.detection import classifier
 from cadiff.detection.classifier import METRIC, Classifier, batch_indices, classify, load_labelled, square
 from cadiff.errors import UsageError
+from cadiff.metrics.networks import find_networks
 from cadiff.records import GENERATED_SCHEMA, METRIC_SCHEMA, to_table
 from cadiff.storage import encode_png, read_tensors, sha256_file, write_table, write_tensors
 
@@ -85,19 +86,20 @@ def test_nothing_is_said_where_there_is_nothing_to_tell_apart(toy, tmp_path) -> 
 
 
 def test_resnet34_starts_from_a_checked_file_or_from_scratch(toy, tmp_path) -> None:
-    scratch = Classifier(_params(toy, network="resnet34"), 3)
+    scratch = Classifier("resnet34", 3)
     assert scratch.variant == "resnet34(scratch)"
     assert scratch(torch.zeros(2, 3, 64, 64)).shape == (2, 3)
     weights = {name: tensor for name, tensor in scratch.model.state_dict().items() if not name.startswith("fc.")}
     path = tmp_path / "mine.safetensors"
     write_tensors(path, weights | {"fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)})
     with pytest.raises(UsageError, match=r"classifier.weights: .*mine.safetensors: expected the published resnet34"):
-        Classifier(_params(toy, network="resnet34", weights=str(path)), 3)
+        find_networks(_params(toy, network="resnet34", weights=str(path)))
     digest = sha256_file(path)
-    loaded = Classifier(_params(toy, network="resnet34", weights=str(path), weights_sha256=digest), 3)
+    found = find_networks(_params(toy, network="resnet34", weights=str(path), weights_sha256=digest))[2]
+    loaded = Classifier("resnet34", 3, found)
     assert loaded.variant == f"resnet34(imagenet@{digest[:8]})"
     assert torch.equal(loaded.model.conv1.weight, scratch.model.conv1.weight)
     with pytest.raises(UsageError, match="expected SHA-256 00, found"):
-        Classifier(_params(toy, network="resnet34", weights=str(path), weights_sha256="00"), 3)
+        find_networks(_params(toy, network="resnet34", weights=str(path), weights_sha256="00"))
     with pytest.raises(UsageError, match=r"resnet34-b627a593.pth, which is not there"):
-        Classifier(_params(toy, network="resnet34", weights=str(tmp_path / "resnet34-b627a593.pth")), 3)
+        find_networks(_params(toy, network="resnet34", weights=str(tmp_path / "resnet34-b627a593.pth")))

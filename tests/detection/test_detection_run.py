@@ -12,7 +12,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from cadiff.checkpoint import save_training
 from cadiff.detection import training
-from cadiff.detection.scoring import load_detector, score
+from cadiff.detection.scoring import load_model, score
 from cadiff.detection.segmenter import predict
 from cadiff.detection.tiles import View
 from cadiff.detection.training import identity, train_detector
@@ -62,7 +62,7 @@ def test_metrics_are_those_of_the_maps(toy, trained) -> None:
     scored = from_table(pa.concat_tables(tables), ScoredRow)
     values = {row.metric: row.value for row in metrics}
     rows = [row for row in toy.samples if row.role in ("held_out", "test_good")]
-    model, view = load_detector(toy.params, "drawn", "cube", 0, path)[0], View.of(toy.params)
+    model, view = load_model(toy.params, "drawn", "cube", 0, path)[0], View.of(toy.params)
     maps = [predict(model, read_image(row.image_path), view) for row in rows]
     assert {map_.shape for map_ in maps} == {(32, 32), (32, 48), (44, 32)}
     masks = [read_image(r.mask_path, "L") > 0 if r.mask_path else np.zeros(m.shape, bool) for r, m in zip(rows, maps, strict=True)]

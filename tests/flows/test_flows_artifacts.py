@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from urllib.parse import unquote, urlparse
 
 import numpy as np
 from PIL import Image
 
 from cadiff.records import GENERATED_SCHEMA, GeneratedRow, to_table
-from cadiff.storage import encode_png, write_table
-from flows.artifacts import GAP, MOST_SIDE, PER_TYPE, contact_sheet, spread
+from cadiff.storage import encode_png, write_json, write_table
+from flows.artifacts import GAP, MOST_SIDE, PER_TYPE, contact_sheet, headline, spread, with_addresses
 
 SIDE = 8
 
@@ -44,6 +45,20 @@ def test_wide_pictures_lie_beside_each_other_and_large_ones_are_shrunk(project: 
     pixels = np.asarray(Image.open(io.BytesIO(sheet)))[:, :, 0]
     assert pixels.shape == (MOST_SIDE + 2 * GAP, PER_TYPE * (MOST_SIDE + GAP) + GAP)
     assert [int(value) for value in pixels[GAP + 5, GAP + 5 :: MOST_SIDE + GAP]] == [10, 11, 12, 13, 14, 15]
+
+
+def test_a_link_of_the_summary_leads_to_the_shipped_folder_from_anywhere(project: Path) -> None:
+    folder = project / "data/made/shipped/both/a b"
+    folder.mkdir(parents=True)
+    text = with_addresses("- [a b, both](../data/made/shipped/both/a b) (3.1 MB): above 0.5 (../as it is).\n", project / "reports")
+    assert text == f"- [a b, both]({folder.as_uri()}) (3.1 MB): above 0.5 (../as it is).\n"
+    address = text.partition("](")[2].partition(")")[0]
+    assert Path(unquote(urlparse(address).path)) == folder
+
+
+def test_the_headline_has_what_comes_of_the_threshold(project: Path) -> None:
+    write_json(project / "metrics.json", {"both": {"pixel_ap": 0.5, "miss_rate": 0.125, "false_alarm_rate": 0.0, "is": 2.0}})
+    assert headline(project / "metrics.json") == [{"method": "both", "pixel_ap": "50.0", "false_alarm_rate": "0.0", "miss_rate": "12.5"}]
 
 
 def test_nothing_generated_is_no_sheet(project: Path) -> None:

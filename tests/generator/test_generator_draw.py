@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,14 +17,14 @@ from scipy import ndimage
 from cadiff.backbone import load_backbone
 from cadiff.data.images import to_tensor
 from cadiff.errors import CADiffError, UsageError
-from cadiff.generator import Generator, draw_scenes, generated_row
+from cadiff.generator import Generator, draw, draw_scenes, generated_row
 from cadiff.generator.draw import ATTEMPTS
 from cadiff.generator.reweighting import Reading
 from cadiff.generator.train import new_generator
 from cadiff.generator.windows import pieces
 from cadiff.params import Params
 from cadiff.records import GENERATED_SCHEMA, SCENE_SCHEMA, SampleRow, SceneRow, from_table, to_table
-from cadiff.scene import Anomaly, Movement, Scene
+from cadiff.scene import Anomaly, Movement, Outline, Scene
 from cadiff.seeds import derive_seed
 from cadiff.storage import decode_image, sha256_bytes, write_image
 
@@ -86,7 +87,7 @@ def box(shape: tuple[int, int], top: int, left: int, bottom: int, right: int) ->
 
 
 def scene_on(row: SampleRow | None, *anomalies: tuple[str, np.ndarray, float], name: str = "0", **values: object) -> Scene:
-    own = tuple(Anomaly(kind, mask, w, "hand") for kind, mask, w in anomalies)
+    own = tuple(Anomaly(kind, Outline.of(mask), w, "hand") for kind, mask, w in anomalies)
     return Scene(f"part/rust/{name}", "part", own, row, row, int(name), 3, **values)  # type: ignore[arg-type]
 
 
@@ -192,7 +193,8 @@ def test_without_a_picture_all_of_it_is_drawn(generator: Generator, params: Para
 
 
 def test_what_is_not_seen_is_drawn_again_three_times_at_most_and_counted(generator: Generator, params: Params, write: Write) -> None:
-    """A base whose decoder gives the same whatever the latents draws nothing that one could see. Rows keep the count and the last noise."""
+    """A base whose decoder gives the same whatever the latents draws nothing that one could see. Rows keep the last noise, and a count
+    beyond the drawings that there were: one that was seen at last has another."""
     vae = copy.deepcopy(generator.backbone.vae)
     torch.nn.init.zeros_(vae.decoder.conv_out.weight)
     blank = dataclasses.replace(generator, backbone=dataclasses.replace(generator.backbone, vae=vae))
@@ -202,14 +204,32 @@ def test_what_is_not_seen_is_drawn_again_three_times_at_most_and_counted(generat
     asked_nothing = scene_on(row, ("rust", mask, 1.0), name="2", named=False)
     edit = scene_on(row, ("rust", mask, 1.0), name="3", edits=True)
     drawn = draw_scenes(blank, params, [strong, weak, asked_nothing, edit])
-    assert [one.attempts for one in drawn] == [ATTEMPTS, 1, 1, 1], "w < 0.5, normals and edits are not asked to be seen"
+    assert [one.attempts for one in drawn] == [ATTEMPTS + 1, 1, 1, 1], "w < 0.5, normals and edits are not asked to be seen"
     assert all((one.image == pixels_of(row)).all() for one in drawn)
     rows = [generated_row(blank, params, one) for one in drawn]
-    assert [row.attempts for row in rows] == [ATTEMPTS, 1, 1, 1]
+    assert [row.attempts for row in rows] == [ATTEMPTS + 1, 1, 1, 1]
     assert rows[0].seed == derive_seed(derive_seed(strong.seed, "again"), "again")
     assert rows[1].seed == weak.seed
     assert draw_scenes(blank, params, [strong], again=False)[0].attempts == 1, "where scenes are to share their noise"
     assert draw_scenes(generator, params, [strong])[0].attempts == 1, "seen at once"
+
+
+def test_one_that_is_seen_at_last_is_told_from_one_that_never_was(
+    generator: Generator, params: Params, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second look finds nothing twice, then what is there."""
+    looks, look = [], draw._unseen
+
+    def blind(work: object, settings: Params) -> bool:
+        looks.append(look(work, settings))  # type: ignore[arg-type]
+        return len(looks) < ATTEMPTS
+
+    monkeypatch.setattr(draw, "_unseen", blind)
+    shape = (128, 128)
+    scene = scene_on(write(shape), ("rust", box(shape, 40, 40, 60, 60), 1.0))
+    (drawn,) = draw_scenes(generator, params, [scene])
+    assert (drawn.attempts, looks) == (ATTEMPTS, [False] * ATTEMPTS)
+    assert drawn.scene.seed == derive_seed(derive_seed(scene.seed, "again"), "again")
 
 
 def test_drawing_starts_from_the_exemplar_of_its_mask_where_asked(
@@ -267,11 +287,12 @@ def test_rows_tell_where_everything_came_from(generator: Generator, params: Para
     shape = (128, 128)
     mask = box(shape, 50, 40, 70, 80)
     exemplar, normal = write(shape, 21, mask), write(shape, 22)
-    anomaly = Anomaly("rust", mask, 1.0, "exemplars", exemplar, None)
+    anomaly = Anomaly("rust", Outline.of(mask), 1.0, "exemplars", exemplar, None)
     plain = Scene("part/rust/7", "part", (anomaly,), normal, normal, 5, 0)
     in_place = dataclasses.replace(plain, picture=exemplar, scene_id="part/rust/8")
     redrawn = dataclasses.replace(plain, named=False, scene_id="part/good/1-redrawn")
-    two = dataclasses.replace(plain, anomalies=(anomaly, Anomaly("chip", box(shape, 0, 0, 9, 9), 0.6, "folder")), scene_id="part/rust/9")
+    chip = Anomaly("chip", Outline.of(box(shape, 0, 0, 9, 9)), 0.6, "folder")
+    two = dataclasses.replace(plain, anomalies=(anomaly, chip), scene_id="part/rust/9")
     rows = [generated_row(generator, params, one) for one in draw_scenes(generator, params, [plain, in_place, redrawn, two])]
     assert [row.normal_id for row in rows] == [normal.sample_id, None, normal.sample_id, normal.sample_id]
     assert [row.exemplar_ids for row in rows] == [[exemplar.sample_id], [exemplar.sample_id], [], [exemplar.sample_id, None]]
@@ -289,8 +310,8 @@ def test_a_scene_comes_back_from_its_row(write: Write) -> None:
     shape = (40, 60)
     exemplar, normal = write(shape, 31, box(shape, 2, 3, 9, 20)), write(shape, 32)
     movement = Movement(1.25, -0.5, True, (0.25, 0.75))
-    anomalies = (Anomaly("rust", box(shape, 5, 6, 9, 10), -0.5, "exemplars, by context", exemplar, movement),
-                 Anomaly("chip", box(shape, 30, 6, 33, 59), 1.5, "folder"))  # fmt: skip
+    anomalies = (Anomaly("rust", Outline.of(box(shape, 5, 6, 9, 10)), -0.5, "exemplars, by context", exemplar, movement),
+                 Anomaly("chip", Outline.of(box(shape, 30, 6, 33, 59)), 1.5, "folder"))  # fmt: skip
     scenes = [Scene("part/rust/1", "part", anomalies, exemplar, normal, 2**60, 7),
               Scene("part/rust/2", "part", anomalies[1:], None, None, 3, 0, named=False)]  # fmt: skip
     by_id = {row.sample_id: row for row in (exemplar, normal)}
@@ -302,7 +323,7 @@ def test_a_scene_comes_back_from_its_row(write: Write) -> None:
                 assert getattr(found, field.name) == getattr(scene, field.name), field.name
         for one, other in zip(found.anomalies, scene.anomalies, strict=True):
             assert (one.mask == other.mask).all()
-            assert dataclasses.replace(one, mask=other.mask) == other
+            assert dataclasses.replace(one, outline=other.outline) == other
     with pytest.raises(CADiffError, match=f"{normal.sample_id} is not among the product's normals and exemplars. Rerun the scenes stage"):
         Scene.of(scenes[0].row(), {exemplar.sample_id: exemplar})
 
@@ -315,6 +336,36 @@ def test_a_scene_speaks_of_all_its_masks() -> None:
     assert (scene.types, scene.intensities, scene.source) == (("rust", "rust", "chip"), (1.0, 0.5, 2.0), "hand")
     assert scene.at(0.25).intensities == (0.25,) * 3
     assert scene.at({"rust": -1.0, "chip": 1.5}).intensities == (-1.0, -1.0, 1.5)
+
+
+def test_an_outline_is_its_mask() -> None:
+    """Wherever it lies, in every window of its canvas, whether it was cut from the whole or from a part of it; also an empty one."""
+    rng, shape = np.random.default_rng(0), (13, 17)
+    for share in (0.0, 0.004, 0.02, 0.5, 1.0):
+        mask = rng.random(shape) < share
+        part = Outline.of(mask[3:11, 2:15], (3, 2), shape)
+        for outline, expected in ((Outline.of(mask), mask), (part, mask & box(shape, 3, 2, 11, 15))):
+            assert np.array_equal(outline.whole, expected)
+            assert outline.area == outline.crop.sum() == expected.sum()
+            assert not outline.crop.size or (outline.crop[0].any() and outline.crop[-1].any() and outline.crop[:, [0, -1]].any(0).all())
+            for top, left, bottom, right in ((0, 0, 13, 17), (0, 0, 1, 1), (5, 6, 9, 9), (12, 16, 13, 17), (4, 0, 4, 3)):
+                assert np.array_equal(outline.within(top, left, bottom - top, right - left), expected[top:bottom, left:right])
+
+
+def test_scenes_hold_what_their_masks_cover_and_not_their_canvases(write: Write) -> None:
+    """A hundred masks of 200 px at a canvas of 4096 px: 1.7 GB if each were held whole."""
+    canvas = (4096, 4096)
+    row = dataclasses.replace(write((8, 8)), width=4096, height=4096)
+    mask = np.zeros(canvas, bool)
+    mask[1000:1200, 3000:3200] = True
+    told = scene_on(row, ("rust", mask, 1.0)).row()
+    tracemalloc.start()
+    scenes = [Scene.of(told, {row.sample_id: row}) for _ in range(100)]
+    held, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 100 * 2 * 200 * 200
+    assert most < 6 * mask.nbytes, "one is decoded at a time"
+    assert scenes[0].mask.sum() == 200 * 200
 
 
 def test_a_picture_smaller_than_what_the_base_draws_is_one_clear_line(generator: Generator, params: Params, write: Write) -> None:

@@ -7,12 +7,16 @@ from typing import get_args
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from cadiff import params as parameters
-from cadiff.errors import CADiffError
+from cadiff.errors import CADiffError, UsageError
 from cadiff.generator import GENERATORS, adapt_base, draw_scenes, generate_shards, load_generator, settings_of, train_generator
+from cadiff.generator.model import Paster
+from cadiff.generator.setting import picture_of, reader
 from cadiff.masks import make_scenes
-from cadiff.masks.make import UNKNOWN
+from cadiff.masks.make import SCENES, UNKNOWN
+from cadiff.masks.shapes import move_picture
 from cadiff.params import Params
 from cadiff.pictures import read_picture
 from cadiff.prompt import LearnedTokens, PlainWords
@@ -65,14 +69,93 @@ def test_it_trains_loads_and_draws_the_scenes_of_its_kind(
         assert scene.picture.sample_id in known
         assert scene.picture.role == "normal" or method != "perturbed"
         different = (picture != read_picture(scene.picture, 128).image).any(-1)
-        assert different[scene.mask].mean() > 0.5
+        assert different[scene.mask].mean() > (0.5 if method != "pasted" else 0.2), "what is pasted may be like what it covers"
         if scene.picture.role == "normal":  # else its anomaly was taken out first
             assert not different[~neighbours(scene.mask)].any()
         assert row["exemplar_ids"] == [a.exemplar.sample_id if a.exemplar else None for a in scene.anomalies]
         assert row["focus_step"] is None or method == "cadiff", "no word of theirs is re-weighted"
-        assert ("<" in row["prompt"]) == (method == "cadiff"), "and none is learnt"
+        assert (row["prompt"] is None) == (method == "pasted")
+        assert ("<" in (row["prompt"] or "")) == (method == "cadiff"), "and none is learnt"
     assert any(row["focus_step"] is not None for row in rows) == (method == "cadiff")
-    assert all(any(kind in row["prompt"] for row in rows) for kind in kinds) == (method != "perturbed"), "which asks for a good part"
+    named = all(any(kind in (row["prompt"] or "") for row in rows) for kind in kinds)
+    assert named == (method in ("cadiff", "controlnet")), "perturbed asks for a good part, pasted for nothing"
+
+
+def test_what_is_pasted_is_cadiffs_own_scenes_with_the_exemplars_pixels(
+    trained: Path, windowed_params: Params, nut_samples: list[SampleRow], tmp_path: Path
+) -> None:
+    """Masks, w, normals and exemplars are to the row those of CADiff under the same seed; a mask at w = 1 holds what its exemplar has
+    there, at another w that many times as far from what was there. There is no base, no noise and no prompt, and no normal is redrawn."""
+    params = windowed_params.model_copy(update={"generate": windowed_params.generate.model_copy(update={"redraw": True, "blend": 0.0})})
+    whose = {}
+    for method in ("cadiff", "pasted"):
+        scenes = make_scenes(params, "nut", nut_samples, method)
+        whose[method] = [scene.row() for scene in scenes if scene.named]
+        out = tmp_path / method
+        generate_shards(params, method, "nut", nut_samples, trained / "adapted", trained / method, scenes, out, tmp_path / f"w-{method}")
+    assert whose["cadiff"] == whose["pasted"]
+    assert all(scene.named for scene in scenes), "nothing is drawn, so no place of a normal is drawn anew"
+    read, settings = reader(params), settings_of("pasted", params)
+    by_id = {scene.scene_id: scene for scene in scenes}
+    told = ("sample_id", "anomaly_types", "mask", "mask_source", "intensity", "normal_id", "exemplar_ids")
+    for kind in ("chip", "rust", "scratch"):
+        own, theirs = (read_table(tmp_path / method / f"{kind}.parquet", GENERATED_SCHEMA).to_pylist() for method in ("pasted", "cadiff"))
+        for row, other in zip(own, theirs, strict=True):
+            assert [row[name] for name in told] == [other[name] for name in told]
+            assert [row[name] for name in ("prompt", "steps", "guidance_scale", "focus_step", "base_digest")] == [None] * 5
+            scene = by_id[row["sample_id"]]
+            (anomaly,), picture = scene.anomalies, decode_image(row["image"]["bytes"], "RGB")
+            before = picture_of(scene, params, read).astype(float)
+            image, mask = read(anomaly.exemplar)
+            moved = anomaly.movement and move_picture(image, mask, anomaly.movement, scene.mask.shape)
+            pixels = image.astype(float) if moved is None else moved
+            expected = (before + anomaly.intensity * (pixels - before)).clip(0, 255)
+            assert np.abs(picture - expected)[scene.mask].max() <= 0.51
+            assert (picture == before)[~scene.mask].all()
+    good = read_table(tmp_path / "pasted" / "good.parquet", GENERATED_SCHEMA).to_pylist()
+    normals = {row.sample_id: row for row in nut_samples if row.role == "normal"}
+    assert {row["sample_id"] for row in good} == set(normals)
+    for row in good:
+        assert (decode_image(row["image"]["bytes"], "RGB") == read(normals[row["sample_id"]]).image).all()
+    assert settings == params
+    assert read_json(trained / "pasted" / "generator.json") == {"product": "nut", "steps": 0}
+
+
+def test_what_is_pasted_fades_out_as_what_is_drawn_does(
+    trained: Path, windowed_params: Params, nut_samples: list[SampleRow]
+) -> None:
+    """Within ``generate.blend`` px of the mask and nowhere else, the less the farther; in the mask as without."""
+    scenes = make_scenes(windowed_params, "nut", nut_samples, "pasted")
+    generator = load_generator("pasted", windowed_params, "nut", trained / "nowhere", trained / "pasted")
+    found = {}
+    for blend in (0.0, 3.0, None):
+        params = windowed_params.model_copy(update={"generate": windowed_params.generate.model_copy(update={"blend": blend})})
+        found[blend] = draw_scenes(generator, params, scenes)
+        assert all((one.image == draw_scenes(generator, params, [one.scene])[0].image).all() for one in found[blend])
+    means = []
+    for hard, soft, default in zip(found[0.0], found[3.0], found[None], strict=True):
+        assert (hard.image == default.image).all(), "where all of a window would be kept it ends at the mask's edge"
+        mask = hard.scene.mask
+        assert (hard.image == soft.image)[mask].all()
+        away, change = ndimage.distance_transform_edt(~mask), np.abs(soft.image.astype(int) - hard.image).mean(-1)
+        assert not change[away > 3].any()
+        means.append([change[(away > low) & (away <= low + 1)].mean() for low in (0, 1, 2)])
+    near, between, far = np.mean(means, axis=0)
+    assert near > between > far > 0
+
+
+def test_where_there_is_nothing_to_paste_it_says_so(windowed_params: Params) -> None:
+    for section, changes, expected in (
+        ("generate", {"background": "generated"}, r"generate.background: expected real with the generator pasted.* found generated"),
+        ("masks", {"source": "folder"}, r"masks.source: expected exemplars with the generator pasted.* found folder"),
+    ):
+        other = windowed_params.model_copy(update={section: getattr(windowed_params, section).model_copy(update=changes)})
+        with pytest.raises(UsageError, match=expected):
+            settings_of("pasted", other)
+
+
+def test_scenes_of_their_own_are_of_generators_that_there_are() -> None:
+    assert set(SCENES) < set(METHODS)
 
 
 def neighbours(mask: np.ndarray) -> np.ndarray:
@@ -85,6 +168,7 @@ def test_what_each_has_learnt(trained: Path, windowed_params: Params) -> None:
     """CADiff its tokens, control and SAIM; ControlNet the control alone; perturbed nothing, and it says so."""
     loaded = {name: load_generator(name, windowed_params, "nut", trained / "adapted", trained / name) for name in METHODS}
     assert isinstance(loaded["cadiff"].tokens, LearnedTokens)
+    assert isinstance(loaded["pasted"], Paster), "no base and no words"
     for name in ("controlnet", "perturbed"):
         assert isinstance(loaded[name].tokens, PlainWords)
         assert not list(loaded[name].tokens.parameters())
@@ -138,7 +222,7 @@ def test_training_again_gives_the_same_bytes(
     assert sha256_folder(tmp_path / "again") == sha256_folder(trained / method)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", sorted({*METHODS} - {"pasted"}))
 def test_one_that_was_trained_on_another_base_is_refused(
     trained: Path, windowed_params: Params, tmp_path: Path, method: str
 ) -> None:

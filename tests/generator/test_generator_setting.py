@@ -28,7 +28,7 @@ from cadiff.masks.shapes import move_mask
 from cadiff.params import Params
 from cadiff.pictures import Picture, read_picture
 from cadiff.records import SampleRow
-from cadiff.scene import Anomaly, Movement, Scene
+from cadiff.scene import Anomaly, Movement, Outline, Scene
 
 SIDE = 16
 ALL = whole((SIDE, SIDE))
@@ -70,7 +70,7 @@ def test_inside_the_mask_is_the_exemplar_outside_the_picture(own: np.ndarray, sm
     assert (mask == np.roll(own, (6, 6), (0, 1))).all(), "the centroid at row 9 and column 11, pixel centres"
 
     def pasted(mask: np.ndarray, movement: Movement | None, exposure: str, window: Window = ALL) -> np.ndarray:
-        scene = scene_of(Anomaly("spot", mask, 1.0, "", row_named("spot"), movement), picture=nothing, normal=nothing)
+        scene = scene_of(Anomaly("spot", Outline.of(mask), 1.0, "", row_named("spot"), movement), picture=nothing, normal=nothing)
         return paste_exemplars(normal, window, scene, settled(small_params, exposure), read)
 
     assert (pasted(mask, moved, "own")[mask] == [10, 20, 30]).all()
@@ -78,7 +78,9 @@ def test_inside_the_mask_is_the_exemplar_outside_the_picture(own: np.ndarray, sm
     assert (pasted(mask, moved, "normals")[~mask] == 150).all()
     assert (pasted(own, None, "own")[own] == [10, 20, 30]).all(), "as it lies"
     part = Window(7, 5, 6, 6)
-    assert (pasted(mask, moved, "own", part) == part.of(pasted(mask, moved, "own"))).all(), "a window of it is the same pixels"
+    for exposure in ("own", "normals"):
+        assert (pasted(mask, moved, exposure, part) == part.of(pasted(mask, moved, exposure))).all(), "a window of it is the same pixels"
+        assert (pasted(own, None, exposure, part) == part.of(pasted(own, None, exposure))).all()
     assert (normal == 150).all(), "what it is set in is not written to"
 
 
@@ -90,9 +92,9 @@ def test_the_pixels_of_a_moved_exemplar_are_where_its_mask_has_them(own: np.ndar
         movement = Movement(1.0, turn, mirror, (centre[0] / 20, centre[1] / 28))
         mask = move_mask(own, movement, canvas)
         assert mask.sum() == own.sum()
-        anomaly = Anomaly("spot", mask, 1.0, "", row_named("spot"), movement)
+        anomaly = Anomaly("spot", Outline.of(mask), 1.0, "", row_named("spot"), movement)
         scene = scene_of(anomaly, picture=nothing, normal=nothing)
-        pixels = exemplar_pixels(anomaly, whole(canvas), canvas, scene, small_params, read)
+        pixels = exemplar_pixels(anomaly, whole(canvas), scene, small_params, read)
         np.testing.assert_allclose(pixels[mask], np.broadcast_to([200, 100, 50], (15, 3)), atol=1e-2)
         assert Movement.of(movement.numbers()) == movement
 
@@ -102,20 +104,20 @@ def test_the_start_follows_the_intensity(own: np.ndarray, small_params: Params) 
     other, row = np.roll(own, 8, 0), row_named("spot")
     read = reading(spot=(grey(50), own))
     for w, expected in ((-1.0, 150), (0.0, 150), (0.5, 100), (1.0, 50), (1.4, 10), (2.0, 0)):
-        both = (Anomaly("spot", own, w, "", row), Anomaly("hole", other, 0.5, "", row))
+        both = (Anomaly("spot", Outline.of(own), w, "", row), Anomaly("hole", Outline.of(other), 0.5, "", row))
         pasted = paste_exemplars(grey(150), ALL, scene_of(*both), small_params, read)
         assert (pasted[own] == expected).all(), w
         assert (pasted[other] == 100).all()
         assert (pasted[~own & ~other] == 150).all()
     assert has_exemplars(scene_of(*both))
-    assert not has_exemplars(scene_of(both[0], Anomaly("hole", other, 0.5, "folder")))
+    assert not has_exemplars(scene_of(both[0], Anomaly("hole", Outline.of(other), 0.5, "folder")))
 
 
 def test_what_the_light_takes_beyond_white_is_white(own: np.ndarray, small_params: Params) -> None:
     exemplar, nothing = grey(50), row_named("good", False)
     exemplar[own] = 100
     read = reading(spot=(exemplar, own), good=(grey(150), np.zeros_like(own)))
-    scene = scene_of(Anomaly("spot", own, 1.0, "", row_named("spot")), picture=nothing, normal=nothing)
+    scene = scene_of(Anomaly("spot", Outline.of(own), 1.0, "", row_named("spot")), picture=nothing, normal=nothing)
     assert (paste_exemplars(grey(150), ALL, scene, settled(small_params, "normals"), read)[own] == 255).all()
 
 
@@ -126,7 +128,7 @@ def test_an_anomaly_is_no_part_of_the_light(own: np.ndarray, small_params: Param
     assert exposure_gain(exemplar, own, grey(150, (30, 40))) == 3
     assert exposure_gain(exemplar, np.ones_like(own), grey(150)) == 1, "nothing around it to go by"
     read = reading(good=(grey(150), np.zeros_like(own)))
-    scene = scene_of(Anomaly("spot", own, 1.0, ""), picture=row_named("spot"), normal=nothing)
+    scene = scene_of(Anomaly("spot", Outline.of(own), 1.0, ""), picture=row_named("spot"), normal=nothing)
     lit = match_exposure(exemplar, own, scene, settled(small_params, "normals"), read)
     assert (lit == np.where(own, 75, 150)[..., None]).all()
     assert match_exposure(exemplar, own, scene, settled(small_params), read) is exemplar
@@ -170,7 +172,7 @@ def test_a_scene_in_its_exemplars_place_is_set_in_that_picture_without_its_anoma
     read = reader(small_params)
     for row in (row for row in nut_samples if row.role == "exemplar"):
         image, mask = read_picture(row, 64)
-        scene = scene_of(Anomaly(str(row.anomaly_type), mask, 1.0, "", row), picture=row, normal=normal)
+        scene = scene_of(Anomaly(str(row.anomaly_type), Outline.of(mask), 1.0, "", row), picture=row, normal=normal)
         picture = picture_of(scene, small_params, read)
         assert picture is not None
         assert (picture[~mask] == image[~mask]).all()

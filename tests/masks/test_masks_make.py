@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from scipy import ndimage
 
 from cadiff.errors import UsageError
 from cadiff.masks import foreground
+from cadiff.masks.folder import drawn_mask
 from cadiff.masks.make import ANYWHERE, BY_CONTEXT, IN_PLACE, ON_PART, Placed, Placer, make_scenes, touching
 from cadiff.masks.random import AREAS, blob
 from cadiff.params import Params
@@ -224,6 +226,34 @@ def test_masks_from_a_folder_cycle_in_a_seeded_order(params, samples, tmp_path):
         rng.uniform(), rng.integers(1 << 30)
         assert scene.picture == normals[int(rng.integers(len(normals)))]
         assert scene.mask.shape == canvas_of(scene.picture, SIDE)
+
+
+def test_a_mask_from_a_folder_is_judged_as_it_was_drawn(tmp_path):
+    """All but a line of 1 px is marked, which a canvas of a sixteenth of the side does not show: no reason to call it all marked."""
+    mask = np.full((64, 64), 255, np.uint8)
+    mask[31] = 0
+    write_image(tmp_path / "line.png", mask)
+    assert drawn_mask(tmp_path / "line.png", (64, 64)).sum() == 63 * 64
+    assert drawn_mask(tmp_path / "line.png", (4, 4)).all()
+    for name, value in (("empty", 0), ("full", 255)):
+        write_image(tmp_path / f"{name}.png", np.full((64, 64), value, np.uint8))
+        with pytest.raises(UsageError, match=rf"{name}.png: (empty mask|every pixel is marked)"):
+            drawn_mask(tmp_path / f"{name}.png", (4, 4))
+
+
+def test_one_that_no_picture_can_hold_is_not_tried(params, samples, tmp_path):
+    """An exemplar of a picture ten times as wide, at their own sizes: it stays there, in well under a second; 128 tries took seven."""
+    mask = np.zeros((2000, 2000), bool)
+    mask[300:1700, 300:1700] = True
+    rows = [save(tmp_path / "large.png", np.full((2000, 2000, 3), 120, np.uint8), mask, "large"), *samples[:6]]
+    native = changed(changed(params, "dataset", size="native"), "masks", placement="anywhere")
+    placer = Placer(native, "bar", rows)
+    placer.place("large", (0, 0))  # reads the pictures
+    start = time.perf_counter()
+    placed = placer.place("large", (0, 1))
+    assert time.perf_counter() - start < 1
+    assert placed.source == IN_PLACE
+    assert np.array_equal(placed.mask, mask)
 
 
 def test_random_masks_lie_on_the_product_and_need_no_exemplar(params, samples):

@@ -10,8 +10,8 @@ from parts import BARS, drawn
 
 from cadiff.data.drawing import products
 from cadiff.masks.registration import register
-from cadiff.masks.shapes import Outline, move_mask, shares, unmoved
-from cadiff.scene import Movement
+from cadiff.masks.shapes import move_mask, shares, unmoved
+from cadiff.scene import Movement, Outline
 
 LENGTH = [((0.0, 0.0), (0.3, 0.08))]
 

@@ -10,8 +10,8 @@ from scipy import ndimage
 from skimage.draw import ellipse, line
 from skimage.measure import regionprops
 
-from cadiff.masks.shapes import Outline, Spread, draw_movement, fit_spread, move_mask, move_picture, shares, unmoved
-from cadiff.scene import Movement
+from cadiff.masks.shapes import Spread, draw_movement, fit_spread, move_mask, move_outline, move_picture, shares, unmoved
+from cadiff.scene import Movement, Outline
 from cadiff.seeds import numpy_generator
 
 SIDE = 64
@@ -115,7 +115,7 @@ def test_what_is_moved_costs_its_own_size_and_not_the_canvas():
         mask[40:140, 60:160] = True
         outline, movement = Outline.of(mask), Movement(1.1, 0.3, False, shares((120, 130), (side, side)))
         costs.append([
-            least(lambda o=outline, m=movement, s=side: o.moved(m, (s, s))),
+            least(lambda o=outline, m=movement, s=side: move_outline(o, m, (s, s))),
             least(lambda p=picture, k=mask, m=movement, s=side: move_picture(p, k, m, (s, s), (70, 80, 170, 180))),
         ])  # fmt: skip
         whole = least(lambda p=picture: p[..., 0].astype(np.float32))  # no more than one channel read

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from scipy.ndimage import gaussian_filter
 
+from cadiff.detection.thresholds import conformal
 from cadiff.params import Params
 from cadiff.records import (
     ATTENTION_SCHEMA,
@@ -30,24 +33,27 @@ from cadiff.records import (
     to_table,
 )
 from cadiff.seeds import numpy_generator
-from cadiff.storage import encode_png, sha256_bytes, write_image, write_table
+from cadiff.storage import encode_png, sha256_bytes, write_bytes, write_image, write_json, write_table
 
 SIZE = 144
 SHAPES = [(144, 144), (144, 210), (180, 144)]  # of the pictures of every product; a name decides which
 TYPES = {"fabric": ["hole", "stain"], "metal_plate": ["bent", "scratch"]}
 SOURCES = ["exemplars, by context", "exemplars, anywhere", "exemplars, by context"]  # of cadiff's masks, in turn
 LEVEL = {"cadiff": 0.72, "exemplars": 0.66, "both": 0.75, "perlin": 0.51}
+CALIBRATION = 3  # normals that set the threshold, where 99 are needed for 1 %
+THRESHOLD = 0.5
 METRICS = ["pixel_ap", "pixel_ap_types", "pixel_auroc", "pixel_f1max", "pro", "image_auroc", "image_ap", "image_f1max"]
 
 
-def make_params(**changes: object) -> Params:
-    values = {
+def make_params(**changes: Any) -> Params:
+    values: dict[str, Any] = {
         "products": {"fabric": {}, "metal_plate": {}},
         "methods": list(LEVEL),
-        "dataset": {"size": SIZE},
+        "dataset": {"size": SIZE, "calibration": 0.2},
         "detector": {"seeds": [0, 1, 2]},
     }
-    return Params(**{**values, **changes})
+    values |= changes
+    return Params(**{"ship": {"methods": [name for name in ("cadiff",) if name in values["methods"]]}, **values})
 
 
 def small_params() -> Params:
@@ -87,7 +93,7 @@ def draw(product: str, kind: str | None, name: str, strength: float = 1.0) -> tu
 
 def make_samples(root: Path, product: str) -> list[SampleRow]:
     rows = []
-    for role, count in (("normal", 6), ("exemplar", 4), ("held_out", 5), ("test_good", 4)):
+    for role, count in (("normal", 6), ("calibration", CALIBRATION), ("exemplar", 4), ("held_out", 5), ("test_good", 4)):
         for kind in TYPES[product] if role in ("exemplar", "held_out") else [None]:
             for k in range(count):
                 name = f"{product}/{kind or 'good'}/{role}-{k:02d}"
@@ -198,18 +204,32 @@ def make_evaluated(root: Path, method: str, product: str, samples: list[SampleRo
                       LEVEL[method] + 0.02 * i + rng.uniform(-0.01, 0.01), seed, 14, "strict", None, "e" * 16)
             for i, name in enumerate(names)
         ]  # fmt: skip
+        rates = {"false_alarm_rate": (0.25, 4), "miss_rate": (0.1 * (seed + 1), 10), "threshold_promised": (0.25, CALIBRATION)}
+        rates |= {f"miss_rate/{kind}": (0.2 * i * (seed + 1), 5) for i, kind in enumerate(TYPES[product])}
+        metrics += [replace(metrics[-1], metric=name, value=value, n=n) for name, (value, n) in rates.items()]
         for row in [sample for sample in samples if sample.role in ("held_out", "test_good")]:
             _, mask = draw(product, row.anomaly_type, row.sample_id)
             noise = gaussian_filter(rng.uniform(0, 1, mask.shape), 2)
             pixels = (255 * (0.75 * LEVEL[method] * gaussian_filter(mask / 255, 1.5) + 0.3 * noise)).clip(0, 255)
+            known = int(row.sample_id[-2:])  # the first two of each role score above the threshold, the others below
+            value = THRESHOLD + (0.4 - 0.1 * known if known < 2 else -0.1 * known + LEVEL[method] / 100)
             pixels = pixels[::2, ::2]  # as a detector that sees half the canvas leaves it
             image = {"bytes": encode_png(pixels.astype(np.uint8)), "path": "map.png"}
             scored.append(
-                ScoredRow(row.sample_id, product, row.anomaly_type, method, seed, float(pixels.max()), image)
+                ScoredRow(row.sample_id, product, row.anomaly_type, method, seed, value, image)
             )
     folder = root / f"data/made/evaluated/{method}/{product}"
     write_table(folder / "metrics.parquet", to_table(metrics, METRIC_SCHEMA))
     write_table(folder / "scored.parquet", to_table(scored, SCORED_SCHEMA))
+
+
+def make_shipped(root: Path, method: str, product: str, **changes: object) -> None:
+    """A folder as the stage ``ship`` leaves it, its threshold set on too few normals."""
+    limit = asdict(conformal(np.linspace(0, THRESHOLD, CALIBRATION), 0.01))
+    said = {"product": product, "method": method, "seed": 0, "false_alarms": 0.01, "threshold": "good", "image": limit, "pixel": limit}
+    folder = root / f"data/made/shipped/{method}/{product}"
+    write_json(root / f"data/made/reported/shipped/{method}/{product}.json", {**said, **changes})
+    write_bytes(folder / "detector.onnx", bytes(1_200_000))
 
 
 def fabricate(root: Path) -> None:
@@ -222,6 +242,7 @@ def fabricate(root: Path) -> None:
         make_shard(root, "perlin", product, "anomaly", 10)
         for method, of_method, count in (("cadiff", kinds, 30), ("exemplars", kinds, 10), ("perlin", ["anomaly"], 10)):
             make_quality(root, method, product, of_method, count)
+        make_shipped(root, "cadiff", product)
         make_showcase(root, product)
         names = ["denoising", "localizing", "contrastive"]
         write_table(root / f"data/made/generator/cadiff/{product}/curve.parquet", curve(names, product))

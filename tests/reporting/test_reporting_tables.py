@@ -79,7 +79,10 @@ def test_verdict_is_honest(gains: tuple[float, ...], outcome: str, begins: str) 
 @pytest.mark.parametrize(
     ("alone", "added", "begins"),
     [
-        ((-0.01, -0.02, -0.03), (0.01, 0.02, 0.03), "Yes, added to the exemplars: +2.0 points of pixel AP, better in every seed. In "),
+        (
+            (-0.01, -0.02, -0.03), (0.01, 0.02, 0.03),
+            "Yes, added to the exemplars: +2.0 points of pixel AP over augmented exemplars alone, better in every seed. In ",
+        ),
         ((-0.01, -0.02, -0.03), (0.01, 0.02, -0.01), "No"),
         ((0.01, 0.02, 0.03), (0.05, 0.05, 0.05), "Yes: the generated images helped"),
     ],
@@ -126,7 +129,8 @@ def test_the_mean_over_types_stands_beside_the_pooled_figure() -> None:
     added = over_types(paired(0.02, 0.02, 0.02), 0.0)
     added = added[added["method"] == "cadiff"].assign(method="both")
     both = pd.concat([over_types(paired(-0.01, -0.02, -0.03), 0.0), added.assign(value=added["value"] + 0.0)])
-    assert "+2.0 points of Pixel AP (+2.0 in the mean over types), better in every seed" in tables.verdict(both)[0]
+    said = "+2.0 points of Pixel AP over augmented exemplars alone (+2.0 in the mean over types), better in every seed"
+    assert said in tables.verdict(both)[0]
     assert "changed pixel AP by +2.0 points (+2.0 in the mean over types)" in tables.place_among(both, ["cadiff", "exemplars", "both"])
     typed = pd.concat([frame, paired(0.2).assign(metric="pixel_ap/hole")])
     assert [row.heads for row in tables.type_table(typed, ["a"], ["cadiff"]).rows] == [["a", "hole"], ["a", "mean over types"]]
@@ -153,6 +157,61 @@ def test_what_prints_alike_is_best_alike() -> None:
     frame = frame_of({("cadiff", "a", 0): 0.99701, ("exemplars", "a", 0): 0.99699, ("both", "a", 0): 0.996}, "pixel_ap/hole")
     cells = tables.type_table(frame, ["a"], ["cadiff", "exemplars", "both"]).rows[0].cells
     assert [(cell.text, cell.kind) for cell in cells] == [("99.7", "best"), ("99.7", "best"), ("99.6", "")]
+
+
+@pytest.mark.parametrize(
+    ("pasted", "peer", "begins"),
+    [(0.05, "exemplars pasted where CADiff draws", "Undecided"), (-0.05, "augmented exemplars alone", "Yes")],
+)
+def test_the_verdict_is_against_the_strongest_control_and_names_it(pasted: float, peer: str, begins: str) -> None:
+    """cadiff is 2, 5 and 11 points over exemplars, so 3 points under, level with and 6 over what has 5 points on them."""
+    frame, other = paired(0.02, 0.05, 0.11), paired(pasted, pasted, pasted)
+    frame = pd.concat([frame, other[other["method"] == "cadiff"].assign(method="pasted")])
+    conclusion, figures = tables.verdict(frame)
+    assert conclusion.startswith(begins)
+    assert f"for the same detector trained on {peer}" in figures
+    assert "(the strongest control of 2): " in figures
+    assert "strongest" not in tables.verdict(frame[frame["method"] != "pasted"])[1]
+
+
+def patchcore(pixel_ap: float, image_auroc: float) -> pd.DataFrame:
+    """Beside trained detectors whose best have a pixel AP of 0.7 (cadiff) and an image AUROC of 0.8 (exemplars)."""
+    values = {"pixel_ap": {"cadiff": 0.7, "exemplars": 0.6, "patchcore": pixel_ap},
+              "image_auroc": {"cadiff": 0.75, "exemplars": 0.8, "patchcore": image_auroc}}  # fmt: skip
+    parts = [frame_of({(method, "a", 0): value for method, value in own.items()}, metric) for metric, own in values.items()]
+    return pd.concat(parts)
+
+
+@pytest.mark.parametrize(("pixel_ap", "image_auroc", "said"), [
+    (0.71, 0.9, "by Pixel AP (71.0\u202f%; cadiff has 70.0\u202f%) and by Image AUROC (90.0\u202f%; exemplars has 80.0\u202f%)."),
+    (0.5, 0.9, "by Image AUROC (90.0\u202f%; exemplars has 80.0\u202f%). It is not by Pixel AP (50.0\u202f%; cadiff has 70.0\u202f%)."),
+    (0.70001, 0.8, ""), (0.5, 0.79, ""),
+])  # fmt: skip
+def test_a_detector_that_needs_no_defect_and_wins_is_named(pixel_ap: float, image_auroc: float, said: str) -> None:
+    found = tables.needs_no_defect(patchcore(pixel_ap, image_auroc), ["cadiff", "exemplars", "perlin"])
+    begins = "PatchCore, which needs no defect at all, is ahead of every detector trained on anomalies "
+    assert found == (begins + said if said else "")
+
+
+def test_patchcore_is_compared_on_the_products_that_all_have_and_need_not_be_there() -> None:
+    frame = pd.concat([patchcore(0.6, 0.5), frame_of({("patchcore", "easy", 0): 0.99})])
+    assert tables.needs_no_defect(frame, ["cadiff", "exemplars"]) == ""
+    assert tables.needs_no_defect(paired(0.1), ["cadiff", "exemplars"]) == ""
+    assert tables.needs_no_defect(frame[frame["method"] == "patchcore"], ["cadiff"]) == ""
+
+
+def test_the_threshold_table_by_hand() -> None:
+    rates = {"false_alarm_rate": ((0.0, 0.1), 10), "miss_rate": ((0.5, 0.7), 20), "miss_rate/hole": ((0.2, 0.2), 5)}
+    parts = [frame_of({("cadiff", "a", seed): value for seed, value in enumerate(values)}, metric).assign(n=n)
+             for metric, (values, n) in rates.items()]  # fmt: skip
+    frame = pd.concat([*parts, paired(0.1)])
+    table = tables.threshold_table(frame, "a", ["exemplars", "cadiff"], {"cadiff"})
+    assert table.columns[1:] == ["False alarms (of\u00a010)", "Misses (of\u00a020)", "hole (of\u00a05)", "Seeds"]
+    assert [cell.text for cell in table.rows[0].cells] == ["5.0 ± 7.1", "60.0 ± 14.1", "20.0 ± 0.0", "2"]
+    assert [(row.heads[0].split(" ")[0], row.here) for row in table.rows] == [("cadiff", True)], "exemplars was not calibrated"
+    assert tables.threshold_table(frame, "b", ["cadiff"]).rows == []
+    promised = frame_of({("cadiff", "a", 0): 0.01}, "threshold_promised")
+    assert tables.other_table(pd.concat([frame, promised]), ["a"], ["cadiff"]).rows == [], "each figure stands in one place"
 
 
 def test_few_anomalies_are_no_claim_whatever_the_seeds_say() -> None:

@@ -49,6 +49,7 @@ def repository(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     values["draw"]["products"] = []
     values["products"] = {"plate": {}, "tray": {"detector": {"samples_per_epoch": 8}}}
     values["methods"] = {"generators": [], "synthesizers": ["exemplars"], "unions": [], "detectors": []}
+    values["ship"]["methods"] = ["exemplars"]
     values["base"] |= {"path": str(tiny_base), "size": 32}
     values["metrics"]["size"] = 64
     (root / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))

@@ -11,12 +11,12 @@ from cadiff.params import Params, load_params
 from cadiff.records import GENERATED_SCHEMA, METRIC_SCHEMA, QUALITY_SCHEMA, SAMPLE_SCHEMA, SCORED_SCHEMA, SampleRow, from_table
 from cadiff.reporting import write_report
 from cadiff.stages import Run, kept, main, prune_work, read_times, resolve, run_stage
-from cadiff.storage import read_image, read_json, read_table, sha256_folder, write_image, write_tensors
+from cadiff.storage import read_image, read_json, read_table, sha256_file, sha256_folder, write_image, write_tensors
 
 
 def run_all(product: str) -> None:
     params = load_params()
-    for stage in ("samples", "synthesize", "detect"):
+    for stage in ("samples", "synthesize", "detect", "ship"):
         run_stage(stage, params, product, "exemplars" if stage != "samples" else "")
 
 
@@ -34,10 +34,19 @@ def test_stages_write_what_they_should_and_the_same_bytes_again(repository: Path
             path.unlink() if path.is_file() else path.rmdir()
     run_all("plate")
     assert sha256_folder("data/made") == first, "a run without kept state gives other bytes"
-    assert [row["stage"] for row in read_times()] == ["samples", "synthesize", "detect"]
+    assert [row["stage"] for row in read_times()] == ["samples", "synthesize", "detect", "ship"]
     assert all(row["peak_mib"] > 10 for row in read_times())
-    detected = read_times()[-1]
+    detected = read_times()[-2]
     assert 0 < detected["parts"]["realism"] < detected["seconds"]
+
+
+def test_the_shipped_detector_is_told_where_the_report_looks(repository: Path) -> None:
+    run_all("plate")
+    shipped = Path("data/made/shipped/exemplars/plate")
+    told = read_json("data/made/reported/shipped/exemplars/plate.json")
+    assert told == read_json(shipped / "detector.json")
+    assert told["image"]["normals"] == 1, "a fifth of six normals"
+    assert {name: sha256_file(shipped / name) for name in told["sha256"]} == told["sha256"]
 
 
 def test_work_is_named_by_what_the_result_depends_on(repository: Path) -> None:

@@ -1,0 +1,140 @@
+"""What lies beside a trained detector's weights: ``seed-<s>.json``, all that it takes to apply them to a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from cadiff.detection.thresholds import Threshold, Thresholds
+from cadiff.detection.tiles import View
+from cadiff.errors import CADiffError, UsageError
+from cadiff.params import DetectorParams, Params
+from cadiff.records import SampleRow
+from cadiff.storage import missing, read_json, write_json
+
+Range = tuple[int, int]
+Network = Literal["resnet34", "efficientnet-lite0"]  # of a classifier
+
+
+@dataclass(frozen=True)
+class ClassifierCard:
+    """A trained classifier: its network, the side in px of the square that it sees pictures stretched to, how it was started, and its
+    classes in the order of its logits."""
+
+    network: Network
+    side: int
+    variant: str
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained detector. ``made_by`` is a digest of what its training images were generated with; ``false_alarms`` and ``rule`` are
+    what the thresholds were asked for; ``thresholds`` is None where nothing was calibrated, ``classifier`` where none was trained.
+    ``width`` and ``height`` are the least and the largest of the product's train and calibration normals, in px."""
+
+    product: str
+    method: str
+    seed: int
+    network: Literal["unet", "efficientnet-lite0"]
+    unet_width: int
+    standardise: bool
+    view: View
+    pooling: int
+    made_by: str
+    false_alarms: float
+    rule: Literal["good", "generated"]
+    thresholds: Thresholds | None
+    classifier: ClassifierCard | None
+    width: Range
+    height: Range
+
+    @property
+    def settings(self) -> DetectorParams:
+        """What ``cadiff.detection.networks.NETWORKS`` builds its network from."""
+        return DetectorParams(network=self.network, width=self.unet_width, standardise=self.standardise)
+
+    def as_json(self) -> dict[str, Any]:
+        """As ``seed-<s>.json`` has it."""
+        image, pixel = (None, None) if self.thresholds is None else (asdict(self.thresholds.image), asdict(self.thresholds.pixel))
+        card = self.classifier
+        return {
+            "product": self.product, "method": self.method, "seed": self.seed, "network": self.network, "width": self.unet_width,
+            "standardise": self.standardise, "canvas": self.view.canvas, "size": self.view.seen, "tile": self.view.tile,
+            "pooling": self.pooling, "made_by": self.made_by, "false_alarms": self.false_alarms, "threshold": self.rule,
+            "image": image, "pixel": pixel, "classes": None if card is None else list(card.classes),
+            "classifier": None if card is None else {"network": card.network, "side": card.side, "variant": card.variant},
+            "normals": {"width": list(self.width), "height": list(self.height)},
+        }  # fmt: skip
+
+
+def describe(
+    params: Params, method: str, product: str, seed: int, samples: Sequence[SampleRow], made_by: str,
+    thresholds: Thresholds | None, classifier: ClassifierCard | None,
+) -> Trained:  # fmt: skip
+    """A detector that was trained with these parameters (the product's own)."""
+    settings = params.detector
+    normals = [row for row in samples if row.product == product and row.role in ("normal", "calibration")]
+    widths, heights = [row.width for row in normals], [row.height for row in normals]
+    return Trained(
+        product, method, seed, settings.network, settings.width, settings.standardise, View.of(params), settings.pooling, made_by,
+        settings.false_alarms, settings.threshold, thresholds, classifier, (min(widths), max(widths)), (min(heights), max(heights)),
+    )  # fmt: skip
+
+
+def write_trained(trained: Trained, folder: Path) -> None:
+    """Writes ``folder/seed-<s>.json``."""
+    write_json(folder / f"seed-{trained.seed}.json", trained.as_json())
+
+
+def read_trained(path: Path) -> Trained:
+    """What ``write_trained`` wrote.
+
+    Raises:
+        CADiffError: if the file is not there, is no JSON, or lacks what a detector's has.
+    """
+    if not path.is_file():
+        raise missing(path)
+    values = read_json(path)
+    try:
+        view = View(values["canvas"], values["size"], values["tile"])
+        thresholds = None
+        if values["image"] is not None:
+            thresholds = Thresholds(Threshold(**values["image"]), Threshold(**values["pixel"]))
+        card = None
+        if values["classifier"] is not None:
+            card = ClassifierCard(**values["classifier"], classes=tuple(values["classes"]))
+        width, height = (tuple(values["normals"][side]) for side in ("width", "height"))
+        return Trained(
+            values["product"], values["method"], values["seed"], values["network"], values["width"], values["standardise"], view,
+            values["pooling"], values["made_by"], values["false_alarms"], values["threshold"], thresholds, card, width, height,
+        )  # fmt: skip
+    except (KeyError, TypeError) as error:
+        raise CADiffError(
+            f"{path}: expected what a trained detector's JSON has, but it does not read ({error!r}). Train again (dvc repro)."
+        ) from None
+
+
+def find_trained(path: str | Path, seed: int | None = None) -> Path:
+    """The ``seed-<s>.json`` that is meant: of a folder the one of ``seed`` (None: its lowest), of a file its own or the one beside it.
+
+    Raises:
+        UsageError: if there is no trained detector.
+    """
+    path = Path(path)
+    if path.is_file() and path.suffix == ".json":
+        return path
+    if path.is_file() and path.suffix == ".safetensors" and path.with_suffix(".json").is_file():
+        return path.with_suffix(".json")
+    found = {int(file.stem.removeprefix("seed-")): file for file in path.glob("seed-*.json") if file.stem.removeprefix("seed-").isdecimal()}
+    if found and seed is None:
+        return found[min(found)]
+    if seed in found:
+        return found[seed]
+    wanted = "seed-*.json" if seed is None else f"seed-{seed}.json"
+    seeds = f"seeds {', '.join(map(str, sorted(found)))}" if found else "none"
+    raise UsageError(
+        f"{path}: expected a trained detector ({wanted} with its weights beside it, as the stage detect writes them), found {seeds}"
+    )

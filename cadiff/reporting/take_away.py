@@ -1,0 +1,193 @@
+"""The detectors that were made ready to be taken away: what their thresholds promise, what they call wrong, how to run them."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cadiff.params import Params
+from cadiff.records import Role
+from cadiff.reporting.artefacts import Artefacts, shipped_folder
+from cadiff.reporting.gallery import Picture, real_picture
+from cadiff.reporting.maps import AnomalyMap, map_of
+from cadiff.reporting.tables import counted, named, percent
+
+SHOWN = 3  # pictures of each way to be wrong
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """A held-out picture that was called wrong, and what the detector saw."""
+
+    picture: Picture
+    map: AnomalyMap
+    caption: str
+
+
+@dataclass(frozen=True)
+class Wrongs:
+    """The worst of one way to be wrong, and in words how many there are."""
+
+    title: str
+    said: str
+    shown: list[Wrong]
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """A product's detector in its folder: ``name`` is its method's, ``href`` leads there from the page, ``python`` is a program of three
+    lines."""
+
+    name: str
+    seed: int
+    folder: str
+    href: str
+    size: str
+    threshold: str
+    commands: list[tuple[str, str]]
+    python: str
+    wrongs: list[Wrongs]
+
+
+def shipped(artefacts: Artefacts, product: str, out: Path) -> list[Shipped]:
+    """The product's detectors of ``ship.methods``, for a page in ``out``; an absent one is left out where a part is enough."""
+    found = []
+    for method in artefacts.params.ship.methods:
+        if (said := artefacts.shipped(method, product)) is None:
+            continue
+        folder = shipped_folder(method, product)
+        found.append(
+            Shipped(
+                named(method), said["seed"], folder, link(artefacts.root / folder, out), size(artefacts.root / folder),
+                threshold_said(artefacts.params, said), commands(artefacts.params, method, product, folder),
+                f'import cadiff\ndetector = cadiff.load_detector("data/made/detectors/{method}/{product}")\n'
+                'print(detector.predict("PICTURE"))',
+                wrongs(artefacts, method, product, said),
+            )
+        )  # fmt: skip
+    return found
+
+
+def summary_lines(artefacts: Artefacts, out: Path) -> list[str]:
+    """A line of Markdown for each detector: its folder, and what its threshold promises."""
+    lines = []
+    for product in artefacts.params.products:
+        for method in artefacts.params.ship.methods:
+            if said := artefacts.shipped(method, product):
+                folder = artefacts.root / shipped_folder(method, product)
+                lines.append(f"- [{product}, {method}]({link(folder, out)}) ({size(folder)}): {threshold_said(artefacts.params, said)}")
+    return lines
+
+
+def threshold_said(params: Params, said: dict[str, Any]) -> str:
+    """At which score a detector stops the line, and what that promises; ``said`` is its detector.json."""
+    image = said["image"]
+    if image is None:
+        return f"It gives scores, but no verdicts: {uncalibrated(params)}"
+    raised = " (detector.threshold: generated; half way to the scores of generated anomalies where these lie higher)"
+    text = f"It stops the line at an image score above {image['value']:.4g}{raised if said['threshold'] == 'generated' else ''}. "
+    text += f"Set on {counted(image['normals'], 'calibration normal')}, it promises false alarms on {percent(image['promised'])} of good "
+    text += f"pictures at most; the share that will be seen lies between {percent(image['low'])} and {percent(image['high'])} (95\u202f% "
+    text += "interval). "
+    if not image["missing"]:
+        return f"{text}Asked for: {share(said['false_alarms'])} (detector.false_alarms)."
+    return (
+        f"{text}The {share(said['false_alarms'])} that was asked for (detector.false_alarms) takes {image['missing']:,} more: give more "
+        "train normals, or a larger share of them (dataset.calibration)."
+    )
+
+
+def share(value: float) -> str:
+    """A share that was set, with all its digits."""
+    return f"{100 * value:g}\u202f%"
+
+
+def uncalibrated(params: Params) -> str:
+    """Why there is no threshold, and what to set."""
+    if params.dataset.calibration == 0:
+        return (
+            "dataset.calibration is 0, so no good pictures are left to set a threshold on. Set it, to 0.2 for example, the share of the "
+            "train normals that nothing is trained on, and run dvc repro."
+        )
+    return "there are too few train normals to leave one out of training; three at least are needed."
+
+
+def commands(params: Params, method: str, product: str, folder: str) -> list[tuple[str, str]]:
+    """What to type, and what it does. The first of ``ship.methods`` need not be named."""
+    which = "" if method == params.ship.methods[0] else f" --method {method}"
+    return [
+        (f"cadiff predict {product} FOLDER --out DIR{which}",
+         "for each picture of a folder a verdict, score, type, regions and heat map, and how many seconds it took"),
+        (f"cadiff ship {product} --out DIR{which}",
+         "the same detector in a folder of your choice; with --refit trained on all labelled pictures"),
+        (f"python {folder}/run.py PICTURE", "without this package, wherever the folder is copied to: pip install numpy pillow onnxruntime"),
+    ]  # fmt: skip
+
+
+def wrongs(artefacts: Artefacts, method: str, product: str, said: dict[str, Any]) -> list[Wrongs]:
+    """Held-out anomalies that score at the threshold or below, and good test pictures that score above it, the worst of each;
+    nothing without a threshold."""
+    if said["image"] is None:
+        return []
+    limit, seed = said["image"]["value"], said["seed"]
+    scores = artefacts.image_scores(method, product, seed)
+    samples = {row.sample_id: row for row in artefacts.samples(product) if row.sample_id in scores}
+
+    def of_role(role: Role) -> dict[str, float]:
+        return {name: scores[name] for name, row in samples.items() if row.role == role}
+
+    anomalies, good = of_role("held_out"), of_role("test_good")
+    missed = sorted((name for name, score in anomalies.items() if score <= limit), key=lambda name: (anomalies[name], name))
+    alarms = sorted((name for name, score in good.items() if score > limit), key=lambda name: (-good[name], name))
+    misses, others = of_each_type(missed, {name: row.anomaly_type for name, row in samples.items()}), alarms[:SHOWN]
+    shown = {wrong.picture.row["sample_id"]: wrong for wrong in _shown(artefacts, method, product, seed, misses + others)}
+    of_misses = _counted("held-out anomalies", "let pass", missed, len(anomalies), "lowest scores, of each type in turn")
+    of_alarms = _counted("good test pictures", "called defective", alarms, len(good), "highest scores")
+    return [
+        Wrongs("Worst misses", of_misses, [shown[name] for name in misses if name in shown]),
+        Wrongs("Worst false alarms", of_alarms, [shown[name] for name in others if name in shown]),
+    ]
+
+
+def of_each_type(names: Sequence[str], types: Mapping[str, str | None]) -> list[str]:
+    """``SHOWN`` names in their order, but the first of every type before the second of any: one part photographed again and again would
+    fill the row."""
+    seen: Counter[str | None] = Counter()
+    turns = []
+    for place, name in enumerate(names):
+        turns.append((seen[types[name]], place, name))
+        seen[types[name]] += 1
+    return [name for _, _, name in sorted(turns)[:SHOWN]]
+
+
+def _counted(what: str, how: str, found: list[str], total: int, first: str) -> str:
+    if not total:
+        return f"No {what} were scored."
+    if not found:
+        return f"None of {total:,} {what} is {how}."
+    shown = f"; shown are {SHOWN} with the {first}" if len(found) > SHOWN else ""
+    return f"{len(found):,} of {total:,} {what} {'is' if len(found) == 1 else 'are'} {how}{shown}."
+
+
+def _shown(artefacts: Artefacts, method: str, product: str, seed: int, names: list[str]) -> Iterable[Wrong]:
+    """Each of these with its picture and the detector's map; one whose picture is absent is left out."""
+    samples = {row.sample_id: row for row in artefacts.samples(product)}
+    for row in artefacts.scored(method, product, set(names), seed):
+        sample = samples[row.sample_id]
+        if picture := real_picture(artefacts, sample):
+            kind = sample.anomaly_type or "good"
+            yield Wrong(picture, map_of(artefacts, row, sample, picture), f"{kind}, score {row.image_score:.4g}")
+
+
+def link(folder: Path, out: Path) -> str:
+    """The way from a page in ``out`` to a folder."""
+    return Path(os.path.relpath(folder.resolve(), Path(out).resolve())).as_posix()
+
+
+def size(folder: Path) -> str:
+    """All of a folder's files together."""
+    return f"{sum(path.stat().st_size for path in folder.rglob('*') if path.is_file()) / 1e6:.1f} MB"

@@ -1,0 +1,6 @@
+"""A trained detector as a folder that needs none of this package: ONNX graphs, a script that runs them, what is known of it."""
+
+from cadiff.shipping.folder import check_out, ship_detector
+from cadiff.shipping.refit import refit
+
+__all__ = ["check_out", "refit", "ship_detector"]

@@ -1,0 +1,124 @@
+"""Thresholds of a real, small detector: from the pictures that nothing was trained on, by both rules."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from cadiff.detection import detect_seeds, train_seed
+from cadiff.detection.calibration import calibrate, calibrate_good, generated_scores
+from cadiff.detection.peers import fit_peer, score_peer
+from cadiff.detection.scoring import load_segmenter
+from cadiff.detection.thresholds import ROUNDING
+from cadiff.detection.trained import read_trained
+from cadiff.errors import CADiffError
+from cadiff.records import ScoredRow, from_table
+from cadiff.storage import read_image, read_json
+
+
+@pytest.fixture(scope="module")
+def segmenter(inspected):
+    return load_segmenter(inspected.params, "exemplars", "cube", 0, inspected.detector)[0]
+
+
+def _asking(params, **detector):
+    return params.model_copy(update={"detector": params.detector.model_copy(update=detector)})
+
+
+def test_thresholds_are_the_calibration_normals_own_scores(inspected, segmenter) -> None:
+    rows = [row for row in inspected.samples if row.role == "calibration"]
+    scores = segmenter.score(rows)
+    one_in_a_hundred = calibrate(inspected.params, "cube", segmenter, inspected.samples, [], "good")
+    assert one_in_a_hundred.image.value == pytest.approx(scores.images.max() + ROUNDING)
+    assert one_in_a_hundred.pixel.value == pytest.approx(max(map_.max() for map_ in scores.maps) + ROUNDING)
+    assert (one_in_a_hundred.image.normals, one_in_a_hundred.image.missing) == (15, 99 - 15)
+    quarter = calibrate_good(_asking(inspected.params, false_alarms=0.25), "cube", segmenter, inspected.samples)
+    assert quarter.image.value == pytest.approx(sorted(scores.images)[-4] + ROUNDING)
+    assert quarter.image.promised == 0.25
+    assert calibrate(inspected.params, "cube", segmenter, [r for r in inspected.samples if r.role != "calibration"], [], "good") is None
+
+
+def test_generated_anomalies_move_the_image_threshold_up(inspected, segmenter) -> None:
+    given = (inspected.params, "cube", segmenter, inspected.samples, [inspected.generated])
+    good, moved = calibrate(*given, "good"), calibrate(*given, "generated")
+    scores = generated_scores(segmenter, [inspected.generated], 0)
+    assert len(scores) == 15, "all of them, if there are fewer than are looked at"
+    assert good.image.value < moved.image.value < np.quantile(scores, 0.05)
+    assert moved.pixel == good.pixel
+    with pytest.raises(CADiffError, match="expected shards of anomalies"):
+        generated_scores(segmenter, [inspected.root], 0)
+
+
+def test_the_file_says_what_was_trained_and_promised(inspected) -> None:
+    path = inspected.detector / "seed-0.json"
+    values, trained = read_json(path), read_trained(path)
+    assert trained.as_json() == values
+    assert {*values} == {
+        "product", "method", "seed", "network", "width", "standardise", "canvas", "size", "tile", "pooling", "made_by", "false_alarms",
+        "threshold", "image", "pixel", "classes", "classifier", "normals",
+    }  # fmt: skip
+    assert values["normals"] == {"width": [32, 48], "height": [32, 44]}
+    assert values["classes"] == ["blot", "line"]
+    assert values["classifier"] == {"network": "efficientnet-lite0", "side": 32, "variant": "efficientnet-lite0(imagenet)"}
+    assert {*values["image"]} == {"value", "normals", "promised", "low", "high", "missing"}
+    assert {path.name for path in inspected.detector.iterdir()} == {
+        "seed-0.json", "seed-0.safetensors", "curve-0.parquet", "classifier-0.safetensors",
+    }  # fmt: skip
+    path = inspected.root / "broken.json"
+    path.write_text('{"product": "cube"}')
+    with pytest.raises(CADiffError, match=r"broken.json: expected what a trained detector's JSON has"):
+        read_trained(path)
+
+
+def test_nothing_is_learned_from_calibration_normals(inspected, tmp_path) -> None:
+    """The same weights without any, and with ones that are not there: none is read before the threshold is set."""
+    others = [row for row in inspected.samples if row.role != "calibration"]
+    trained, classifier = train_seed(
+        inspected.params, "exemplars", "cube", [inspected.generated], others, 0, tmp_path / "out", tmp_path / "work"
+    )
+    for name in ("seed-0.safetensors", "classifier-0.safetensors", "curve-0.parquet"):
+        assert (tmp_path / "out" / name).read_bytes() == (inspected.detector / name).read_bytes()
+    assert trained.thresholds is None
+    assert classifier is not None
+    assert read_json(tmp_path / "out" / "seed-0.json")["image"] is None
+    absent = [replace(row, image_path=str(tmp_path / "no.png")) if row.role == "calibration" else row for row in inspected.samples]
+    with pytest.raises(CADiffError, match=r"no.png: expected an image"):
+        train_seed(inspected.params, "exemplars", "cube", [inspected.generated], absent, 0, tmp_path / "again", tmp_path / "work")
+
+
+def test_rows_count_false_alarms_and_misses_at_the_threshold(inspected, tmp_path) -> None:
+    """Against the scored table; a threshold at the third largest calibration score, so that both ways to be wrong can come up."""
+    params = _asking(inspected.params, false_alarms=0.2)
+    tables: list[pa.Table] = []
+    rows = detect_seeds(
+        params, "exemplars", "cube", [inspected.generated], inspected.samples, tmp_path / "out", inspected.training, tables.append
+    )
+    scored, found = from_table(pa.concat_tables(tables), ScoredRow), {row.metric: row for row in rows}
+    threshold = read_json(tmp_path / "out" / "seed-0.json")["image"]
+    kinds = {"false_alarm_rate": [None], "miss_rate": ["blot", "line"], "miss_rate/blot": ["blot"], "miss_rate/line": ["line"]}
+    for name, types in kinds.items():
+        above = [row.image_score > threshold["value"] for row in scored if row.anomaly_type in types]
+        assert found[name].n == len(above)
+        assert found[name].value == pytest.approx(np.mean(above) if name == "false_alarm_rate" else 1 - np.mean(above))
+    assert (found["threshold_promised"].value, found["threshold_promised"].n) == (3 / 16, 15)
+    assert found["miss_rate"].value < 0.5, "the toy is learned"
+    assert "classification_accuracy" in found
+
+
+def test_patchcore_is_calibrated_from_the_same_pictures(inspected, tmp_path) -> None:
+    fit_peer(inspected.params, "patchcore", "cube", inspected.samples, 0, tmp_path, tmp_path / "work")
+    found = {row.metric: row for row in score_peer(inspected.params, "patchcore", "cube", inspected.samples, 0, tmp_path)}
+    assert (found["threshold_promised"].n, found["threshold_promised"].value) == (15, 1 / 16)
+    assert {found["false_alarm_rate"].n, found["miss_rate/blot"].n} == {4}
+    without = [row for row in inspected.samples if row.role != "calibration"]
+    names = {row.metric for row in score_peer(inspected.params, "patchcore", "cube", without, 0, tmp_path)}
+    assert names == {*found} - {"false_alarm_rate", "miss_rate", "miss_rate/blot", "miss_rate/line", "threshold_promised"}
+
+
+def test_a_calibration_picture_is_no_other_kind_of_picture(inspected, segmenter) -> None:
+    """Its score is what its file's pixels have, at the detector's scale."""
+    row = next(row for row in inspected.samples if row.role == "calibration")
+    assert segmenter.score([row]).images[0] == segmenter.score_images([read_image(row.image_path)]).images[0]
