@@ -188,11 +188,11 @@ def ship(
     params: ParamsPath = Path("params.yaml"),
 ) -> None:
     """Make the product's trained detector ready to be taken away: a folder that runs on numpy, pillow and onnxruntime alone."""
-    from cadiff.take_away import take_away
+    from cadiff.ship import ship_product
 
-    said = take_away(load_params(params), product, out, method, seed, again)
+    said = ship_product(load_params(params), product, out, method, seed, again)
     megabytes = sum(path.stat().st_size for path in out.iterdir()) / 1e6
-    limit = "no threshold (set dataset.calibration)" if said["image"] is None else f"threshold {said['image']['value']:.4g}"
+    limit = "no threshold (see its README.md)" if said["image"] is None else f"threshold {said['image']['value']:.4g}"
     typer.echo(f"{out}: {said['product']}, {said['method']}, seed {said['seed']}, {megabytes:.1f} MB, {limit}")
     typer.echo(f"python {out / 'run.py'} PICTURE...  (pip install numpy pillow onnxruntime)")
 

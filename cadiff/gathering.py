@@ -51,7 +51,8 @@ class Sources:
         for one in self.given:
             found = sum(1 for _ in self._of(one))
             if not found:
-                raise UsageError(f"{one}: expected pictures ({', '.join(sorted(IMAGE_SUFFIXES))}), found none")
+                hint = "; in a pattern a name's own [ is written [[]" if "[" in one and not os.path.exists(one) else ""
+                raise UsageError(f"{one}: expected pictures ({SUFFIXES}), found none{hint}")
             total += found
         return total
 

@@ -128,9 +128,11 @@ def trained_detector(params: Params, product: str, method: str | None, seed: int
     ``detector.seeds``."""
     own = params.for_product(product)
     trained = [name for name in own.methods if own.kind_of(name) not in ("detector", "maps")]
-    chosen = method or next(iter([*own.ship.methods, *trained]), None)
+    if not trained:
+        raise UsageError(f"methods: none of {product}'s trains a detector; add one, such as exemplars to methods.synthesizers")
+    chosen = method or [*own.ship.methods, *trained][0]
     if chosen not in trained:
-        raise UsageError(f"--method {chosen}: expected a method that trains a detector; they are {', '.join(trained) or 'none'}")
+        raise UsageError(f"--method {chosen}: expected a method that trains a detector; they are {', '.join(trained)}")
     folder = Run("detect", own, product, chosen).detector
     wanted = own.detector.seeds[0] if seed is None else seed
     if not (folder / f"seed-{wanted}.json").is_file():
@@ -164,7 +166,11 @@ def looked_at(inspector: Inspector, group: list[Read], sources: Sources, out: Pa
         if isinstance(found, CADiffError):
             rows.append(unreadable(each.path, each.seconds + share, f"{each.path}: {found}"))
             continue
-        write_pictures(each.pixels, found, inspector, out, sources.name(each.path))
+        try:
+            write_pictures(each.pixels, found, inspector, out, sources.name(each.path))
+        except OSError as error:  # of a name that is too long for the disk, the others are not to blame
+            rows.append(unreadable(each.path, each.seconds + share, f"{each.path}: its heat map is not written ({error.strerror})"))
+            continue
         summary.unlike += unlike(inspector, each.pixels)
         rows.append(row_of(each.path, found, each.seconds + share))
     return rows

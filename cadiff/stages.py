@@ -147,8 +147,11 @@ class Run:
         """The folder of this run's resumable state; its name changes with all that the result depends on."""
         spec = STAGES[self.stage]
         mask_files = [Path(row.mask_path) for row in self.samples if row.mask_path]
+        params = {name: pick(self.params, name) for name in spec.keys}
+        if "detector" in params:  # what is set after training would have it trained anew
+            params["detector"] = {name: value for name, value in params["detector"].items() if name not in ("false_alarms", "threshold")}
         key = {
-            "params": {name: pick(self.params, name) for name in spec.keys},
+            "params": params,
             "code": [content_digest(Path(__file__).parent / part) for part in spec.code],
             "inputs": [content_digest(path) for path in (self.samples_path, *mask_files, *inputs)],
         }

@@ -24,8 +24,8 @@ from cadiff.storage import read_table
 Rule = Literal["good", "generated"]
 GENERATED = 64  # anomalies of the shards that the rule ``generated`` looks at, at most
 UNCALIBRATED = (
-    "no threshold, since no good picture was kept to set one: set dataset.calibration, such as 0.2 of the train normals, and run "
-    "`dvc repro`"
+    "no threshold, since no good picture was kept to set one: set dataset.calibration, such as 0.2 of at least three train normals, and "
+    "run `dvc repro`"
 )
 
 

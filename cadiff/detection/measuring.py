@@ -104,7 +104,7 @@ def measure(
         if keep is not None:
             keep(to_table(_scored(batch, scores, method, seed, (detector.black, detector.white)), SCORED_SCHEMA))
 
-    made = digest([detector.made, params.metrics.size, params.metrics.mask_rule, params.detector.false_alarms])
+    made = measured_with(params, detector)
     values = figures(rows, detector, params.metrics, f"score {product} {method} seed {seed}", take)
     if threshold is not None:
         values |= at_threshold(rows, np.array(said), threshold)
@@ -146,6 +146,11 @@ def figures(
     known = [value for value in by_type.values() if not math.isnan(value)]  # by the rule nearest a type may lose all of its masks
     values["pixel_ap_types"] = (sum(known) / len(known) if known else float("nan"), len(rows))
     return values | {f"pixel_ap/{name}": (value, good + types.count(name)) for name, value in by_type.items()}
+
+
+def measured_with(params: Params, detector: Detector) -> str:
+    """What a detector's figures depend on, as a digest: the rows' ``params_digest``."""
+    return digest([detector.made, params.metrics.size, params.metrics.mask_rule, params.detector.false_alarms])
 
 
 def at_threshold(

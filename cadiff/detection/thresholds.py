@@ -17,7 +17,7 @@ from scipy import stats
 
 INTERVAL = 0.95
 FAINT = 0.05  # the quantile of generated anomalies' scores that counts: most lie above it
-ROUNDING = 1e-5  # the same picture in another batch or runtime has another last digit; a calibration picture stays good there
+ROUNDING = 1e-4  # of a score: the same picture in another batch or runtime has other last digits; a calibration picture stays good there
 CERTAIN = 1e-6  # logits are taken of scores this far from 0 and 1
 
 
@@ -48,7 +48,7 @@ class Thresholds:
 
 def conformal(scores: Float[np.ndarray, " n"], false_alarms: float) -> Threshold:
     """The threshold that n good pictures set: with r = floor((n + 1) a) of n + 1 allowed above, the r-th largest
-    (and ``ROUNDING``).
+    (with ``ROUNDING``).
 
     Where that is less than one (n < 1/a - 1) there are too few: the largest score is taken, which promises 1 / (n + 1), more than a.
     The share of good pictures above an r-th largest of n is Beta(r, n + 1 - r) distributed (the law of order statistics of a uniform
@@ -64,7 +64,12 @@ def conformal(scores: Float[np.ndarray, " n"], false_alarms: float) -> Threshold
     allowed = max(1, math.floor((count + 1) * share))
     low, high = stats.beta.interval(INTERVAL, allowed, count + 1 - allowed)
     missing = max(0, math.ceil(1 / share) - 1 - count)
-    return Threshold(float(np.sort(scores)[-allowed]) + ROUNDING, count, allowed / (count + 1), float(low), float(high), missing)
+    return Threshold(beyond(float(np.sort(scores)[-allowed])), count, allowed / (count + 1), float(low), float(high), missing)
+
+
+def beyond(score: float) -> float:
+    """The least threshold that is above a score, wherever the picture is scored."""
+    return score + ROUNDING * abs(score)
 
 
 def between(good: Threshold, anomalous: Float[np.ndarray, " n"]) -> Threshold:

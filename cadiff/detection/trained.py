@@ -124,7 +124,7 @@ def find_trained(path: str | Path, seed: int | None = None) -> Path:
         UsageError: if there is no trained detector.
     """
     path = Path(path)
-    if path.is_file() and path.suffix == ".json":
+    if path.is_file() and path.suffix == ".json" and path.with_suffix(".safetensors").is_file():
         return path
     if path.is_file() and path.suffix == ".safetensors" and path.with_suffix(".json").is_file():
         return path.with_suffix(".json")
@@ -136,5 +136,6 @@ def find_trained(path: str | Path, seed: int | None = None) -> Path:
     wanted = "seed-*.json" if seed is None else f"seed-{seed}.json"
     seeds = f"seeds {', '.join(map(str, sorted(found)))}" if found else "none"
     raise UsageError(
-        f"{path}: expected a trained detector ({wanted} with its weights beside it, as the stage detect writes them), found {seeds}"
+        f"{path}: expected a trained detector ({wanted} with its weights beside it, as the stage detect writes them), found {seeds}; "
+        "a folder that was shipped is run by its run.py"
     )

@@ -64,7 +64,7 @@ def shipped(artefacts: Artefacts, product: str, out: Path) -> list[Shipped]:
             Shipped(
                 named(method), said["seed"], folder, link(artefacts.root / folder, out), size(artefacts.root / folder),
                 threshold_said(artefacts.params, said), commands(artefacts.params, method, product, folder),
-                f'import cadiff\ndetector = cadiff.load_detector("data/made/detectors/{method}/{product}")\n'
+                f'import cadiff\ndetector = cadiff.load_detector("data/made/detectors/{method}/{product}/seed-{said["seed"]}.json")\n'
                 'print(detector.predict("PICTURE"))',
                 wrongs(artefacts, method, product, said),
             )
@@ -89,7 +89,8 @@ def threshold_said(params: Params, said: dict[str, Any]) -> str:
     if image is None:
         return f"It gives scores, but no verdicts: {uncalibrated(params)}"
     raised = " (detector.threshold: generated; half way to the scores of generated anomalies where these lie higher)"
-    text = f"It stops the line at an image score above {image['value']:.4g}{raised if said['threshold'] == 'generated' else ''}. "
+    nothing = "It calls nothing defective: a calibration normal has the highest score there is. " if image["value"] >= 1 else ""
+    text = f"{nothing}It stops the line at an image score above {image['value']:.4g}{raised if said['threshold'] == 'generated' else ''}. "
     text += f"Set on {counted(image['normals'], 'calibration normal')}, it promises false alarms on {percent(image['promised'])} of good "
     text += f"pictures at most; the share that will be seen lies between {percent(image['low'])} and {percent(image['high'])} (95\u202f% "
     text += "interval). "

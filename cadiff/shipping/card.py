@@ -42,10 +42,12 @@ def heading(said: dict[str, Any], megabytes: float) -> str:
 Made with CADiff {cadiff.__version__}: network {said["network"]}, trained on the pictures of the method `{said["method"]}`, seed \
 {said["seed"]}. {megabytes:.1f} MB; it needs no other file than those of this folder."""
     if said["refitted"]:
-        text += """
+        beside = "" if said["method"] in ("exemplars", "both") else " and without augmented exemplars beside its own pictures"
+        text += f"""
 
 **Trained once more on all labelled pictures** after it had been measured. So nothing is left to measure it on: the figures below are
-those of the evaluated detector, which was trained in the same way without the held-out pictures. The threshold is this one's own."""
+those of the evaluated detector, which was trained in the same way without the held-out pictures{beside}.
+The threshold is this one's own."""
     return text
 
 
@@ -67,7 +69,9 @@ cut into tiles and scored, for those who write their own program."""
 def threshold(said: dict[str, Any]) -> str:
     image, text = said["image"], "## The threshold\n\n"
     if image is None:
-        return text + "None: no good pictures were kept apart to set one (`dataset.calibration` was 0). It gives scores, but no verdicts."
+        return text + "None: no good pictures were kept apart to set one (`dataset.calibration`). It gives scores, but no verdicts."
+    if image["value"] >= 1:
+        text += "**It calls nothing defective**: one of the good pictures that set the threshold has the highest score there is. "
     text += f"A picture is called defective where its score is above **{image['value']:.6g}**. "
     text += f"That was set by {image['normals']} good pictures that nothing was trained on"
     text += " and moved towards the scores of generated anomalies where these lay higher" if said["threshold"] == "generated" else ""

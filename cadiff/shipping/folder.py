@@ -73,6 +73,8 @@ def rules(trained: Trained) -> dict[str, Any]:
 
 def check_out(out: Path) -> None:
     """Raises UsageError where ``out`` is no new or empty folder."""
+    if out.resolve() == Path.cwd():
+        raise UsageError(f"{out}: expected a folder that takes its place when it is whole, found the one that you are in; name one in it")
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise UsageError(f"{out}: expected a new or empty folder, found files; remove it, or name another")
 

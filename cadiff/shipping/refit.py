@@ -12,7 +12,7 @@ from cadiff.records import Role, SampleRow
 from cadiff.synthesis import synthesize
 
 LABELLED = "exemplars"  # the method that draws from real anomalies, of which there are more now
-LEARNT_FROM: dict[Role, Role] = {"held_out": "exemplar", "test_good": "normal"}
+LEARNT_FROM: dict[Role, Role] = {"held_out": "exemplar", "test_good": "normal"}  # calibration normals stay what they are
 
 
 def refit(

@@ -43,8 +43,7 @@ if __name__ == "__main__":
     parser, here = argparse.ArgumentParser(description=__doc__), pathlib.Path(__file__).resolve().parent
     parser.add_argument("pictures", nargs="+", type=pathlib.Path)
     parser.add_argument("--heat", type=pathlib.Path)
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--fail-on-defect", action="store_true")
+    [parser.add_argument(flag, action="store_true") for flag in ("--json", "--fail-on-defect")]
     given, said = parser.parse_args(), json.loads((here / "detector.json").read_bytes())
     digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in here.iterdir() if path.name in said["sha256"]}
     if (changed := dict(said["sha256"].items() - digests.items())) or (given.fail_on_defect and not said["image"]):
@@ -53,8 +52,9 @@ if __name__ == "__main__":
     for number, path in enumerate(given.pictures):
         try:
             row = verdict(path, said, networks, given.heat and given.heat / f"{number:05}-{path.stem}.png")
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        except Exception as error:  # a broken file makes a decoder raise anything
             row = {"path": str(path), "verdict": "unreadable", "error": str(error)}
         verdicts.add(row["verdict"])
-        print(json.dumps(row) if given.json else "\t".join(map(str, row.values())), flush=True)
+        line = json.dumps(row) if given.json else "\t".join(map(str, row.values()))  # a name may be no UTF-8
+        print(line.encode(errors="backslashreplace").decode(), flush=True)
     sys.exit(1 if given.fail_on_defect and "defect" in verdicts else 3 if "unreadable" in verdicts else 0)

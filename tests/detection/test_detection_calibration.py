@@ -12,7 +12,7 @@ from cadiff.detection import detect_seeds, train_seed
 from cadiff.detection.calibration import calibrate, calibrate_good, generated_scores
 from cadiff.detection.peers import fit_peer, score_peer
 from cadiff.detection.scoring import load_segmenter
-from cadiff.detection.thresholds import ROUNDING
+from cadiff.detection.thresholds import beyond
 from cadiff.detection.trained import read_trained
 from cadiff.errors import CADiffError
 from cadiff.records import ScoredRow, from_table
@@ -32,11 +32,11 @@ def test_thresholds_are_the_calibration_normals_own_scores(inspected, segmenter)
     rows = [row for row in inspected.samples if row.role == "calibration"]
     scores = segmenter.score(rows)
     one_in_a_hundred = calibrate(inspected.params, "cube", segmenter, inspected.samples, [], "good")
-    assert one_in_a_hundred.image.value == pytest.approx(scores.images.max() + ROUNDING)
-    assert one_in_a_hundred.pixel.value == pytest.approx(max(map_.max() for map_ in scores.maps) + ROUNDING)
+    assert one_in_a_hundred.image.value == pytest.approx(beyond(scores.images.max()))
+    assert one_in_a_hundred.pixel.value == pytest.approx(beyond(max(map_.max() for map_ in scores.maps)))
     assert (one_in_a_hundred.image.normals, one_in_a_hundred.image.missing) == (15, 99 - 15)
     quarter = calibrate_good(_asking(inspected.params, false_alarms=0.25), "cube", segmenter, inspected.samples)
-    assert quarter.image.value == pytest.approx(sorted(scores.images)[-4] + ROUNDING)
+    assert quarter.image.value == pytest.approx(beyond(sorted(scores.images)[-4]))
     assert quarter.image.promised == 0.25
     assert calibrate(inspected.params, "cube", segmenter, [r for r in inspected.samples if r.role != "calibration"], [], "good") is None
 

@@ -86,10 +86,11 @@ def test_another_size_is_answered_at_its_own_size(inspected, inspector) -> None:
     assert found.heat.shape == found.mask.shape == (row.height * 5, row.width * 5)
     small = inspector.predict(row.image_path)
     assert found.score == pytest.approx(small.score, abs=0.2)
-    if found.defective and small.defective:
-        first, other = small.regions[0], found.regions[0]
-        assert other.left == pytest.approx(first.left * 5, abs=10)
-        assert other.top == pytest.approx(first.top * 5, abs=10)
+    assert found.defective
+    assert small.defective
+    first, other = small.regions[0], found.regions[0]
+    assert other.left == pytest.approx(first.left * 5, abs=10)
+    assert other.top == pytest.approx(first.top * 5, abs=10)
     assert inspector.predict(np.full((20, 100, 3), 120, np.uint8)).heat.shape == (20, 100)
 
 

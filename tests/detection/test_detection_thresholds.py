@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cadiff.detection.thresholds import ROUNDING, Threshold, between, conformal
+from cadiff.detection.thresholds import Threshold, between, beyond, conformal
 
 SHARES = st.sampled_from([0.001, 0.01, 0.02, 0.05, 0.07, 0.1, 0.3, 0.5, 0.9])
 
@@ -22,11 +22,11 @@ def test_the_threshold_is_the_kth_smallest_and_says_how_many_are_missing(count: 
     fitting = [k for k in range(1, count + 1) if Fraction(count + 1 - k, count + 1) <= allowed]
     assert found.normals == count
     if fitting:
-        assert found.value == sorted(scores)[fitting[0] - 1] + ROUNDING
+        assert found.value == beyond(sorted(scores)[fitting[0] - 1])
         assert found.missing == 0
         assert found.promised <= share + 1e-12
     else:
-        assert found.value == scores.max() + ROUNDING
+        assert found.value == beyond(scores.max())
         assert found.promised == pytest.approx(1 / (count + 1))
         assert found.promised > share
         enough, short = (conformal(np.arange(count + found.missing - less, dtype=float), share) for less in (0, 1))
@@ -57,7 +57,13 @@ def test_tied_scores_alarm_less_often_than_promised() -> None:
         found = conformal(rng.integers(0, 4, 30).astype(float), 0.1)
         seen.append((rng.integers(0, 4, 20) > found.value).mean())
     assert np.mean(seen) <= 0.1
-    assert conformal(np.zeros(30), 0.1).value == ROUNDING, "another 0 is not above"
+    assert conformal(np.zeros(30), 0.1).value == 0.0, "another 0 is not above"
+
+
+def test_a_calibration_picture_is_good_whatever_its_score_is_rounded_to() -> None:
+    for score in (1e-7, 0.03, 0.999, 12.5):
+        assert conformal(np.array([score]), 0.01).value > score * (1 + 1e-5), "another runtime's last digits"
+        assert conformal(np.array([score]), 0.01).value < score * 1.001, "and no more: faint defects lie close"
 
 
 def test_no_score_is_no_threshold() -> None:

@@ -66,6 +66,15 @@ def test_a_folder_that_holds_something_is_left_alone(product: Product, tmp_path:
     assert {path.name for path in tmp_path.iterdir()} == {"mine.txt", "empty"}
 
 
+def test_the_folder_that_one_is_in_is_refused(product: Product, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell in it would go on in the one that was replaced, and see nothing."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="the one that you are in"):
+        ship(product, Path())
+    ship(product, Path("below"))
+    assert {path.name for path in (tmp_path / "below").iterdir()} == FILES
+
+
 def test_a_broken_detector_leaves_no_folder(product: Product, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     shutil.copytree(product.detector, broken)
@@ -174,3 +183,13 @@ def test_a_product_without_a_trained_detector(trained: Path, capsys: pytest.Capt
     shutil.rmtree("data/made/detectors")
     assert code_of("ship", "plate", "--out", "away") == 1
     assert "plate has no trained detector of exemplars yet. `dvc repro` trains it" in capsys.readouterr().err
+
+
+def test_refitting_with_other_parameters_is_refused(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its card would say that it was trained as the one that was measured."""
+    values = yaml.safe_load(Path("params.yaml").read_text())
+    values["detector"]["epochs"] += 1
+    Path("params.yaml").write_text(yaml.safe_dump(values))
+    assert code_of("ship", "plate", "--out", "away", "--refit") == 2
+    assert "run `dvc repro` first" in capsys.readouterr().err
+    assert not Path("away").exists()

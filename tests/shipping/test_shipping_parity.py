@@ -134,7 +134,6 @@ def test_what_is_refused_in_training_is_refused_outside(shipped: Path, product: 
     turned = Image.Exif()
     turned[0x0112] = 6
     image.save(tmp_path / "turned.jpg", exif=turned)
-    image.convert("RGBA").putalpha(128)
     clear = image.convert("RGBA")
     clear.putalpha(128)
     clear.save(tmp_path / "clear.png")

@@ -1,0 +1,50 @@
+"""Which threshold transfers better to held-out pictures: that of good pictures alone, or one moved towards generated anomalies?
+
+    python benchmarks/thresholds.py PRODUCT [METHOD ...]
+
+Run it in a folder with params.yaml after `detect`. For each trained detector both rules (``detector.threshold``) are set from its
+calibration normals and its training shards, and tried on the held-out pictures: false alarms among the good ones, misses among the others.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+
+from cadiff.detection import rows_to_score
+from cadiff.detection.calibration import Rule, calibrate
+from cadiff.detection.measuring import batches
+from cadiff.detection.scoring import load_segmenter
+from cadiff.params import load_params
+from cadiff.stages import resolve
+
+RULES: tuple[Rule, ...] = ("good", "generated")
+
+
+def main(product: str, methods: list[str]) -> None:
+    params = load_params()
+    print(f"{'method':<12}{'seed':>5} {'rule':<10}{'threshold':>10}{'promised':>10}{'false alarms':>14}{'misses':>9}")
+    for method in methods or [name for name in params.methods if params.kind_of(name) not in ("detector", "maps")]:
+        run = resolve("detect", params, product, method)
+        rows = rows_to_score(run.samples, product)
+        good = np.array([row.role == "test_good" for row in rows])
+        for seed in run.params.detector.seeds:
+            segmenter, _ = load_segmenter(run.params, method, product, seed, run.detector)
+            scores = np.concatenate([segmenter.score(batch).images for batch in batches(rows)])
+            for rule in RULES:
+                found = calibrate(run.params, product, segmenter, run.samples, run.sources, rule)
+                if found is None:
+                    raise SystemExit("dataset.calibration: expected a share above 0, found 0: nothing sets a threshold")
+                above = scores > found.image.value
+                print(
+                    f"{method:<12}{seed:>5} {rule:<10}{found.image.value:>10.4f}{found.image.promised:>10.1%}"
+                    f"{above[good].mean():>14.1%}{1 - above[~good].mean():>9.1%}",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        raise SystemExit(__doc__)
+    main(sys.argv[1], sys.argv[2:])
