@@ -27,7 +27,7 @@ def test_the_last_run_is_that_of_the_graph(bench: ModuleType, tmp_path: Path) ->
     names = ["report"]
     for product in ("fabric", "nut"):
         names += [f"{stage}-{product}" for stage in ("draw", "samples", "adapt")]
-        names += [f"{stage}-{product}-cadiff" for stage in ("scenes", "train", "generate", "showcase", "quality", "detect")]
+        names += [f"{stage}-{product}-cadiff" for stage in ("scenes", "train", "generate", "showcase", "quality", "detect", "ship")]
         names += [f"{stage}-{product}-exemplars" for stage in ("synthesize", "quality", "detect")]
     for name in [*names[1:], "detect-left-over"]:
         write_json(times / f"{name}.json", {"seconds": 2.0})

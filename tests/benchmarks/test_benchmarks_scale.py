@@ -77,7 +77,7 @@ def test_the_measured_run_is_predicted_as_it_was(bench: ModuleType, params: Para
 def test_a_trained_peer_costs_by_its_steps_and_patchcore_by_its_seeds(bench: ModuleType, params: Params) -> None:
     values = params.model_dump()
     peers = {**values["peers"], "steps": 10, "batch": 4}
-    params = Params(**{**values, "methods": ["exemplars", "patchcore", "draem"], "peers": peers})
+    params = Params(**{**values, "methods": ["exemplars", "patchcore", "draem"], "peers": peers, "ship": {"methods": []}})
     for product in params.products:
         record("peer", product, "patchcore", 3.0)
         record("peer", product, "draem", 80.0)
