@@ -240,8 +240,9 @@ def needs_no_defect(frame: pd.DataFrame, trained: Sequence[str], peer: str = WIT
     if not ahead:
         return ""
     behind = "".join(f" It is not {text}." for won, text in found if not won)
+    few = frame[frame.method.isin(trained)].seed.nunique() < 3
     said = f"PatchCore, which needs no defect at all, is ahead of every detector trained on anomalies {' and '.join(ahead)}."
-    return said + behind
+    return said + behind + (" Fewer than 3 seeds: an indication only." if few else "")
 
 
 def _strongest(controls: Sequence[str]) -> str:

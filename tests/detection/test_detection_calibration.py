@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -15,8 +19,8 @@ from cadiff.detection.scoring import load_segmenter
 from cadiff.detection.thresholds import beyond
 from cadiff.detection.trained import read_trained
 from cadiff.errors import CADiffError
-from cadiff.records import ScoredRow, from_table
-from cadiff.storage import read_image, read_json
+from cadiff.records import SAMPLE_SCHEMA, ScoredRow, from_table, to_table
+from cadiff.storage import read_image, read_json, write_table
 
 
 @pytest.fixture(scope="module")
@@ -122,3 +126,21 @@ def test_a_calibration_picture_is_no_other_kind_of_picture(inspected, segmenter)
     """Its score is what its file's pixels have, at the detector's scale."""
     row = next(row for row in inspected.samples if row.role == "calibration")
     assert segmenter.score([row]).images[0] == segmenter.score_images([read_image(row.image_path)]).images[0]
+
+
+def test_the_benchmark_of_both_rules_says_what_they_give(inspected, segmenter, tmp_path: Path) -> None:
+    """benchmarks/thresholds.py, in a folder as the pipeline leaves it."""
+    for folder, source in (("detectors", inspected.detector), ("generated", inspected.generated)):
+        shutil.copytree(source, tmp_path / "data/made" / folder / "exemplars/cube")
+    shutil.copy(inspected.root / "params.yaml", tmp_path)
+    write_table(tmp_path / "data/made/samples/cube.parquet", to_table(inspected.samples, SAMPLE_SCHEMA))
+    script = Path(__file__).resolve().parents[2] / "benchmarks/thresholds.py"
+    printed = subprocess.run([sys.executable, script, "cube"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    scored = {row.sample_id: float(segmenter.score([row]).images[0]) for row in inspected.samples if row.role in ("held_out", "test_good")}
+    for line, rule in zip(printed.splitlines()[1:], ("good", "generated"), strict=True):
+        value = calibrate(inspected.params, "cube", segmenter, inspected.samples, [inspected.generated], rule).image.value
+        above = {row.sample_id: scored[row.sample_id] > value for row in inspected.samples if row.sample_id in scored}
+        good = [above[row.sample_id] for row in inspected.samples if row.role == "test_good"]
+        others = [above[row.sample_id] for row in inspected.samples if row.role == "held_out"]
+        assert line.split()[2:4] == [rule, f"{value:.4f}"]
+        assert line.split()[5:] == [f"{np.mean(good):.1%}", f"{1 - np.mean(others):.1%}"]
