@@ -157,12 +157,12 @@ def predict(
     method: Annotated[str | None, typer.Option(help="whose detector; default: the first of ship.methods")] = None,
     seed: Annotated[int | None, typer.Option(help="of the detector; default: the first of detector.seeds")] = None,
     lines: Annotated[bool, typer.Option("--json", help="a line of JSON for each picture, on standard output")] = False,
-    fail_on_defect: Annotated[bool, typer.Option("--fail-on-defect", help="exit with 1 if a picture is defective")] = False,
+    fail_on_defect: Annotated[bool, typer.Option("--fail-on-defect", help="exit with 4 if a picture is defective")] = False,
     params: ParamsPath = Path("params.yaml"),
 ) -> None:
     """Look at pictures with the product's trained detector: verdict, score, type and place of each.
 
-    Exit codes: 0 done; 1 failed, or a defect was found and --fail-on-defect given; 2 wrong call; 3 done, but pictures could not be
+    Exit codes: 0 done; 1 failed; 2 wrong call; 4 a defect was found and --fail-on-defect given; else 3 if pictures could not be
     read (they are listed, and are rows of the table)."""
     from cadiff.predict import check_verdicts, json_line, predict_pictures, summary_lines, told
 

@@ -50,7 +50,9 @@ class UnreadableError(CADiffError):
 
 
 class DefectError(CADiffError):
-    """All is done, and ``--fail-on-defect`` was asked for (exit code 1)."""
+    """All is done, and ``--fail-on-defect`` was asked for (exit code 4: a line that stops for a defect tells it from a failure)."""
+
+    exit_code = 4
 
 
 @dataclass(frozen=True)

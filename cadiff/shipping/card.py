@@ -61,7 +61,7 @@ python run.py --json --heat MAPS PICTURE...
 ```
 
 One line a picture: its path, the verdict (`good`, `defect` or `unreadable`; none where there is no threshold), the score, the threshold
-and the type of defect. `--heat MAPS` writes each picture's map of anomaly. Exit status: 0; 1 with `--fail-on-defect` if there was a
+and the type of defect. `--heat MAPS` writes each picture's map of anomaly. Exit status: 0; 4 with `--fail-on-defect` if there was a
 defect; 2 if a file of this folder was changed; else 3 if a picture could not be read. `detector.json` says how pictures are resized,
 cut into tiles and scored, for those who write their own program."""
 

@@ -1,4 +1,4 @@
-"""Says of pictures whether they show a defect. Needs numpy, pillow and onnxruntime; README.md says what for. Exit status: 0 done; 1 a
+"""Says of pictures whether they show a defect. Needs numpy, pillow and onnxruntime; README.md says what for. Exit status: 0 done; 4 a
 defect, with --fail-on-defect; 2 a wrong call, or a file of this folder was changed; 3 else, if a picture could not be read."""
 import argparse, hashlib, io, itertools, json, math, pathlib, sys, numpy as np, onnxruntime  # noqa: E401, I001
 from PIL import Image
@@ -57,4 +57,4 @@ if __name__ == "__main__":
         verdicts.add(row["verdict"])
         line = json.dumps(row) if given.json else "\t".join(map(str, row.values()))  # a name may be no UTF-8
         print(line.encode(errors="backslashreplace").decode(), flush=True)
-    sys.exit(1 if given.fail_on_defect and "defect" in verdicts else 3 if "unreadable" in verdicts else 0)
+    sys.exit(4 if given.fail_on_defect and "defect" in verdicts else 3 if "unreadable" in verdicts else 0)

@@ -93,7 +93,7 @@ def test_lines_of_json_parse_and_are_the_tables_rows(repository: Path, capsys: p
 def test_exit_codes_tell_defects_and_unreadable_pictures(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = {row["path"]: row["verdict"] for row in _predicted("a")}
     defect, good = (next(path for path, verdict in found.items() if verdict == wanted) for wanted in ("defect", "good"))
-    assert predict("cube", defect, "--out", "b", "--fail-on-defect") == 1
+    assert predict("cube", defect, "--out", "b", "--fail-on-defect") == 4
     assert "error: --fail-on-defect: defective 1 of 1" in capsys.readouterr().err
     assert predict("cube", good, "--out", "c", "--fail-on-defect") == 0
     Path("broken.png").write_bytes(b"no picture")
@@ -101,7 +101,7 @@ def test_exit_codes_tell_defects_and_unreadable_pictures(repository: Path, capsy
     captured = capsys.readouterr()
     assert captured.err == "error: unreadable 1 of 2, listed above; all others are done\n"
     assert "Unreadable:\n  broken.png: expected an image" in captured.out
-    assert predict("cube", defect, "broken.png", "--out", "e", "--fail-on-defect") == 1, "a defect is certain"
+    assert predict("cube", defect, "broken.png", "--out", "e", "--fail-on-defect") == 4, "a defect is certain"
     assert predict("cube", defect, "--out", "f") == 0
 
 

@@ -158,7 +158,7 @@ def test_exit_status_and_heat_maps(shipped: Path, product: Product, tmp_path: Pa
     good = next(row.image_path for row in of_role(product.samples, "calibration"))
     assert run(shipped, defect)[0] == 0
     assert run(shipped, good, "--fail-on-defect")[0] == 0
-    assert run(shipped, defect, good, tmp_path / "absent.png", "--fail-on-defect")[0] == 1
+    assert run(shipped, defect, good, tmp_path / "absent.png", "--fail-on-defect")[0] == 4
     heat = tmp_path / "new" / "heat"
     run(shipped, defect, defect, "--heat", heat)
     names = sorted(path.name for path in heat.iterdir())
