@@ -198,8 +198,9 @@ class TypeMasks:
         outline, canvas = self.outlines[index], self.finder.canvas(normal)
         movement = unmoved(outline)
         there = move_outline(outline, movement, canvas)
-        if not there.area:  # of a picture much larger than this one
-            movement = Movement(min(canvas) / min(outline.canvas), 0.0, False, movement.centre)
+        if not there.area:  # of a picture that is longer than this one, along either side: its parts lay beyond both borders
+            scale = min(there / own for there, own in zip(canvas, outline.canvas, strict=True))
+            movement = Movement(scale, 0.0, False, movement.centre)
             there = move_outline(outline, movement, canvas)
         return Placed(there, source, self.exemplars[index], movement, normal, normal)
 

@@ -13,7 +13,7 @@ from scipy import ndimage
 from cadiff.errors import UsageError
 from cadiff.masks import foreground
 from cadiff.masks.folder import drawn_mask
-from cadiff.masks.make import ANYWHERE, BY_CONTEXT, IN_PLACE, ON_PART, Placed, Placer, make_scenes, touching
+from cadiff.masks.make import ANYWHERE, BY_CONTEXT, IN_PLACE, ON_PART, Placed, Placer, make_scenes, redrawn_scene, touching
 from cadiff.masks.random import AREAS, blob
 from cadiff.params import Params
 from cadiff.pictures import canvas_of
@@ -95,6 +95,18 @@ def test_normals_drawn_anew_ask_for_nothing_and_lie_on_that_very_normal(params, 
         assert scene.scene_id == f"{scene.normal.sample_id}-redrawn"
         assert (scene.named, scene.intensities) == (False, (1.0,))
         assert scene.picture in (scene.normal, scene.anomalies[0].exemplar)
+
+
+def test_a_normal_that_is_shorter_than_the_exemplars_picture_gets_a_mask(params, tmp_path):
+    """Of a crack at both ends of a long picture both parts lay beyond the borders of a square one."""
+    image, mask = np.full((3 * SIDE, SIDE, 3), 90, np.uint8), np.zeros((3 * SIDE, SIDE), bool)
+    mask[3:12, 14:18] = mask[-12:-3, 14:18] = True
+    exemplar = save(tmp_path / "crack" / "0.png", image, mask, "crack")
+    normal = save(tmp_path / "good" / "0.png", bar(0))
+    scene = redrawn_scene(params, Placer(params, "bar", [exemplar, normal]), normal)
+    assert scene.picture == normal
+    assert scene.mask[: SIDE // 3].any(), "nothing of the upper part"
+    assert scene.mask[-SIDE // 3 :].any(), "nothing of the lower part"
 
 
 def test_masks_anywhere_keep_to_the_product_of_their_normal(params, samples):
