@@ -5,13 +5,15 @@ export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help env demo test test-slow test-schedule test-kill check-sd15 lint
+.PHONY: help env demo demo-full test test-slow test-schedule test-kill check-sd15 bench lint
 
 help:
 	@echo "make demo       environment, then the whole pipeline on params.yaml; ends with reports/index.html"
+	@echo "make demo-full  the same with all four products and three seeds of each detector: hours"
 	@echo "make test       environment, lint, types, import rule, tests"
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make check-sd15 Stable Diffusion 1.5's architecture (random weights) through the pipeline; memory and time"
+	@echo "make bench      how fast the machine is used and how cost grows, as a table; ten minutes on an idle core"
 	@echo "make test-schedule  a scheduled run with a Prefect server and a worker of its own, on loopback"
 	@echo "make test-kill  kill -9 at random moments, 24 times: nothing lost, doubled or orphaned"
 
@@ -35,19 +37,29 @@ demo: env
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m flows.pipeline --jobs $(JOBS) --accelerators $(JOBS)
 	@echo "report: $(CURDIR)/reports/index.html"
 
+demo-full: env
+	@cmp -s params.yaml presets/demo.yaml || cmp -s params.yaml presets/demo-full.yaml || \
+		{ echo "params.yaml is your own, and this would write over it: move it away, or cp presets/demo.yaml params.yaml"; exit 2; }
+	cp presets/demo-full.yaml params.yaml
+	$(MAKE) demo
+
 lint: env
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Files side by side, one thread each: what is small gains nothing from a second thread.
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test-slow: env
 	$(BIN)/python -m pytest -m slow
 
 check-sd15: env
 	$(BIN)/python benchmarks/sd15.py .cadiff/sd15
+
+bench: env
+	$(BIN)/python -m benchmarks.bench
 
 test-schedule: env
 	$(BIN)/python -m pytest -m schedule

@@ -45,7 +45,7 @@ def likeness(exemplars: Sequence[UInt8[np.ndarray, "h w"]], others: Sequence[UIn
 
 
 def grey(row: SampleRow) -> UInt8[np.ndarray, "h w"]:
-    return read_image(row.image_path, "RGB", (SIDE, SIDE)).mean(-1).round().astype(np.uint8)
+    return read_image(row.image_path, "RGB", (SIDE, SIDE), levels=row.levels).mean(-1).round().astype(np.uint8)
 
 
 def same_pieces(samples: Sequence[SampleRow]) -> dict[str, bool]:

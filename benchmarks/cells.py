@@ -108,12 +108,12 @@ class Cell:
 
     def _made(self, stage: str, inputs: object, make: Callable[[Path, Path], None]) -> Path:
         spec, base = STAGES[stage], Path(self.params.base.path)
-        files = [Path(row.mask_path) for row in self.samples if row.mask_path] + ([base] if base.is_dir() else [])
+        files = [base] if base.is_dir() else []
         key = {
             "params": {name: pick(self.params, name) for name in spec.keys},
             "seed": self.params.seed,
             "code": [content_digest(PACKAGE / part) for part in spec.code],
-            "inputs": [inputs, [row.image_sha256 for row in self.samples], [content_digest(path) for path in files]],
+            "inputs": [inputs, [(row.image_sha256, row.mask_sha256) for row in self.samples], [content_digest(path) for path in files]],
         }
         out = self.work / stage / f"{self.product}-{digest(key)}"
         if not (out / DONE).is_file():

@@ -38,9 +38,8 @@ PRESET = ROOT / "presets" / "mvtec-sd15.yaml"
 PRODUCT, KIND = "nut", "rust"
 
 
-def write_base(folder: Path) -> None:
-    """The parts of Stable Diffusion 1.5 with its own config values, in half precision; weights are random."""
-    torch.manual_seed(0)
+def networks() -> tuple[UNet2DConditionModel, AutoencoderKL]:
+    """The U-Net and the autoencoder of Stable Diffusion 1.5 with its own config values; weights are random."""
     unet = UNet2DConditionModel(
         sample_size=64, in_channels=4, out_channels=4, block_out_channels=(320, 640, 1280, 1280), layers_per_block=2,
         down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
@@ -51,12 +50,28 @@ def write_base(folder: Path) -> None:
         sample_size=512, latent_channels=4, block_out_channels=(128, 256, 512, 512), layers_per_block=2,
         down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4, scaling_factor=0.18215,
     )  # fmt: skip
-    text = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=49408, hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12,
-            max_position_embeddings=77, hidden_act="quick_gelu", projection_dim=768, bos_token_id=0, eos_token_id=2, pad_token_id=1,
-        )
+    return unet, vae
+
+
+def configurations() -> tuple[dict[str, object], dict[str, object], CLIPTextConfig]:
+    """Theirs, and the text encoder's."""
+    with torch.device("meta"):
+        unet, vae = networks()
+    return {"_class_name": "UNet2DConditionModel", **unet.config}, {"_class_name": "AutoencoderKL", **vae.config}, text_configuration()
+
+
+def text_configuration() -> CLIPTextConfig:
+    return CLIPTextConfig(
+        vocab_size=49408, hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12,
+        max_position_embeddings=77, hidden_act="quick_gelu", projection_dim=768, bos_token_id=0, eos_token_id=2, pad_token_id=1,
     )  # fmt: skip
+
+
+def write_base(folder: Path) -> None:
+    """The parts of Stable Diffusion 1.5 with its own config values, in half precision; weights are random."""
+    torch.manual_seed(0)
+    unet, vae = networks()
+    text = CLIPTextModel(text_configuration())
     for name, part in (("unet", unet), ("vae", vae), ("text_encoder", text)):
         print(f"{name}: {sum(p.numel() for p in part.parameters()) / 1e6:.1f} M parameters", flush=True)
         part.half().save_pretrained(folder / name, safe_serialization=True)
@@ -81,7 +96,7 @@ def write_params(folder: Path, changes: list[str]) -> None:
     values["draw"] = {"products": [PRODUCT], "normals": 2, "test_good": 1, "anomalies_per_type": 3}
     values["products"] = {PRODUCT: {}}
     values["base"] |= {"path": "base"}
-    values["train"] |= {"steps": 2, "batch": 1, "checkpoint_seconds": 1e9}
+    values["train"] |= {"steps": 2, "epochs": None, "batch": 1, "checkpoint_seconds": 1e9}
     for change in changes:
         key, _, value = change.partition("=")
         section, _, name = key.partition(".")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,20 +14,46 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from cadiff.storage import read_tensors, write_tensors
 
+SHARE = 0.03  # of a training's time that may go into writing checkpoints
 
-def save_training(path: Path, step: int, modules: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer) -> None:
+
+class Pace:
+    """When a checkpoint is due: at the earliest so many seconds after the last, and so that writing takes at most ``SHARE`` of the time.
+    One of 5 GB comes by minutes, whatever the disk."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.last, self.cost = seconds, time.monotonic(), 0.0
+
+    def due(self) -> bool:
+        return time.monotonic() - self.last > max(self.seconds, self.cost / SHARE)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Around what is written: how long it takes says how often it may be."""
+        began = time.monotonic()
+        yield
+        self.last = time.monotonic()
+        self.cost = self.last - began
+
+
+def save_training(
+    path: Path, step: int, modules: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer, scaler: torch.amp.GradScaler | None = None
+) -> None:
     """Writes all that a resumed run needs to end with the same bytes as an undisturbed one.
 
-    What is drawn at a step must depend on (seed, step) alone; then no generator's state has to be kept.
+    What is drawn at a step must depend on (seed, step) alone; then no generator's state has to be kept. On a CPU nothing is copied;
+    of what lies on an accelerator there is one copy in the host's memory.
     """
     tensors = {f"{name}/{key}": value for name, module in modules.items() for key, value in module.state_dict().items()}
     for index, values in optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser/{index}/{key}": torch.as_tensor(value) for key, value in values.items()}
-    # safetensors refuses shared memory; clones are cheap beside a training step
-    write_tensors(path, {name: value.clone() for name, value in tensors.items()}, {"step": str(step)})
+        tensors |= {f"optimiser/{index}/{key}": torch.as_tensor(value) for key, value in _flat(values)}
+    scaling = {} if scaler is None else {f"scaler/{key}": str(value) for key, value in scaler.state_dict().items()}
+    write_tensors(path, tensors, {"step": str(step), **scaling})
 
 
-def load_training(path: Path, modules: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer) -> int:
+def load_training(
+    path: Path, modules: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer, scaler: torch.amp.GradScaler | None = None
+) -> int:
     """Restores what `save_training` wrote and returns the step; 0 where there is no checkpoint."""
     if not path.exists():
         return 0
@@ -32,13 +61,28 @@ def load_training(path: Path, modules: Mapping[str, nn.Module], optimiser: torch
     for name, module in modules.items():
         prefix = f"{name}/"
         module.load_state_dict({key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)})
-    state: dict[int, dict[str, torch.Tensor]] = {}
+    state: dict[int, dict[str, Any]] = {}
     for key, value in tensors.items():
         if key.startswith("optimiser/"):
-            _, index, field = key.split("/")
-            state.setdefault(int(index), {})[field] = value
+            _, index, *fields = key.split("/")
+            own = state.setdefault(int(index), {})
+            for field in fields[:-1]:
+                own = own.setdefault(field, {})
+            counts = value.ndim == 0 and not value.is_floating_point()  # a number of steps, which 8-bit Adam keeps as such
+            own[fields[-1]] = int(value) if counts else value
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+    if scaler is not None and scaler.is_enabled():
+        scaler.load_state_dict({key: type(value)(metadata[f"scaler/{key}"]) for key, value in scaler.state_dict().items()})
     return int(metadata["step"])
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested values with their keys joined by ``/``."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}/")
+        else:
+            yield f"{prefix}{key}", value
 
 
 @torch.no_grad()

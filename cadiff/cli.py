@@ -11,7 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from cadiff.errors import CADiffError, UsageError, exit_code
-from cadiff.params import Layout, load_params
+from cadiff.labels.names import FormatName
+from cadiff.params import ExportFormat, Layout, load_params
 from cadiff.progress import be_quiet
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
@@ -36,6 +37,40 @@ def inspect(
     typer.echo(found.text())
     if found.problems:
         raise CADiffError(f"{root}: {len(found.problems)} problems, named above. Mend or remove those files.")
+
+
+@app.command("import")
+def import_(
+    labels: Annotated[Path, typer.Argument(metavar="LABELS", help="a label file, or a folder of such; see --format for the tools")],
+    images: Annotated[Path, typer.Option(help="the folder of pictures, and of all below it, that the labels speak of")],
+    out: Annotated[Path, typer.Option(help="a new folder for the data set, in MVTec AD's layout")],
+    classes: Annotated[
+        Path | None, typer.Option(help="table.csv: class,product,anomaly_type; is it not there, it is proposed there, and nothing imported")
+    ] = None,
+    product: Annotated[str | None, typer.Option(help="what to call the product; default: as the folder of pictures, or --classes")] = None,
+    normals: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN", help="pictures in which nothing is marked and that are normal, as 'ok/*' or '*'")
+    ] = None,
+    link: Annotated[bool, typer.Option("--link", help="hard links to the pictures in place of copies")] = False,
+    format: Annotated[FormatName | None, typer.Option(help="recognised if not given")] = None,
+) -> None:
+    """Make a data set of labelled pictures, whole or not at all: masks from polygons, runs and boxes, pictures byte for byte."""
+    from cadiff.data.inspect import inspect_root
+    from cadiff.importing import import_labels
+    from cadiff.importing.order import Order
+
+    order = Order(labels, images, out, classes, product, tuple(normals or ()), link, format)
+    proposing = classes is not None and not classes.exists()
+    for line in import_labels(order).lines(order):
+        typer.echo(line)
+    if proposing:
+        typer.echo(f"{classes}: the classes as proposed; nothing is imported yet. Look through it, and run this again")
+        return
+    typer.echo(f"{out}: written\n")
+    found = inspect_root(out, "mvtec")
+    typer.echo(found.text())
+    if found.problems:
+        raise CADiffError(f"{out}: written, with {len(found.problems)} problems, named above. Mend those files.")
 
 
 @app.command()
@@ -70,9 +105,10 @@ def export(
     out: Path,
     products: Products = None,
     method: Method = "cadiff",
+    layout: Annotated[ExportFormat, typer.Option("--format", help="MVTec AD's folders, or what other tools train on")] = "mvtec",
     params: ParamsPath = Path("params.yaml"),
 ) -> None:
-    """Write generated shards as PNG folders in MVTec AD layout, for any other tool."""
+    """Write the generated images for any other tool: pictures and masks into OUT/<product>."""
     from cadiff.export import export_product
 
     values = load_params(params)
@@ -82,7 +118,7 @@ def export(
         raise UsageError(f"--method {method}: not among the parameters' methods; they have {', '.join(values.methods)}")
     for product in products or values.products:
         values.for_product(product)  # names it if it is unknown
-        count = export_product(Path("data/made/generated") / method / product, out / product)
+        count = export_product(Path("data/made/generated") / method / product, out / product, layout)
         typer.echo(f"{out / product}: {count} images")
 
 

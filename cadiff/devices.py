@@ -23,14 +23,21 @@ def pick_device(name: str) -> torch.device:
         ) from None
 
 
-def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """``auto`` is bfloat16 where the device has it in hardware (a CPU with AVX512-BF16 or AMX, a recent GPU), else float32."""
+def pick_dtype(name: str, device: torch.device, scaled: bool = False) -> torch.dtype:
+    """``auto`` is bfloat16 where the device has it in hardware (a CPU with AVX512-BF16 or AMX, a recent GPU), else float16 on an NVIDIA
+    GPU, else float32.
+
+    float16 is for what has its loss ``scaled`` (torch.amp.GradScaler), as small gradients vanish in it; all else has float32 then.
+    """
     if name != "auto":
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
+        half = torch.float16 if scaled else torch.float32
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": half}[name]
     if device.type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         native = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+    if not native and scaled and device.type == "cuda":
+        return torch.float16
     return torch.bfloat16 if native else torch.float32
 
 

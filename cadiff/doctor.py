@@ -23,7 +23,15 @@ def facts(params: Params) -> list[tuple[str, str]]:
         *devices(params.base.device),
         *weights(params),
         *sizes(params),
+        *needed(params),
     ]
+
+
+def needed(params: Params) -> list[tuple[str, str]]:
+    """Memory, time and disk before anything is started; no error where the size is none that the base can draw, which is said above."""
+    from cadiff.needs import needs
+
+    return [] if describe_size(params.base).startswith("error") else needs(params)
 
 
 def devices(wanted: str) -> list[tuple[str, str]]:
@@ -102,9 +110,9 @@ def describe_size(base: BaseParams) -> str:
 
 def step_of(unet: dict[str, Any], vae: dict[str, Any]) -> int:
     """What a side must be a multiple of: pixels per latent cell, times what the U-Net's levels halve."""
-    widths = vae.get("block_out_channels") or vae.get("encoder_block_out_channels")
-    factor = vae.get("upsampling_scaling_factor", 2) if vae["_class_name"] == "AutoencoderTiny" else 2
-    return int(factor) ** (len(widths or []) - 1) * 2 ** (len(unet["block_out_channels"]) - 1)
+    from cadiff.needs import reduction_of
+
+    return reduction_of(vae) * 2 ** (len(unet["block_out_channels"]) - 1)
 
 
 def describe_base(path: str) -> str:

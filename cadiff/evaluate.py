@@ -3,6 +3,7 @@ anomaly maps: ``cadiff evaluate``."""
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,12 +14,13 @@ from rich.table import Table
 from cadiff.data import read_samples
 from cadiff.data.inspect import guess_layout
 from cadiff.data.listing import folders
+from cadiff.data.resaved import copy_lines
 from cadiff.detection import detect_seeds, filter_shards, score_maps
 from cadiff.errors import UsageError
 from cadiff.metrics.generated import score_generated
 from cadiff.metrics.networks import find_networks
 from cadiff.names import check_product
-from cadiff.params import DatasetParams, DrawParams, Layout, Params
+from cadiff.params import TABLES, DatasetParams, DrawParams, Layout, Params
 from cadiff.records import MetricRow, SampleRow
 from cadiff.synthesis import import_folder
 from cadiff.synthesis.folder import GOOD
@@ -50,7 +52,7 @@ def evaluate_folder(
         ready = []
         for product in chosen:  # all are read before the first is trained, so that a wrong file is named at once
             own = _params_of(params, dataset, product)
-            samples = read_samples(dataset, product)
+            samples = _read(dataset, product)
             import_folder(folder, product, samples, own.dataset.size, scratch / "shards" / product)
             ready.append((own, product, samples))
         return [row for each in ready for row in _evaluate(*each, method, seeds, scratch)]
@@ -83,8 +85,16 @@ def evaluate_maps(
     rows = []
     for product in _products_in(folder, products, "PRODUCT/test/<type>/ with anomaly maps"):
         own = _params_of(params, dataset, product)
-        rows += score_maps(own, folder.resolve().name, product, read_samples(dataset, product), folder)
+        rows += score_maps(own, folder.resolve().name, product, _read(dataset, product), folder)
     return rows
+
+
+def _read(dataset: DatasetParams, product: str) -> list[SampleRow]:
+    """The product's samples. Those that prove nothing are told on standard error, before anything is trained or scored."""
+    samples = read_samples(dataset, product)
+    for line in copy_lines(samples):
+        print(f"{product}: {line}", file=sys.stderr)
+    return samples
 
 
 def lack_good(folder: Path, products: Sequence[str] = ()) -> list[str]:
@@ -111,10 +121,11 @@ def dataset_at(params: Params, root: Path, layout: Layout | None) -> DatasetPara
     """The parameters' own data set if ``root`` is its root, else all of what is there, canvas and share for calibration the same."""
     if root.resolve() == Path(params.dataset.root).resolve() and layout in (None, params.dataset.layout):
         return params.dataset
-    name = root.resolve().name
+    name, layout = root.resolve().name, layout or guess_layout(root)
     own = params.dataset
+    table = TABLES.get(layout, ".")
     return DatasetParams(
-        name=name, layout=layout or guess_layout(root), root=str(root), max_normals=None, size=own.size, calibration=own.calibration
+        name=name, layout=layout, root=str(root), table=table, max_normals=None, size=own.size, calibration=own.calibration
     )
 
 

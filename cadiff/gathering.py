@@ -16,7 +16,9 @@ from jaxtyping import UInt8
 
 from cadiff.detection.inspector import pixels_of
 from cadiff.errors import CADiffError, UsageError
+from cadiff.records import Levels
 from cadiff.storage import IMAGE_SUFFIXES
+from cadiff.visible import is_passed_over
 
 SUFFIXES = ", ".join(sorted(IMAGE_SUFFIXES))
 TOGETHER, PIXELS = 8, 2**22  # pictures that go through the network together: so many, of so many pixels in all
@@ -91,7 +93,7 @@ class Sources:
                 continue
             with entries:
                 for entry in entries:
-                    if entry.name.startswith("."):
+                    if is_passed_over(entry.name):
                         continue
                     if entry.is_dir(follow_symlinks=False):
                         waiting.append(entry.path)
@@ -111,10 +113,10 @@ def _root(given: str) -> str:
     return os.path.dirname(path)
 
 
-def read(path: str) -> Read:
+def read(path: str, levels: Levels | None = None) -> Read:
     started = time.monotonic()
     try:
-        pixels, error = pixels_of(path), None
+        pixels, error = pixels_of(path, levels), None
     except CADiffError as problem:
         pixels, error = None, str(problem)
     except Exception as problem:  # what a broken file makes of a decoder is of any type, and must not stop the rest
@@ -122,13 +124,13 @@ def read(path: str) -> Read:
     return Read(path, pixels, time.monotonic() - started, error)
 
 
-def read_ahead(paths: Iterable[str]) -> Iterator[Read]:
-    """Each file in its order, the next ones being decoded in other threads meanwhile."""
+def read_ahead(paths: Iterable[str], levels: Levels | None = None) -> Iterator[Read]:
+    """Each file in its order, as a detector of these ``levels`` reads it, the next ones being decoded in other threads meanwhile."""
     waiting: deque[Future[Read]] = deque()
     pool = ThreadPoolExecutor(2)
     try:
         for path in paths:
-            waiting.append(pool.submit(read, path))
+            waiting.append(pool.submit(read, path, levels))
             if len(waiting) >= AHEAD:
                 yield waiting.popleft().result()
         while waiting:

@@ -4,12 +4,14 @@
 | --- | --- |
 | maps | A_t |
 | inside | M, at the map's resolution: `touched_cells` where attention is multiplied, `mask_cells` where it is counted |
-| intensity | w |
+| intensity | w, times ||M||_1 (`strength`) |
 | focus_degree | alpha_t = n_t / n_start |
 | threshold | alpha_thr |
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -46,6 +48,13 @@ def focus_degree(attention: Float[Tensor, "b k cells"], inside: Bool[Tensor, "b 
     return activated.sum(-1) / inside.sum(-1).clamp(min=1)
 
 
+def strength(
+    intensity: Float[Tensor, "b k"], inside: Bool[Tensor, "b k cells"], norm: Literal["one", "cells"] = "one"
+) -> Float[Tensor, "b k"]:
+    """w ||M||_1 of Eq. 11, ||M||_1 read as 1 or as the number of the mask's ``cells`` where focus is counted (n_start)."""
+    return intensity if norm == "one" else intensity * inside.sum(-1)
+
+
 def reweight(
     maps: Float[Tensor, "b heads cells tokens"],
     positions: Int[Tensor, "b k"],
@@ -53,16 +62,17 @@ def reweight(
     intensity: Float[Tensor, "b k"],
     active: Bool[Tensor, "b k"],
     masked_focus: bool = True,
+    outside: Literal["kept", "zero"] = "kept",
 ) -> Float[Tensor, "b heads cells tokens"]:
-    """Eq. 11: inside its mask a token's attention is multiplied by w, outside it stays; only where ``active``.
-
-    ||M||_1 as a number would multiply by a pixel count; the reading is docs/method.md's. Without masked focus the
-    whole map is multiplied. ``positions`` is -1 where an image has fewer than k types.
+    """Eq. 11: inside its mask a token's attention is multiplied by ``intensity`` (`strength`), outside it is ``kept`` or ``zero``; only
+    where ``active``. Without masked focus the whole map is multiplied. ``positions`` is -1 where an image has fewer than k types.
     """
     factor = torch.ones_like(maps[:, 0])  # b cells tokens
     where = inside if masked_focus else torch.ones_like(inside)
-    acting = (active & (positions >= 0))[..., None] & where
-    scale = torch.where(acting, intensity[..., None].to(maps.dtype), torch.ones((), dtype=maps.dtype, device=maps.device))
+    acting = (active & (positions >= 0))[..., None]
+    scale = torch.where(acting & where, intensity[..., None].to(maps.dtype), torch.ones((), dtype=maps.dtype, device=maps.device))
+    if outside == "zero":
+        scale = scale.masked_fill(acting & ~where, 0)
     index = positions.clamp(min=0)[:, None, :].expand(-1, maps.shape[2], -1)
     factor = factor.scatter_reduce(2, index, scale.transpose(1, 2), reduce="prod")
     return maps * factor[:, None]

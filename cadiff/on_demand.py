@@ -205,6 +205,8 @@ def check_masks(order: Order, picture: SampleRow) -> None:
 
 def given_picture(path: Path, run: Run) -> SampleRow:
     """The image that the call draws on, in place of the product's normals."""
-    height, width = read_image(path).shape[:2]
+    levels = run.samples[0].levels
+    height, width = read_image(path, levels=levels).shape[:2]
     dataset = run.params.dataset.name
-    return SampleRow(str(path), dataset, run.product, None, "normal", str(path), None, width, height, sha256_file(path))
+    low, high = levels or (None, None)
+    return SampleRow(str(path), dataset, run.product, None, "normal", str(path), None, width, height, sha256_file(path), low, high)

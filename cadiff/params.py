@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
@@ -15,10 +17,24 @@ from cadiff.records import ChosenProtocol
 from cadiff.storage import MaskRule, digest
 
 Layout = Literal["demo", "mvtec", "visa", "loco", "folder"]
+ExportFormat = Literal["mvtec", "coco", "yolo", "voc", "huggingface"]  # of `cadiff export`: known before what writes them is loaded
+VISA_TABLE = "../split_csv/1cls.csv"
+NETWORKS = ("unet", "efficientnet-lite0")  # of a detector
+SMP = "smp:"  # before the name of an encoder of segmentation-models-pytorch
+TABLES: dict[str, str] = {"visa": VISA_TABLE}  # by layout; others have none
+
+
+Range = tuple[float, float] | tuple[str, str]  # values, or percentiles of the train normals ("0.1%")
 
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def percentiles(limits: Sequence[Any]) -> list[float] | None:
+    """Two limits such as ``0.1%`` as numbers; None: they are not such."""
+    found = [re.fullmatch(r"(\d+(?:\.\d+)?) ?%", limit) for limit in limits if isinstance(limit, str)]
+    return [float(each[1]) for each in found if each] if all(found) and len(found) == len(limits) else None
 
 
 class DatasetParams(Section):
@@ -27,6 +43,10 @@ class DatasetParams(Section):
     name: str = "demo"
     layout: Layout = "demo"
     root: str = "data/made/demo"
+    table: str = Field(
+        ".", description=f"a table that lies beside the products' folders, as seen from one, so that DVC watches it: {VISA_TABLE} with "
+        "layout: visa; .: there is none"
+    )
 
     @field_validator("root")
     @classmethod
@@ -41,10 +61,26 @@ class DatasetParams(Section):
         description="the canvas: px of a picture's shorter side, its aspect ratio kept; native: as it is. Masks, generated images, "
         "anomaly maps and exports have this size",
     )
+    range: Range | None = Field(
+        None,
+        description="of pictures of more than 8 bits a channel: the values that are black and white, such as [0, 4095], or percentiles of "
+        "each product's train normals, such as [0.1%, 99.9%]; null: pictures have 8 bits",
+    )
     calibration: float = Field(
         0.0, ge=0, lt=1,
         description="share of the train normals that nothing is trained on: they set the detector's threshold; 0: there is none",
     )  # fmt: skip
+
+    @field_validator("range", mode="before")
+    @classmethod
+    def _range_is_ordered(cls, value: Any) -> Any:
+        pair = value if isinstance(value, list | tuple) and len(value) == 2 else (None, None)
+        numbers = [float(one) for one in pair if isinstance(one, int | float) and not isinstance(one, bool) and math.isfinite(one)]
+        shares = percentiles(pair) or []
+        within = all(0 <= share <= 100 for share in shares)
+        if value is None or (len(numbers) == 2 and numbers[0] < numbers[1]) or (shares and within and shares[0] < shares[1]):
+            return value if value is None or shares else tuple(numbers)
+        raise ValueError(f"expected two values, the smaller first, such as [0, 4095] or [0.1%, 99.9%], found {value!r}")
 
     @field_validator("size")
     @classmethod
@@ -68,10 +104,11 @@ class BaseParams(Section):
 
     path: str = "embedded"
     variant: str | None = None
-    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+    revision: str | None = Field(None, description="of a hub name: the commit, tag or branch that is meant; null: the newest that is there")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "float32",
-        description="precision of the computation; auto: bfloat16 where the device computes in it natively. No float16: small "
-        "gradients vanish in it",
+        description="precision of the base's computation; auto: bfloat16 where the device computes in it natively, else float16 on an "
+        "NVIDIA GPU, whose loss is scaled so that small gradients do not vanish, else float32",
     )
     device: str = "auto"
     size: int = Field(
@@ -95,6 +132,13 @@ class WindowParams(Section):
         return self
 
 
+def check_passes(batch: int, accumulate: int) -> None:
+    """A ValueError unless a batch is divided into equal passes."""
+    if batch % accumulate:
+        fits = ", ".join(str(k) for k in range(1, batch + 1) if batch % k == 0)
+        raise ValueError(f"accumulate: expected a divisor of batch: {batch} ({fits}), found {accumulate}")
+
+
 class AdaptParams(Section):
     """Fine-tuning of the base's U-Net (and autoencoder) on the product's normals; 0 steps switches it off."""
 
@@ -102,6 +146,13 @@ class AdaptParams(Section):
     vae_steps: int = Field(0, ge=0)
     batch: int = Field(16, ge=1)
     learning_rate: float = Field(2e-4, gt=0)
+    accumulate: int = Field(1, ge=1, description="passes that a step takes its batch in, as in train")
+    checkpointing: bool = Field(False, description="gradient checkpointing, as in train")
+
+    @model_validator(mode="after")
+    def _passes_are_equal(self) -> AdaptParams:
+        check_passes(self.batch, self.accumulate)
+        return self
 
 
 class PromptParams(Section):
@@ -109,18 +160,37 @@ class PromptParams(Section):
     called by their own words."""
 
     tokens: Literal["multi", "single", "plain"] = "multi"
+    vectors: int = Field(1, ge=1, description="embeddings a token stands for, as textual inversion has it; paper: 1")
     localizing: bool = True
+    localizing_over: Literal["tokens", "printed"] = Field(
+        "tokens", description="Eq. 5; tokens: the error of each token's map by itself; printed: the tokens' mean error, before the norm"
+    )
     contrastive: bool = True
     gamma: float = Field(0.001, ge=0, description="weight of Eq. 5 (paper: 0.001)")
     beta: float = Field(0.0005, ge=0, description="weight of Eq. 7 (paper: 0.0005)")
     balanced: bool = Field(False, description="Eq. 5 weighs inside and outside of a mask alike, however small it is")
     temperature: float = Field(0.1, gt=0, description="of NT-Xent, Eq. 6")
-    contrastive_over: Literal["vectors", "pairs"] = Field(
-        "vectors", description="Eq. 7 sums a vector's positives and averages over vectors (paper), or averages over all positive pairs"
+    contrastive_over: Literal["vectors", "pairs", "printed"] = Field(
+        "vectors",
+        description="Eq. 7 sums a vector's positives and averages over vectors; pairs: averages over all positive pairs; printed: as "
+        "vectors, and each vector is a positive of itself",
+    )
+    contrastive_without: Literal["itself", "image"] = Field(
+        "itself", description="what Eq. 6's denominator leaves out: the vector itself, or all vectors of its image (as printed)"
+    )
+    contrastive_of: Literal["shown", "all"] = Field(
+        "shown", description="Eq. 7 sums over the concepts that an image shows, or over all of the product's, for every image (as printed)"
     )
     learning_rate: float = Field(1e-5, gt=0, description="paper: 1e-5")
+    weight_decay: float = Field(0.0, ge=0, description="of the embeddings, AdamW's; ControlNet: 0.01")
     initial_word: str = Field("anomaly", description="what the tokens start from (paper: anomaly)")
     initial_context: str | None = Field(None, description="what the context's token starts from; null: as the others (paper)")
+
+    @model_validator(mode="after")
+    def _forms_go_together(self) -> PromptParams:
+        if self.balanced and self.localizing_over == "printed":
+            raise ValueError("balanced: expected false with localizing_over: printed, whose norm weighs all cells alike, found true")
+        return self
 
 
 class ControlParams(Section):
@@ -134,13 +204,26 @@ class ControlParams(Section):
     positions: bool = True
     heads: int = Field(4, ge=1)
     learning_rate: float = Field(1e-5, gt=0, description="paper: 1e-5")
+    weight_decay: float = Field(0.01, ge=0, description="AdamW's; ControlNet: 0.01, torch's default")
 
 
 class TrainParams(Section):
     """Joint training of tokens, ControlNet and SAIM for one product (Eq. 8)."""
 
-    steps: int = Field(300, ge=1)
+    steps: int | None = Field(300, ge=1, description="or null, and ``epochs``")
+    epochs: float | None = Field(None, gt=0, description="in place of steps: how often each exemplar is shown, on average; paper: 1000")
     batch: int = Field(16, ge=1)
+    accumulate: int = Field(
+        1, ge=1, description="passes that a step takes its batch in: the same gradients to rounding, with the memory of batch / accumulate "
+        "pictures"
+    )
+    checkpointing: bool = Field(
+        False, description="gradient checkpointing: activations are computed again in the backward pass, for a third more time; the same "
+        "gradients to rounding"
+    )
+    optimizer: Literal["adamw", "adamw-8bit"] = Field(
+        "adamw", description="adamw-8bit keeps its state in a quarter of the memory (bitsandbytes: pip install 'cadiff[adam8bit]')"
+    )
     decay: Literal["none", "cosine"] = Field("none", description="of both learning rates; cosine: to 2 % (the paper names none)")
     normal_share: float = Field(0.25, ge=0, lt=1, description="normals under a mask, their anomaly not named or silenced; paper: 0")
     silenced: float = Field(
@@ -151,10 +234,34 @@ class TrainParams(Section):
         description="of exemplars; normals: each is as bright as a normal drawn for it, for products under several exposures; paper: own",
     )
     mask_weight: float = Field(0.0, ge=0, description="extra weight of Eq. 4 inside the mask; paper: 0")
+    empty_prompts: float = Field(
+        0.0, ge=0, lt=1, description="share of pictures with an empty prompt, which guidance above 1 asks for; ControlNet: 0.5"
+    )
+    clip: float | None = Field(1.0, gt=0, description="largest norm of all gradients together; null: any (ControlNet's own code)")
     crop: float = Field(0.1, ge=0, le=0.5)
     translate: float = Field(0.1, ge=0, le=0.5)
     rotate: float = Field(15.0, ge=0, le=180, description="degrees")
     checkpoint_seconds: float = Field(30, gt=0)
+
+
+    @model_validator(mode="after")
+    def _passes_are_equal(self) -> TrainParams:
+        check_passes(self.batch, self.accumulate)
+        return self
+
+    @model_validator(mode="after")
+    def _length_is_said_once(self) -> TrainParams:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError(f"epochs: expected null with steps: {self.steps}, found {self.epochs}; set one of the two, the other to null")
+        return self
+
+    def steps_for(self, exemplars: int) -> int:
+        """Optimiser steps of a training on so many exemplars: ``steps``, or what it takes until each was shown ``epochs`` times on
+        average (of a batch the share ``normal_share`` are normals)."""
+        if self.epochs is None:
+            assert self.steps is not None
+            return self.steps
+        return math.ceil(self.epochs * exemplars / (self.batch * (1 - self.normal_share)) - 1e-9)
 
 
 class MaskParams(Section):
@@ -184,7 +291,18 @@ class IntensityParams(Section):
     low: float = Field(0.5, ge=-2, le=2)
     high: float = Field(1.5, ge=-2, le=2)
     masked_focus: bool = True
+    outside: Literal["kept", "zero"] = Field(
+        "kept", description="attention outside of the mask, of masked focus: as it was, or zero, Eq. 11's M as a factor"
+    )
+    norm: Literal["one", "cells"] = Field(
+        "one", description="what ||M||_1 multiplies by in Eq. 11: nothing, or the mask's number of cells where focus is read (as printed)"
+    )
     delayed_focus: bool = True
+    focus: Literal["latched", "each_step"] = Field(
+        "latched",
+        description="once a focus has passed the threshold re-weighting stays on, from the next step; each_step: alpha_t is tested at "
+        "each step and acts in it (as printed), which takes a second pass",
+    )
     threshold: float = Field(0.75, ge=0, description="alpha_thr (paper: 0.75)")
     resolution: int | None = Field(None, ge=2, description="side of the map the focus is read at; null: by the base")
     in_control: bool = Field(
@@ -276,11 +394,14 @@ class DetectorParams(Section):
     Pictures are brought to ``size`` px of their shorter side, and seen in squares of ``tile`` px that overlap.
 
     ``protocol``: ``strict`` trains on every generated image and keeps the last checkpoint; ``filtered`` is strict but for the
-    images that ``filter`` leaves out; ``legacy`` is strict but for the checkpoint, the best on the test set.
+    images that ``filter`` leaves out; ``legacy`` is the published evaluation (cadiff/detection/published.py), whose checkpoint is the best
+    on the test set. ``published``: that one is run as well, beside the protocol.
     """
 
-    network: Literal["unet", "efficientnet-lite0"] = Field(
-        "unet", description="unet: DRAEM's, from scratch; efficientnet-lite0: a decoder on the ImageNet encoder that a package ships"
+    network: str = Field(
+        "unet",
+        description="unet: DRAEM's, from scratch; efficientnet-lite0: a decoder on the ImageNet encoder that a package ships; smp:ENCODER: "
+        "on one of segmentation-models-pytorch, with the ImageNet weights that were fetched; smp:ENCODER:scratch: without",
     )
     size: int | None = Field(None, ge=32, description="px of the shorter side that it sees pictures at; null: the canvas (dataset.size)")
     tile: int = Field(256, ge=32, description="side in px of the squares that a larger picture is seen in")
@@ -289,7 +410,7 @@ class DetectorParams(Section):
     epochs: int = Field(200, ge=1)
     samples_per_epoch: int = Field(500, ge=1)
     batch: int = Field(8, ge=1)
-    learning_rate: float = Field(1e-4, gt=0, description="the encoder of efficientnet-lite0 takes a tenth of it")
+    learning_rate: float = Field(1e-4, gt=0, description="an encoder that knows ImageNet takes a tenth of it")
     pooling: int = Field(21, ge=1, description="side of the average pooling before the maximum (image score)")
     seeds: list[int] = Field([0], min_length=1)
     false_alarms: float = Field(0.01, gt=0, lt=1, description="share of good pictures that may be called defective")
@@ -297,7 +418,15 @@ class DetectorParams(Section):
         "good", description="good: from calibration normals alone; generated: half way from there to the scores of generated anomalies"
     )
     protocol: ChosenProtocol = "strict"
+    published: bool = Field(False, description="the published evaluation as well, in rows of their own: the time of a second detector")
     checkpoint_seconds: float = Field(30, gt=0)
+
+    @field_validator("network")
+    @classmethod
+    def _network_known(cls, value: str) -> str:
+        if value not in NETWORKS and not re.fullmatch(rf"{SMP}[\w.-]+(:[\w.+-]+)?", value):
+            raise ValueError(f"expected {', '.join(NETWORKS)}, {SMP}ENCODER or {SMP}ENCODER:scratch (docs/method.md), found {value!r}")
+        return value
 
     @field_validator("seeds")
     @classmethod
@@ -343,13 +472,22 @@ class MetricParams(Section):
     size: int = Field(256, ge=16, description="px of the shorter side that maps and masks are brought to before pixels are scored")
     mask_rule: MaskRule = Field(
         "half",
-        description="which pixels of a true mask count there: those of which it covers half, a quarter, any, or whose nearest it is",
+        description="which pixels of a true mask count there: those of which it covers half, a quarter, any, or whose nearest it is; cut: "
+        "bilinear and wholly anomaly, as published code has it",
+    )
+    pixel_f1: Literal["exact", "steps"] = Field(
+        "exact", description="F1-max of pixels over all thresholds, or over 0, 0.05, ..., 1, as published code has it"
     )
     inception: str | None = Field(None, description="torchvision's inception_v3 weights")
     inception_sha256: str | None = Field(None, description="of that file, if it is not the one that torchvision publishes")
     lpips: str | None = Field(None, description="torchvision's weights of lpips_net")
     lpips_sha256: str | None = Field(None, description="of that file, if it is not the one that torchvision publishes")
     lpips_net: Literal["vgg", "alex"] = "vgg"
+
+
+LEGACY: dict[str, dict[str, Any]] = {  # what the published evaluation sets
+    "detector": {"size": 256, "tile": 256}, "metrics": {"size": 256, "mask_rule": "cut", "pixel_f1": "steps"},
+}  # fmt: skip
 
 
 class ShipParams(Section):
@@ -515,14 +653,12 @@ class Params(Section):
                 f"draw.products: expected [] with dataset.layout: {self.dataset.layout}, whose images are on disk, "
                 f"found {self.draw.products}"
             )
+        check_table(self.dataset)
+        names.check_products(list(self.products), self.methods)
         check_filter(self.filter, self.detector)
         check_in_place(self.masks, self.generate)
         check_sizes(self.dataset, self.base, self.window, self.generate)
-        if "perturbed" in self.methods and self.generate.background != "real":
-            raise ValueError(
-                f"generate.background: expected real with the generator perturbed, which perturbs real normals, found "
-                f"{self.generate.background}; or leave perturbed out of methods.generators"
-            )
+        check_generators(self.methods, self.masks, self.generate)
         return self
 
     @model_validator(mode="after")
@@ -555,7 +691,10 @@ class Params(Section):
                 DetectorParams(**{**self.detector.model_dump(), **overrides.get("detector", {})}),
             )
             generate = GenerateParams(**{**self.generate.model_dump(), **overrides.get("generate", {})})
-            check_in_place(MaskParams(**{**self.masks.model_dump(), **overrides.get("masks", {})}), generate)
+            masks = MaskParams(**{**self.masks.model_dump(), **overrides.get("masks", {})})
+            check_in_place(masks, generate)
+            if name.startswith("products."):  # the pipeline's generators; a variant is CADiff's
+                check_generators(self.methods, masks, generate)
             check_sizes(
                 self.dataset, BaseParams(**{**self.base.model_dump(), **overrides.get("base", {})}),
                 WindowParams(**{**self.window.model_dump(), **overrides.get("window", {})}), generate,
@@ -623,12 +762,37 @@ def checked(section: type[SectionType], name: str, values: Any) -> SectionType:
         raise ValueError(f"{name}.{first_problem(error)}") from None
 
 
+def check_table(dataset: DatasetParams) -> None:
+    """A ValueError where a layout's table is not the one that DVC is told to watch."""
+    expected = TABLES.get(dataset.layout, ".")
+    if dataset.table != expected:
+        raise ValueError(
+            f"dataset.table: expected {expected} with layout: {dataset.layout}, found {dataset.table}; DVC watches it beside each "
+            f"product's folder, so set table: {expected}"
+        )
+
+
 def check_in_place(masks: MaskParams, generate: GenerateParams) -> None:
     """A ValueError where masks stay in a picture that is then not kept."""
     if masks.placement == "in_place" and generate.background != "real":
         raise ValueError(
             f"masks.placement: expected auto or anywhere with generate.background: {generate.background}, which keeps no picture, "
             "found in_place"
+        )
+
+
+def check_generators(methods: Sequence[str], masks: MaskParams, generate: GenerateParams) -> None:
+    """A ValueError where a generator lacks what it starts from: a real picture, or an exemplar's pixels."""
+    for method, why in (("perturbed", "which perturbs real normals"), ("pasted", "which sets exemplars into real pictures")):
+        if method in methods and generate.background != "real":
+            raise ValueError(
+                f"generate.background: expected real with the generator {method}, {why}, found {generate.background}; or leave {method} "
+                "out of methods.generators"
+            )
+    if "pasted" in methods and masks.source != "exemplars":
+        raise ValueError(
+            f"masks.source: expected exemplars with the generator pasted, whose pixels it takes, found {masks.source}; or leave pasted out "
+            "of methods.generators"
         )
 
 
@@ -649,6 +813,25 @@ def check_sizes(dataset: DatasetParams, base: BaseParams, window: WindowParams, 
             "generate.blend: expected a number of px with window.cut: around, or each window would show its border, found null; "
             "set blend: 2, or window.cut: whole"
         )
+
+
+def check_legacy(params: Params) -> None:
+    """A ValueError where the published evaluation is asked for by name and is not what would be done."""
+    for product in params.products:
+        own = params.for_product(product)
+        if own.detector.protocol != "legacy":
+            continue
+        if own.detector.published:
+            raise ValueError(
+                f"{product}: detector.published: expected false with protocol: legacy, the published evaluation itself, found true"
+            )
+        for section, values in LEGACY.items():
+            for key, value in values.items():
+                if (found := getattr(getattr(own, section), key)) != value:
+                    raise ValueError(
+                        f"{product}: {section}.{key}: expected {value} with detector.protocol: legacy, the published evaluation, found "
+                        f"{found}; or set detector.published: true beside protocol: strict"
+                    )
 
 
 def check_filter(settings: FilterParams, detector: DetectorParams) -> None:
@@ -681,7 +864,8 @@ def first_problem(error: ValidationError) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which a key that is given twice is an error, and not the last one's."""
+    """YAML in which a key that is given twice is an error, and not the last one's, and numbers are also those of YAML 1.2, which DVC reads:
+    a name such as 08 or 1e3 that is not in quotes would be one here and a number there."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
@@ -691,11 +875,41 @@ class _Loader(yaml.SafeLoader):
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 
+    def construct_whole_number(self, node: yaml.ScalarNode) -> int:
+        text = str(node.value)
+        return int(text, 0) if text.startswith("0o") else int(text) if re.fullmatch(r"[-+]?0\d+", text) else self.construct_yaml_int(node)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Puts in quotes what ``_Loader`` would not read as text."""
+
+
+INT, FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
+for _kind in (_Loader, _Dumper):
+    _kind.add_implicit_resolver(INT, re.compile(r"[-+]?[0-9]+$|0o[0-7]+$"), list("-+0123456789"))
+    _kind.add_implicit_resolver(FLOAT, re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$"), list("-+.0123456789"))
+_Loader.add_constructor(INT, _Loader.construct_whole_number)
+
 
 def as_written(values: dict[str, Any]) -> list[str]:
     """Values as the lines of a parameters' file."""
-    text: str = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=1000)
+    text: str = yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000)
     return text.splitlines()
+
+
+def read_mapping(path: Path) -> dict[Any, Any]:
+    """A YAML file's mapping that is none of parameters, such as the classes' names beside YOLO's labels.
+
+    Raises:
+        UsageError: if it does not read, or holds no mapping.
+    """
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"{path}: expected YAML, but it does not read ({' '.join(str(error).split())})") from None
+    if not isinstance(values, dict):
+        raise UsageError(f"{path}: expected keys with values, found {type(values).__name__}")
+    return values
 
 
 def load_params(path: str | Path = "params.yaml") -> Params:
@@ -725,6 +939,11 @@ def load_params(path: str | Path = "params.yaml") -> Params:
             f"as in presets/demo.yaml), found {values['methods']!r}"
         )
     try:
-        return Params(**values)
+        params = Params(**values)
     except ValidationError as error:
         raise UsageError(f"{path}: {first_problem(error)}") from None
+    try:
+        check_legacy(params)
+    except ValueError as error:
+        raise UsageError(f"{path}: {error}") from None
+    return params

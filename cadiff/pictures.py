@@ -56,7 +56,7 @@ def scaled(picture: Picture, size: Size, rule: MaskRule = "quarter") -> Picture:
 
 def read_at(row: SampleRow, shape: tuple[int, int], rule: MaskRule = "quarter") -> Picture:
     """A sample brought to a height and a width, whatever its own."""
-    image = read_image(row.image_path, "RGB", shape)
+    image = read_image(row.image_path, "RGB", shape, levels=row.levels)
     if row.mask_path is None:
         return Picture(image, np.zeros(shape, bool))
     return Picture(image, read_image(row.mask_path, "L", shape, rule) > 0)

@@ -110,7 +110,7 @@ def predict_pictures(
     bar = Progress(f"predict {product}", total)
     with writer(out) as write:
         try:
-            for group in together(read_ahead(sources.files())):
+            for group in together(read_ahead(sources.files(), inspector.trained.levels)):
                 for row in looked_at(inspector, group, sources, out, summary):
                     count(row, summary)
                     write(row)

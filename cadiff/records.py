@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import pyarrow as pa
 
@@ -17,11 +18,22 @@ ROLES: tuple[Role, ...] = ("normal", "calibration", "exemplar", "held_out", "tes
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
+class Levels(NamedTuple):
+    """Which values of pictures of more than 8 bits a channel are shown as 0 and as 255 (``dataset.range``)."""
+
+    low: float
+    high: float
+
+
 @dataclass(frozen=True)
 class SampleRow:
-    """A real image. ``anomaly_type`` and ``mask_path`` are None for normal images; paths are as given to the reader.
+    """A real image. ``anomaly_type`` and ``mask_path`` are None for normal images; paths are as given to the reader. ``low`` and ``high``
+    are its ``levels``, None where it has 8 bits a channel.
 
-    A mask's path may be a folder: the union of its images (``cadiff.storage.read_image``).
+    ``approximate``: the mask, or a part of it, stems from a box (``cadiff.data.approximate``).
+
+    A mask's path may be that of a folder, and several, one a line: the union of all these images (``cadiff.storage.mask_files``).
+    The digests are of all that is read, so that what reads the pictures by these rows need name nothing but the rows as what it depends on.
     """
 
     sample_id: str
@@ -34,6 +46,15 @@ class SampleRow:
     width: int
     height: int
     image_sha256: str
+    low: float | None = None
+    high: float | None = None
+    mask_sha256: str | None = None
+    approximate: bool = False
+
+    @property
+    def levels(self) -> Levels | None:
+        """How ``cadiff.storage.read_image`` is to read it."""
+        return None if self.low is None or self.high is None else Levels(self.low, self.high)
 
 
 @dataclass(frozen=True)
@@ -74,7 +95,8 @@ class GeneratedRow:
     ``image`` and ``mask`` are ``{"bytes": PNG, "path": name}``; ``focus_step`` is the denoising step (from 0) at
     which re-weighting began, None if it never did or the generator has no such thing. ``normal_id`` is the real normal outside of the
     mask, byte for byte where nothing was resampled (None: another picture, or none), ``exemplar_ids`` the exemplar of each type's mask.
-    ``attempts`` is the drawing at which what was asked for was seen; 4, one more than there are: it never was. Fields that a generator
+    ``attempts`` is the drawing at which what was asked for was seen, or where no picture is kept its mask lay on the product that was
+    drawn; 4, one more than there are: it never was or did. Fields that a generator
     does not have (a cut-paste image has no prompt) are None.
     """
 
@@ -197,11 +219,27 @@ class VectorRow:
     vector: list[float]
 
 
+
+def _with_features(fields: list[tuple[str, pa.DataType]]) -> pa.Schema:
+    """A schema that tells Hugging Face ``datasets`` which columns are images, in the metadata that it writes itself."""
+    features = {name: _feature(kind) for name, kind in fields}
+    return pa.schema(fields, {"huggingface": json.dumps({"info": {"features": features}})})
+
+
+def _feature(kind: pa.DataType) -> Any:
+    """``datasets``' name of a column's type. A list is written as one, which every version reads, where their class of it was renamed."""
+    if kind == IMAGE:
+        return {"_type": "Image"}
+    return [_feature(kind.value_type)] if pa.types.is_list(kind) else {"dtype": FEATURES.get(str(kind), str(kind)), "_type": "Value"}
+
+
+FEATURES = {"double": "float64", "float": "float32"}  # what Arrow calls otherwise than `datasets`
 SAMPLE_SCHEMA = pa.schema(
     [
         ("sample_id", pa.string()), ("dataset", pa.string()), ("product", pa.string()),
         ("anomaly_type", pa.string()), ("role", pa.string()), ("image_path", pa.string()),
         ("mask_path", pa.string()), ("width", pa.int32()), ("height", pa.int32()), ("image_sha256", pa.string()),
+        ("low", pa.float64()), ("high", pa.float64()), ("mask_sha256", pa.string()), ("approximate", pa.bool_()),
     ]
 )
 SCENE_SCHEMA = pa.schema(
@@ -212,7 +250,7 @@ SCENE_SCHEMA = pa.schema(
         ("normal_id", pa.string()), ("seed", pa.int64()), ("template", pa.int64()),
     ]
 )
-GENERATED_SCHEMA = pa.schema(
+GENERATED_SCHEMA = _with_features(
     [
         ("sample_id", pa.string()), ("product", pa.string()), ("anomaly_types", pa.list_(pa.string())),
         ("image", IMAGE), ("mask", IMAGE), ("mask_source", pa.string()), ("prompt", pa.string()),
@@ -220,7 +258,7 @@ GENERATED_SCHEMA = pa.schema(
         ("focus_step", pa.int32()), ("normal_id", pa.string()), ("exemplar_ids", pa.list_(pa.string())),
         ("base_digest", pa.string()), ("generator_digest", pa.string()),
         ("params_digest", pa.string()), ("image_sha256", pa.string()), ("attempts", pa.int32()),
-    ]
+    ],
 )
 METRIC_SCHEMA = pa.schema(
     [

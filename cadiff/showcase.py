@@ -20,7 +20,7 @@ from torch import Tensor
 from cadiff.generator import Generator, draw_scenes, generated_row, load_generator, settings_of
 from cadiff.generator.reweighting import Reading
 from cadiff.generator.windows import pieces
-from cadiff.intensity import reweight, touched_cells
+from cadiff.intensity import mask_cells, reweight, strength, touched_cells
 from cadiff.masks import Placed, Placer
 from cadiff.params import Params
 from cadiff.pictures import read_picture, resize_mask
@@ -227,9 +227,10 @@ def _attention_row(
     masks = np.stack([resize_mask(first.window.shown(a.outline) & first.part, (size, size)) for a in scene.anomalies])
     inside = touched_cells(torch.from_numpy(masks)[None], side)
     acting = reading.acting[b : b + 1, :1].cpu()
+    settings = params.intensity
+    weight = strength(torch.tensor([[w]]), mask_cells(torch.from_numpy(masks)[None], side), settings.norm)
     used: Float[Tensor, "1 1 cells 1"] = reweight(
-        seen.transpose(1, 2)[:, None], torch.zeros(1, 1, dtype=torch.long), inside, torch.tensor([[w]]), acting,
-        params.intensity.masked_focus,
+        seen.transpose(1, 2)[:, None], torch.zeros(1, 1, dtype=torch.long), inside, weight, acting, settings.masked_focus, settings.outside,
     )  # fmt: skip
     values = used.flatten().float().tolist()
     return AttentionRow(product, kind, label, reading.step, side, values, float(reading.focus[b, 0]), bool(acting))
@@ -245,7 +246,7 @@ def vectors(studio: Studio) -> Iterator[VectorRow]:
         with torch.no_grad():
             hidden = tokens.encode(backbone, [prompt])[0].float().cpu()
         for concept, position in prompt.positions.items():
-            yield VectorRow(studio.product, concept, prompt.text, hidden[position].tolist())
+            yield VectorRow(studio.product, concept, prompt.text, hidden[position : position + prompt.vectors].mean(0).tolist())
 
 
 def _pixels(row: GeneratedRow) -> UInt8[np.ndarray, "h w 3"]:

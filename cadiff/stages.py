@@ -46,12 +46,14 @@ from cadiff.storage import (
     write_json,
     write_table,
 )
+from cadiff.visible import check_links
 
 MADE = Path("data/made")
 DEMO = MADE / "demo"  # dvc.yaml names it: nothing is ever drawn over a data set
 REPORTS = Path("reports")
 TIMES = Path(".cadiff/times")
 WORK = Path(".cadiff/work")
+PUBLISHED = "published.parquet"  # beside a method's metrics: those of the published evaluation, where it was asked for
 GENERATORS_KEY = "methods.generators"
 UNION = ("cadiff", "exemplars")  # what the method `both` is made of
 
@@ -146,14 +148,14 @@ class Run:
     def work(self, *inputs: Path) -> Path:
         """The folder of this run's resumable state; its name changes with all that the result depends on."""
         spec = STAGES[self.stage]
-        mask_files = [Path(row.mask_path) for row in self.samples if row.mask_path]
         params = {name: pick(self.params, name) for name in spec.keys}
         if "detector" in params:  # what is set after training would have it trained anew
-            params["detector"] = {name: value for name, value in params["detector"].items() if name not in ("false_alarms", "threshold")}
+            later = ("false_alarms", "threshold", "published")
+            params["detector"] = {name: value for name, value in params["detector"].items() if name not in later}
         key = {
             "params": params,
             "code": [content_digest(Path(__file__).parent / part) for part in spec.code],
-            "inputs": [content_digest(path) for path in (self.samples_path, *mask_files, *inputs)],
+            "inputs": [content_digest(path) for path in (self.samples_path, *inputs)],
         }
         folder = WORK / self.stage / f"{self.name}-{digest(key)}"
         folder.mkdir(parents=True, exist_ok=True)
@@ -201,9 +203,12 @@ def draw(run: Run) -> None:
 
 
 def samples(run: Run) -> None:
+    from cadiff.ahead import check_ahead
     from cadiff.data import read_samples
 
-    write_table(run.samples_path, to_table(read_samples(run.params.dataset, run.product), SAMPLE_SCHEMA))
+    rows = read_samples(run.params.dataset, run.product)
+    check_ahead(run.params, run.product, rows)
+    write_table(run.samples_path, to_table(rows, SAMPLE_SCHEMA))
 
 
 def adapt(run: Run) -> None:
@@ -264,6 +269,7 @@ def import_images(run: Run) -> None:
     from cadiff.synthesis import import_folder
 
     root = Path(run.params.external.images.root) / run.method
+    check_links(root / run.product)
     import_folder(root, run.product, run.samples, run.params.dataset.size, run.generated)
 
 
@@ -287,6 +293,21 @@ def detect(run: Run) -> None:
             run.params, run.method, run.product, list(kept.values()), run.samples, run.detector, work, keep
         )
     write_table(run.evaluated / "metrics.parquet", to_table(metrics, METRIC_SCHEMA))
+    if run.params.detector.published:
+        write_table(run.evaluated / PUBLISHED, to_table(detect_as_published(run, sources, work / "published"), METRIC_SCHEMA))
+
+
+def detect_as_published(run: Run, sources: dict[str, Path], work: Path) -> list[MetricRow]:
+    """The same by the published evaluation, on all images; its detectors lie in a folder below the others."""
+    from cadiff.detection import detect_seeds
+    from cadiff.detection.published import published
+    from cadiff.metrics.generated import score_generated
+
+    params, shared = published(run.params), (run.method, run.product)
+    metrics = score_generated(params, *shared, run.samples, sources[run.method]) if run.method in sources else []
+    return metrics + detect_seeds(
+        params, *shared, list(sources.values()), run.samples, run.detector / "published", work, keep=lambda scored: None
+    )
 
 
 def peer(run: Run) -> None:
@@ -295,18 +316,24 @@ def peer(run: Run) -> None:
 
     rows_to_score(run.samples, run.product)  # an image that is missing is named before hours of training
     metrics: list[MetricRow] = []
-    work = run.work()
+    as_published: list[MetricRow] = []
+    work, shared = run.work(), (run.params, run.method, run.product, run.samples)
     with table_writer(run.evaluated / "scored.parquet", SCORED_SCHEMA) as keep:
         for seed in run.params.detector.seeds:
-            fit_peer(run.params, run.method, run.product, run.samples, seed, run.detector, work)
-            metrics += score_peer(run.params, run.method, run.product, run.samples, seed, run.detector, keep)
+            fit_peer(*shared, seed, run.detector, work)
+            metrics += score_peer(*shared, seed, run.detector, keep)
+            if run.params.detector.published:
+                as_published += score_peer(*shared, seed, run.detector, as_published=True)
     write_table(run.evaluated / "metrics.parquet", to_table(metrics, METRIC_SCHEMA))
+    if run.params.detector.published:
+        write_table(run.evaluated / PUBLISHED, to_table(as_published, METRIC_SCHEMA))
 
 
 def maps(run: Run) -> None:
     from cadiff.detection import score_maps
 
     folder = Path(run.params.external.maps.root) / run.method
+    check_links(folder / run.product)
     with table_writer(run.evaluated / "scored.parquet", SCORED_SCHEMA) as keep:
         metrics = score_maps(run.params, run.method, run.product, run.samples, folder, keep)
     write_table(run.evaluated / "metrics.parquet", to_table(metrics, METRIC_SCHEMA))
@@ -338,7 +365,7 @@ STAGES = {
     "samples": Stage(samples, ("dataset",), ("data", "pictures.py")),
     "adapt": Stage(
         adapt, ("seed", "dataset.size", "base", "window", "adapt", GENERATORS_KEY),
-        ("generator/adapt.py", "generator/windows.py", "prompt", "backbone", "data", "scene.py", "pictures.py"),
+        ("generator/adapt.py", "generator/steps.py", "generator/windows.py", "prompt", "backbone", "data", "scene.py", "pictures.py"),
     ),
     "scenes": Stage(
         scenes, ("seed", "dataset.size", "masks", "intensity", "generate"), ("masks", "scene.py", "pictures.py"),
@@ -386,9 +413,9 @@ STAGES = {
             "seed", "base.device", "dataset.name", "dataset.size", "dataset.calibration", "generate.per_type", "train.crop",
             "train.translate", "train.rotate", "filter", "detector", "classifier",
         ),
-        ("shipping", "detection", "synthesis", "metrics", "data", "masks", "pictures.py"),
+        ("shipping", "detection", "synthesis", "metrics", "data", "masks", "pictures.py", "threshold_words.py"),
     ),
-    "report": Stage(report, RESULT_KEYS, ("reporting", "pictures.py")),  # its page prints all parameters
+    "report": Stage(report, RESULT_KEYS, ("reporting", "pictures.py", "threshold_words.py")),  # its page prints all parameters
 }
 # The kinds of methods that these stages are of.
 METHODS_OF: dict[str, tuple[Kind, ...]] = {

@@ -10,15 +10,22 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image, ImageFilter, UnidentifiedImageError
+from PIL import Image
 from safetensors import SafetensorError, safe_open
 
+from cadiff.decoding import decode_image as decode_image
+from cadiff.decoding import decode_mask, decode_values, shown, size_of
 from cadiff.errors import CADiffError, UsageError
+from cadiff.marking import MASK_RULES as MASK_RULES
+from cadiff.marking import MaskRule, marked, resize_mask, union
+from cadiff.opening import opened, read_file
+from cadiff.records import Levels
+from cadiff.visible import visible
 
 if TYPE_CHECKING:  # torch takes a second to import, and reading parameters needs none
     import torch
@@ -26,7 +33,6 @@ if TYPE_CHECKING:  # torch takes a second to import, and reading parameters need
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
 LOSSY_SUFFIXES = frozenset({".jpg", ".jpeg"})
-ORIENTATION, BITS_PER_SAMPLE = 0x0112, 0x0102  # tags of EXIF and TIFF
 
 
 @contextlib.contextmanager
@@ -119,125 +125,74 @@ def _opened(path: str | Path, schema: pa.Schema | None) -> Iterator[pq.ParquetFi
 
 
 def image_files(path: Path) -> list[Path]:
-    """The visible image files in ``path`` by name; none if ``path`` is not there."""
-    if not path.is_dir():
-        return []
-    visible = (p for p in path.iterdir() if not p.name.startswith("."))
-    return sorted(p for p in visible if p.suffix.lower() in IMAGE_SUFFIXES)
-
-
-def decode_image(data: bytes, mode: str, name: str = "image") -> np.ndarray:
-    """PNG bytes (or any format that Pillow reads) as uint8: ``h w 3`` for RGB, ``h w`` for L.
+    """The visible image files in ``path`` by name; none if ``path`` is not there.
 
     Raises:
-        CADiffError: if it is no image, is larger than Pillow's limit, or would lose something without a word: see
-            ``_refuse_what_would_be_lost``.
+        UsageError: if the folder does not open.
     """
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            _refuse_what_would_be_lost(image, data, mode, name)
-            return np.asarray(image.convert(mode))
-    except UnidentifiedImageError:
-        raise CADiffError(f"{name}: expected an image, but these {len(data)} bytes are none that Pillow knows.") from None
-    except Image.DecompressionBombError as error:
-        raise CADiffError(f"{name}: too large ({error}). Cut it into tiles or shrink it.") from None
-    except (OSError, SyntaxError) as error:
-        raise CADiffError(f"{name}: expected an image, but it does not decode ({error}).") from None
+    return [p for p in visible(path) if p.suffix.lower() in IMAGE_SUFFIXES]
 
 
-def _refuse_what_would_be_lost(image: Image.Image, data: bytes, mode: str, name: str) -> None:
-    """Pillow clips more than 8 bits, drops what is transparent, and leaves a picture lying as it was stored: none of that
-    is seen before a detector has learned from it."""
-    if mode == "RGB" and (image.mode in ("I", "F") or image.mode.startswith("I;") or _bits(image, data) > 8):
-        raise CADiffError(f"{name}: expected 8 bits a channel, found more (mode {image.mode}). Scale it to 0..255 and save it anew.")
-    if image.format == "TIFF" and (pages := getattr(image, "n_frames", 1)) > 1:
-        raise CADiffError(f"{name}: expected one picture, found {pages} pages. Save each as a file.")
-    if image.getexif().get(ORIENTATION, 1) not in (0, 1):
-        raise CADiffError(f"{name}: stored turned (EXIF orientation {image.getexif()[ORIENTATION]}). Save it upright, as its mask is.")
-    if image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
-        raise CADiffError(f"{name}: expected an opaque image, found transparent pixels. Save it without an alpha channel.")
+def mask_files(path: str | Path) -> list[Path]:
+    """The files whose union a mask is: ``path`` is one path a line, and a folder stands for the images in it."""
+    parts = map(Path, str(path).split("\n"))
+    return [file for part in parts for file in (image_files(part) if part.is_dir() else [part])]
 
 
-def _bits(image: Image.Image, data: bytes) -> int:
-    """Bits a channel as stored: Pillow gives 16-bit colour the mode of 8."""
-    if image.format == "PNG":
-        return data[24]  # of the header chunk, which comes first
-    if image.format == "TIFF":
-        stored = image.getexif().get(BITS_PER_SAMPLE, 8)
-        return max(stored) if isinstance(stored, tuple) else int(stored)
-    return 8
-
-
-MaskRule = Literal["any", "quarter", "half", "nearest"]
-MASK_RULES: dict[str, float] = {"any": 0.0, "quarter": 63.5, "half": 127.5}  # of 255: how much of a shrunk pixel is anomaly (less rounding)
-
-
-def read_image(path: str | Path, mode: str = "RGB", shape: tuple[int, int] | None = None, rule: MaskRule = "quarter") -> np.ndarray:
+def read_image(
+    path: str | Path, mode: str = "RGB", shape: tuple[int, int] | None = None, rule: MaskRule = "quarter", levels: Levels | None = None
+) -> np.ndarray:
     """An image file as uint8 (``h w 3`` for RGB, ``h w`` for L), brought to ``shape`` (height, width) if given.
 
-    Masks (mode L) come back as 0/255. Values above 127 are anomaly; in a mask that has none, any value above 0
-    is (VisA numbers its regions 1, 2, ...). Both in one mask, each in an area of its own, would be a guess: an error.
-    A mask may be a folder of images, one a defect: their union (MVTec LOCO AD). ``rule`` says which pixels count in a mask that is
+    ``levels`` say which values of a picture of more than 8 bits a channel are black and white (``SampleRow.levels``).
+
+    Masks (mode L) come back as 0/255: what is marked is decided on the file's own values (``cadiff.marking.marked``), then resized.
+    A mask may be several files, one a defect: their union (``mask_files``). ``rule`` says which pixels count in a mask that is
     brought to a shape (``resize_mask``).
+
+    Raises:
+        CADiffError: if a file does not open or decode, or would lose something without a word (``cadiff.decoding``).
     """
-    path = Path(path)
-    if mode == "L" and path.is_dir():
-        pixels = _union([read_image(file, "L") for file in sorted(path.glob("[!.]*"))], path)
-    elif not path.is_file():
-        raise CADiffError(f"{path}: expected an image, but there is no such file.")
-    else:
-        pixels = decode_image(path.read_bytes(), mode, str(path))
     if mode == "L":
-        threshold = 127 if pixels.max() > 127 else 0
-        if threshold and (label := _dark_area(pixels)):
-            found = f"both {pixels.max()} and areas of {label}"
-            raise CADiffError(f"{path}: expected 0 and 255, or labels up to 127, found {found}. Save it with two values.")
-        pixels = np.where(pixels > threshold, 255, 0).astype(np.uint8)
+        mask = _read_mask(Path(path))
+        return np.where(mask if shape is None else resize_mask(mask, shape, rule), 255, 0).astype(np.uint8)
+    pixels = shown(read_values(path), levels, str(path))
     if shape is None or pixels.shape[:2] == tuple(shape):
         return pixels
-    if mode == "L":
-        return np.where(resize_mask(pixels > 0, shape, rule), 255, 0).astype(np.uint8)
     return np.asarray(Image.fromarray(pixels).resize(shape[::-1], Image.Resampling.LANCZOS))
 
 
-def resize_mask(mask: np.ndarray, shape: tuple[int, int], rule: MaskRule = "quarter") -> np.ndarray:
-    """A mask (bool, ``h w``) at a height and a width.
+def read_values(path: str | Path) -> np.ndarray:
+    """A picture's values at the file's own depth (``cadiff.decoding.decode_values``)."""
+    return decode_values(read_file(path, "an image"), str(path))
 
-    A pixel of the result counts where at least a quarter of what it covers was anomaly (``quarter``: thin defects survive), at least
-    half (``half``: the area stays), any (``any``), or where the pixel nearest to its centre was (``nearest``: as code that shrinks masks
-    without a thought). Where no pixel has that much, those with the most count, so that no defect vanishes; ``nearest`` alone may lose it.
+
+def _read_mask(path: Path) -> np.ndarray:
+    if (files := mask_files(path)) != [path]:
+        return union([_read_mask(file) for file in files], path)
+    return marked(decode_mask(read_file(path, "an image"), str(path)), str(path))
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """Width and height of an image file, from its header.
+
+    Raises:
+        CADiffError: if it does not open, is no image, or is stored turned.
     """
-    if mask.shape == tuple(shape):
-        return mask
-    if rule == "nearest":
-        return np.asarray(Image.fromarray(mask.astype(np.uint8)).resize(shape[::-1], Image.Resampling.NEAREST)) > 0
-    shares = Image.fromarray(np.where(mask, 255, 0).astype(np.float32))
-    coverage = np.asarray(shares.resize(shape[::-1], Image.Resampling.BOX))
-    return (coverage >= min(MASK_RULES[rule], coverage.max())) & (coverage > 0)
+    with opened(path, "an image") as file:
+        return size_of(file, str(path))
 
 
-def check_anomaly(path: Path, mask: np.ndarray) -> None:
+def check_anomaly(path: str | Path, mask: np.ndarray) -> None:
     """An error if the mask of an anomaly, as ``read_image`` has read it, is a JPEG, or nothing or everything is marked in it."""
-    for file in image_files(path) if path.is_dir() else [path]:
+    for file in mask_files(path):
         if file.suffix.lower() in LOSSY_SUFFIXES:
             raise UsageError(f"{file}: JPEG blurs a mask's edge; expected a lossless mask, such as PNG")
+    first = str(path).partition("\n")[0]
     if not mask.any():
-        raise UsageError(f"{path}: empty mask; mark the anomaly, or remove the mask and its image")
+        raise UsageError(f"{first}: empty mask; mark the anomaly, or remove the mask and its image")
     if mask.all():
-        raise UsageError(f"{path}: every pixel is marked; expected the anomaly's alone (is the mask inverted?)")
-
-
-def _dark_area(mask: np.ndarray) -> int:
-    """A value from 1 to 127 that fills 3 by 3 pixels somewhere: a label, where the rim of a smoothed mask has none. 0: none."""
-    least, most = (np.asarray(Image.fromarray(mask).filter(kind(3))) for kind in (ImageFilter.MinFilter, ImageFilter.MaxFilter))
-    return int(np.where((least == most) & (mask < 128), mask, 0).max())
-
-
-def _union(masks: list[np.ndarray], folder: Path) -> np.ndarray:
-    if len({mask.shape for mask in masks}) != 1:
-        sizes = sorted(f"{mask.shape[1]}x{mask.shape[0]}" for mask in masks)
-        raise CADiffError(f"{folder}: expected masks of one size, found {', '.join(sizes) or 'none'}.")
-    return np.maximum.reduce(masks)
+        raise UsageError(f"{first}: every pixel is marked; expected the anomaly's alone (is the mask inverted?)")
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
@@ -255,22 +210,34 @@ def write_image(path: str | Path, pixels: np.ndarray) -> None:
 
 
 def write_tensors(path: str | Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None) -> None:
-    """A safetensors file; the same tensors and metadata give the same bytes."""
-    from safetensors.torch import save as safetensors_bytes
+    """A safetensors file; the same tensors and metadata give the same bytes.
 
-    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    write_bytes(path, _with_sorted_metadata(safetensors_bytes(plain, metadata)))
+    Written from where the tensors lie: those that share memory, or lie on an accelerator, are copied once, all others not at all.
+    """
+    from safetensors.torch import save_file
+
+    plain: dict[str, torch.Tensor] = {}
+    seen: set[int] = set()
+    for name, value in tensors.items():
+        plain[name] = value.detach().cpu().contiguous()
+        if (place := plain[name].untyped_storage().data_ptr()) in seen:
+            plain[name] = plain[name].clone()  # the library refuses memory that two share
+        seen.add(place)
+    with replacing(path) as temporary:
+        save_file(plain, temporary, metadata)
+        _sort_metadata(temporary)
 
 
-def _with_sorted_metadata(data: bytes) -> bytes:
-    """safetensors writes its metadata in the order of a hash map, another one in every call."""
-    end = 8 + int.from_bytes(data[:8], "little")
-    header = json.loads(data[8:end])
-    if "__metadata__" in header:
-        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text + data[end:]
+def _sort_metadata(path: Path) -> None:
+    """safetensors writes its metadata in the order of a hash map, another one in every call. Sorted it has the same length."""
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        if "__metadata__" in header:
+            header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        file.seek(8)
+        file.write(text.ljust(length))
 
 
 def read_tensors(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

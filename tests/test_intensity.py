@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from cadiff.intensity import focus_degree, focus_side, mask_cells, reweight, touched_cells
+from cadiff.intensity import focus_degree, focus_side, mask_cells, reweight, strength, touched_cells
 
 
 def test_masked_focus_multiplies_the_tokens_column_inside_the_mask_alone() -> None:
@@ -64,3 +64,23 @@ def test_attention_is_multiplied_wherever_a_mask_reaches() -> None:
     cells = touched_cells(mask, 4)
     assert cells[0, 0].view(4, 4).int().tolist() == expected
     assert not cells[0, 1].any(), "an empty mask reaches nowhere"
+
+
+def test_attention_outside_of_the_mask_may_be_zero() -> None:
+    """A' = w M A, cell by cell; of a type that does not act, and of other words, nothing changes."""
+    maps = torch.rand(2, 2, 4, 3)
+    inside = torch.tensor([[[True, False, False, True]], [[True, True, False, False]]])
+    active = torch.tensor([[True], [False]])
+    found = reweight(maps, torch.tensor([[1], [2]]), inside, torch.tensor([[1.5], [0.5]]), active, outside="zero")
+    expected = maps.clone()
+    expected[0, :, :, 1] *= torch.tensor([1.5, 0, 0, 1.5])
+    assert torch.equal(found, expected)
+    whole = reweight(maps, torch.tensor([[1], [2]]), inside, torch.tensor([[1.5], [0.5]]), active, masked_focus=False, outside="zero")
+    assert torch.equal(whole[0, :, :, 1], 1.5 * maps[0, :, :, 1]), "without a mask there is no outside"
+
+
+def test_the_bare_norm_is_the_masks_number_of_cells() -> None:
+    inside = torch.tensor([[[True, True, True, False], [False, True, False, False]]])
+    weights = torch.tensor([[0.5, -2.0]])
+    assert strength(weights, inside, "cells").tolist() == [[1.5, -2.0]]
+    assert torch.equal(strength(weights, inside), weights)

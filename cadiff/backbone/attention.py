@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from types import TracebackType
+from typing import Any
 
 import torch
+from diffusers import ModelMixin
 from diffusers.models.attention_processor import Attention
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from cadiff.errors import CADiffError
 
 Maps = Float[Tensor, "b heads cells tokens"]
 Rewrite = Callable[[Maps], Maps]
+_again: ContextVar[bool] = ContextVar("again", default=False)  # whether a layer is being computed again in a backward pass
 
 
 def attention_layers(model: nn.Module) -> dict[str, Attention]:
@@ -62,6 +68,9 @@ class CrossAttentionTap:
     ``maps`` holds the maps of the last forward pass, as they were before rewriting, one per layer in the order of
     computation; gradients flow through them. ``clear()`` empties it; every entry must be cleared by the caller
     between passes; with ``keep`` false nothing is recorded. On exit the model's own processors are back.
+
+    Where layers are computed again in a backward pass (``recompute``), ``rewrite`` acts again, also after the exit, and nothing is
+    recorded a second time.
     """
 
     def __init__(self, model: nn.Module, rewrite: Rewrite | None = None, keep: bool = True) -> None:
@@ -71,7 +80,7 @@ class CrossAttentionTap:
         self._own: dict[str, object] = {}
 
     def passing(self, maps: Maps) -> Maps:
-        if self.keep:
+        if self.keep and not _again.get():
             self.maps.append(maps)
         return maps if self.rewrite is None else self.rewrite(maps)
 
@@ -88,6 +97,36 @@ class CrossAttentionTap:
         for name, layer in self.layers.items():
             layer.set_processor(self._own[name])
         self.clear()
+
+
+def recompute(model: ModelMixin) -> None:
+    """Gradient checkpointing (Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016): blocks of a U-Net or ControlNet keep
+    their inputs alone, and are computed again in the backward pass, for a third more of computation in a fraction of the memory.
+
+    They are computed again with the attention processors of the forward pass, as a tap may be closed by then: without it they would
+    keep other tensors than the first time, which torch refuses.
+    """
+    model.enable_gradient_checkpointing(_recomputed)
+
+
+def _recomputed(block: nn.Module, *inputs: Any) -> Any:
+    layers = [layer for layer in block.modules() if isinstance(layer, Attention)]
+    then = [layer.processor for layer in layers]
+
+    @contextmanager
+    def as_then() -> Iterator[None]:
+        now, mark = [layer.processor for layer in layers], _again.set(True)
+        for layer, processor in zip(layers, then, strict=True):
+            layer.set_processor(processor)
+        try:
+            yield
+        finally:
+            _again.reset(mark)
+            for layer, processor in zip(layers, now, strict=True):
+                layer.set_processor(processor)
+
+    # nothing that is trained here draws while it computes, so no random state is kept
+    return checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False, context_fn=lambda: (nullcontext(), as_then()))
 
 
 def token_map(maps: Maps, positions: Int[Tensor, " b"]) -> Float[Tensor, "b cells"]:

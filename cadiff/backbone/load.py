@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, TypeAlias
 
 import torch
 from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderTiny, DDPMScheduler, UNet2DConditionModel
+from huggingface_hub import snapshot_download
 from jaxtyping import Float
 from safetensors import SafetensorError
 from torch import Tensor, nn
@@ -24,6 +26,8 @@ Autoencoder: TypeAlias = AutoencoderKL | AutoencoderTiny | AutoencoderDC
 EMBEDDED = Path(__file__).parent / "embedded"
 LOADING_ERRORS = (OSError, ValueError, SafetensorError)  # what the libraries raise at files that are not a model's
 LEAST_WORDS = 100  # of a vocabulary that is one
+WEIGHTS = ".safetensors"
+READ = (WEIGHTS, ".json", ".txt")  # what is read of a base
 CONTROL = ("controlnet", "saim")  # what a base may bring beside Stable Diffusion's parts
 
 
@@ -76,14 +80,19 @@ class Backbone:
         return size // self.reduction
 
     @torch.no_grad()
-    def encode(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c hl wl"]:
-        """Images in [-1, 1] as scaled latents (the mode of the posterior, where there is one)."""
-        encoded = self.vae.encode(images.to(self.device))
+    def encode(self, images: Float[Tensor, "b 3 h w"], narrow: bool = False) -> Float[Tensor, "b c hl wl"]:
+        """Images in [-1, 1] as scaled latents (the mode of the posterior, where there is one).
+
+        ``narrow``: to learn from, in ``base.dtype``. In float32 Stable Diffusion's autoencoder would cost a third of a training step;
+        the embedded one costs nothing, and keeps it.
+        """
+        with self.autocast() if narrow and isinstance(self.vae, AutoencoderKL) else contextlib.nullcontext():
+            encoded = self.vae.encode(images.to(self.device))
         if hasattr(encoded, "latent_dist"):
             latents = encoded.latent_dist.mode()
         else:
             latents = encoded.latent if hasattr(encoded, "latent") else encoded.latents
-        return latents * self.vae.config["scaling_factor"]
+        return latents.float() * self.vae.config["scaling_factor"]
 
     @torch.no_grad()
     def decode(self, latents: Float[Tensor, "b c hl wl"]) -> Float[Tensor, "b 3 h w"]:
@@ -93,7 +102,15 @@ class Backbone:
         return images.mean(1, keepdim=True).expand_as(images).contiguous() if self.grey else images
 
     def tokenize(self, prompts: list[str]) -> Tensor:
-        """Token ids (b length), padded to the text encoder's length.
+        """Token ids (b length), padded to the text encoder's length, on the base's device.
+
+        Raises:
+            UsageError: if a prompt is too long to be read whole.
+        """
+        return self.token_ids(prompts).to(self.device)
+
+    def token_ids(self, prompts: list[str]) -> Tensor:
+        """The same on the CPU: a worker process must not touch the device.
 
         Raises:
             UsageError: if a prompt is too long to be read whole.
@@ -103,7 +120,7 @@ class Backbone:
         if encoded.input_ids.shape[1] > length:
             longest = max(prompts, key=len)
             raise UsageError(f"prompt: expected at most {length - 2} tokens, this one has more: {longest!r}")
-        return encoded.input_ids.to(self.device)
+        return torch.as_tensor(encoded.input_ids)
 
     def encode_text(self, ids: Tensor) -> Float[Tensor, "b tokens d"]:
         """The text encoder's last hidden states; gradients reach the input embeddings."""
@@ -164,21 +181,28 @@ def _check_fit(path: str, unet: UNet2DConditionModel, vae: Autoencoder, text: CL
         raise UsageError(f"base.path: {path!r}: expected a U-Net that reads the text encoder's {width} numbers a token, found {asked}")
 
 
-def _vae_class(path: str) -> type[AutoencoderKL] | type[AutoencoderTiny] | type[AutoencoderDC]:
-    config = AutoencoderKL.load_config(path, subfolder="vae")
+def _vae_class(path: str, pinned: dict[str, str]) -> type[AutoencoderKL] | type[AutoencoderTiny] | type[AutoencoderDC]:
+    config = AutoencoderKL.load_config(path, subfolder="vae", **pinned)
     classes: dict[str, Any] = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny, "AutoencoderDC": AutoencoderDC}
     if (name := str(config.get("_class_name"))) not in classes:
         raise CADiffError(f"{path}/vae/config.json: expected one of {', '.join(classes)}, found {name}")
     return classes[name]
 
 
-def weights_digest(path: str) -> str:
-    """16 hex digits over a local base's weights; a hub name stands for itself."""
-    root = Path(path)
-    if not root.is_dir():
-        return digest({"hub": path})
-    parts = ("unet", "vae", "text_encoder", "tokenizer", "scheduler", *CONTROL)
+def weights_digest(path: str, revision: str | None = None, variant: str | None = None) -> str:
+    """16 hex digits over a base's weights: those of a folder, or of a hub name those that lie in the hub's cache. A name of which nothing
+    is there stands for itself."""
+    root, parts = Path(path), ("unet", "vae", "text_encoder", "tokenizer", "scheduler", *CONTROL)
+    hub = not root.is_dir()
+    if hub:
+        try:
+            root = Path(snapshot_download(path, revision=revision, local_files_only=True))
+        except (OSError, ValueError):  # the hub's own: nothing in its cache, or no name of the hub's
+            return digest({"hub": path, "revision": revision})
     files = sorted(file for part in parts for file in (root / part).rglob("*") if file.is_file())
+    if hub:  # its cache may hold what other programs asked for: pickled weights, other variants
+        own = f".{variant}." if variant else None
+        files = [f for f in files if f.suffix in READ and (f.suffix != WEIGHTS or (own in f.name if own else f.name.count(".") == 1))]
     stamps = [(file, file.stat()) for file in files]
     return digest({f.relative_to(root).as_posix(): _file_digest(str(f), s.st_size, s.st_mtime_ns) for f, s in stamps})
 
@@ -198,18 +222,22 @@ def load_backbone(params: BaseParams) -> Backbone:
     local = Path(path)
     if (local.exists() or params.path == "embedded") and not (local / "unet" / "config.json").is_file():
         raise UsageError(f"base.path: expected a model in diffusers' layout, but {local}/unet/config.json is not there")
+    if params.revision is not None and (params.path == "embedded" or local.exists()):
+        raise UsageError(
+            f"base.revision: expected null with base.path: {params.path}, which is a folder and has none, found {params.revision!r}"
+        )
     device = pick_device(params.device)
-    dtype = pick_dtype(params.dtype, device)
+    dtype = pick_dtype(params.dtype, device, scaled=True)
     transformers_logging.disable_progress_bar()
-    options = {"torch_dtype": torch.float32, "use_safetensors": True, "variant": params.variant, "low_cpu_mem_usage": False}
+    pinned = {} if params.revision is None else {"revision": params.revision}
+    weights = {"use_safetensors": True, "variant": params.variant, **pinned}
+    options = {"torch_dtype": torch.float32, "low_cpu_mem_usage": False, **weights}
     try:
         unet = load_whole(UNet2DConditionModel, path, subfolder="unet", **options)
-        vae = load_whole(_vae_class(path), path, subfolder="vae", **options)
-        text = load_whole(
-            CLIPTextModel, path, subfolder="text_encoder", dtype=torch.float32, use_safetensors=True, variant=params.variant
-        )
-        tokenizer = CLIPTokenizer.from_pretrained(path, subfolder="tokenizer")
-        schedule = DDPMScheduler.from_pretrained(path, subfolder="scheduler")
+        vae = load_whole(_vae_class(path, pinned), path, subfolder="vae", **options)
+        text = load_whole(CLIPTextModel, path, subfolder="text_encoder", dtype=torch.float32, **weights)
+        tokenizer = CLIPTokenizer.from_pretrained(path, subfolder="tokenizer", **pinned)
+        schedule = DDPMScheduler.from_pretrained(path, subfolder="scheduler", **pinned)
     except LOADING_ERRORS as error:
         raise UsageError(f"base.path: {params.path!r} cannot be loaded ({str(error).splitlines()[0]})") from None
     if len(tokenizer) < LEAST_WORDS:  # transformers makes one of two tokens where the files are not there
@@ -217,6 +245,7 @@ def load_backbone(params: BaseParams) -> Backbone:
     _check_fit(params.path, unet, vae, text)
     for module in (unet, vae, text):
         module.to(device)
-    backbone = Backbone(unet, vae, text, tokenizer, schedule, device, dtype, path, weights_digest(path)).freeze()
+    made_of = weights_digest(path, params.revision, params.variant)
+    backbone = Backbone(unet, vae, text, tokenizer, schedule, device, dtype, path, made_of).freeze()
     backbone.latent_side(params.size)  # a size that does not fit is named before anything is trained
     return backbone

@@ -72,6 +72,8 @@ class SelfAdaptiveInteraction(ModelMixin, ConfigMixin):
     ``residual`` y + y_c + MLP(y_a).
     """
 
+    _supports_gradient_checkpointing = True
+
     @register_to_config
     def __init__(
         self, channels: tuple[int, ...] = (), heads: int = 4,
@@ -80,11 +82,14 @@ class SelfAdaptiveInteraction(ModelMixin, ConfigMixin):
         super().__init__()
         self.interaction = interaction
         used = channels if interaction != "none" else ()
+        self.gradient_checkpointing = False
         self.blocks = nn.ModuleList(InteractionBlock(c, heads, positions) for c in used)
 
     def forward(self, index: int, y: Float[Tensor, "b c h w"], y_c: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """What takes the place of y + y_c at skip ``index`` (the last index is the mid block)."""
         if self.interaction == "none":
             return y + y_c
-        added = self.blocks[index](y, y_c).to(y.dtype)
+        block = self.blocks[index]
+        again = self.gradient_checkpointing and torch.is_grad_enabled()
+        added = (self._gradient_checkpointing_func(block, y, y_c) if again else block(y, y_c)).to(y.dtype)
         return y + added if self.interaction == "literal" else y + y_c + added

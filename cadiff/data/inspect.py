@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +11,21 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cadiff.data import folder, loco, mvtec, visa
+from cadiff.data.cameras import camera_lines, depth_problems, is_deep, with_range
+from cadiff.data.guess import guess_layout
+from cadiff.data.levels import PROPOSED
 from cadiff.data.listing import folders
-from cadiff.data.readers import list_products, scan_product
+from cadiff.data.problems import said_once
+from cadiff.data.readers import READERS, list_products, scan_product
+from cadiff.data.rectangles import box_lines
+from cadiff.data.resaved import copy_lines
+from cadiff.data.unread import left_in_product, left_in_root, told_paths
 from cadiff.errors import UsageError
-from cadiff.params import DatasetParams, Layout, as_written
+from cadiff.names import check_products
+from cadiff.params import BUILT_IN, TABLES, DatasetParams, Layout, as_written
 from cadiff.pictures import Size, fitted
 from cadiff.records import Role, SampleRow
-from cadiff.storage import read_image
+from cadiff.storage import mask_files, read_image
 
 FEW_EXEMPLARS, FEW_HELD_OUT = 3, 6  # images of a type: to learn from, and to tell whether it helped
 LARGE = 0.5  # of the image
@@ -49,22 +57,28 @@ class Defects(NamedTuple):
 
 @dataclass(frozen=True)
 class ProductSummary:
-    """Counts of one product's whole images: per role, per anomaly type and role, and per (width, height); ``repeated`` and ``known``:
-    of those that are scored, and of those that set the threshold, how many are byte for byte one that is learned from; ``defects``: how
-    large each type's are."""
+    """Counts of one product's whole images: per role, per anomaly type and role, and per (width, height); ``copies``: lines of pictures
+    that are there twice, where one must not be known of the other; ``defects``: how large each type's are; ``left``: a line of what is
+    not read; ``several``: images with several masks; ``boxes``: remarks on masks that are no more than boxes; ``cameras``: on what took
+    the pictures; ``deep``: they have more than 8 bits a channel."""
 
     product: str
     roles: Counter[Role]
     types: dict[str, Counter[Role]]
     sizes: Counter[tuple[int, int]]
-    repeated: int
-    known: int
+    copies: tuple[str, ...]
     defects: dict[str, Defects]
+    left: str = ""
+    several: int = 0
+    boxes: tuple[str, ...] = ()
+    cameras: tuple[str, ...] = ()
+    deep: bool = False
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a root holds. ``problems`` are all that were found, each one line that starts with its file."""
+    """What a root holds. ``problems`` are all that were found, each one line that starts with its file; ``left``: lines of what is not
+    read."""
 
     root: str
     layout: Layout
@@ -72,17 +86,24 @@ class Inspection:
     problems: list[str]
     size: Size
     base: int
+    left: tuple[str, ...] = ()
 
     def text(self) -> str:
         """The inspection as lines for a terminal."""
         lines = [f"{self.root}: {len(self.products)} products, layout {self.layout}"]
         for summary in self.products:
             lines += ["", *_product_lines(summary, self.size)]
+        lines += ["", *self.left] if self.left else []
         lines += ["", f"{len(self.problems)} problems" if self.problems else "No problems found."]
         lines += [f"  {problem}" for problem in self.problems]
         if not self.problems:
             size, why = proposed_size(self.products)
-            dataset = {"layout": self.layout, "root": str(Path(self.root).resolve()), "size": size, "calibration": CALIBRATION}
+            table = TABLES.get(self.layout, ".")
+            dataset: dict[str, object] = {
+                "layout": self.layout, "root": str(Path(self.root).resolve()), "table": table, "size": size, "calibration": CALIBRATION,
+            }  # fmt: skip
+            if any(summary.deep for summary in self.products):
+                dataset["range"] = list(PROPOSED)
             values = {"dataset": dataset, "products": {summary.product: {} for summary in self.products}}
             lines += ["", "In params.yaml:", f"  # size: {why}", *(f"  {line}" for line in as_written(values))]
         return "\n".join(lines)
@@ -118,14 +139,28 @@ def inspect_root(root: str | Path, layout: Layout | None = None, size: Size = CA
     problems: list[str] = []
     for product in list_products(dataset):
         try:
-            rows, found = scan_product(dataset, product)
+            rows, found = scan_product(with_range(dataset, product), product)
         except UsageError as error:  # a product whose own table does not read must not hide the others
             rows, found = [], [str(error)]
-        summaries.append(_summarise(product, rows))
-        problems += found + (_smaller_than_the_base(rows, base) if size == "native" else [])
-    if layout in ("mvtec", "loco"):
-        problems += _unseen(Path(root), {summary.product for summary in summaries})
-    return Inspection(str(root), layout, summaries, problems, size, base)
+        found += _smaller_than_the_base(rows, base) if size == "native" else []
+        files = [Path(path) for row in rows for path in (row.image_path, *(row.mask_path or "").split("\n")) if path]
+        left = left_in_product(Path(root) / product, layout, {*files, *told_paths(found)}) if rows else ""
+        summaries.append(_summarise(product, rows, left))
+        problems += said_once(found)
+    names = {summary.product for summary in summaries}
+    problems += _unseen(Path(root), names) if layout in ("mvtec", "loco") else []
+    problems += _unlike(names) + depth_problems(Path(root), {summary.product: summary.deep for summary in summaries if summary.sizes})
+    beside = left_in_root(Path(root), layout, names, told_paths(problems), READERS)
+    return Inspection(str(root), layout, summaries, problems, size, base, tuple(beside))
+
+
+def _unlike(products: set[str]) -> list[str]:
+    """Products whose stages could not be told from each other's."""
+    try:
+        check_products(sorted(products), BUILT_IN)
+    except ValueError as error:
+        return [str(error)]
+    return []
 
 
 def _smaller_than_the_base(rows: list[SampleRow], base: int) -> list[str]:
@@ -138,51 +173,30 @@ def _smaller_than_the_base(rows: list[SampleRow], base: int) -> list[str]:
 
 
 def _unseen(root: Path, products: set[str]) -> list[str]:
-    """Folders that would be products if the folders in them were spelt so."""
+    """Folders that would be products if the folders in them were spelt so. One that does not open is named as not read."""
+    others = [path for path in folders(root) if path.name not in products and os.access(path, os.R_OK | os.X_OK)]
+    there = {path: [p.name for p in folders(path)] for path in others}
     return [
-        f"{path}: not read; expected train and test in small letters, found {', '.join(p.name for p in folders(path))}"
-        for path in folders(root)
-        if path.name not in products and {p.name.lower() for p in folders(path)} & {"train", "test"}
+        f"{path}: not read; expected train and test in small letters, found {', '.join(names)}"
+        for path, names in there.items()
+        if {name.lower() for name in names} & {"train", "test"}
     ]
 
 
-def guess_layout(root: Path) -> Layout:
-    """The layout whose marks are in ``root``: VisA's split table, a product's table.csv, MVTec LOCO
-    AD's anomaly folders, MVTec AD's folders.
-
-    Raises:
-        UsageError: if the root is not there, or has none of these marks.
-    """
-    if not root.is_dir():
-        raise UsageError(f"{root}: expected a data set's folder, but it is not there")
-    if visa.split_table(root).is_file():
-        return "visa"
-    if folder.products(root):
-        return "folder"
-    if any(map(loco.is_product, folders(root))):
-        return "loco"
-    # One product's own folder is told so by list_products.
-    if mvtec.products(root) or (root / "train").is_dir() or (root / folder.TABLE).is_file():
-        return "mvtec"
-    raise UsageError(
-        f"{root}: no known layout; expected PRODUCT/train/good (mvtec), PRODUCT/test/logical_anomalies (loco), "
-        "split_csv/1cls.csv (visa) or "
-        "PRODUCT/table.csv (folder)"
-    )
-
-
-def _summarise(product: str, rows: list[SampleRow]) -> ProductSummary:
+def _summarise(product: str, rows: list[SampleRow], left: str) -> ProductSummary:
     types: dict[str, Counter[Role]] = {}
     for row in rows:
         if row.anomaly_type is not None:
             types.setdefault(row.anomaly_type, Counter())[row.role] += 1
     roles = Counter(row.role for row in rows)
-    learned = {row.image_sha256 for row in rows if row.role in ("normal", "exemplar")}
-    repeated = sum(row.image_sha256 in learned for row in rows if row.role in ("held_out", "test_good"))
-    known = sum(row.image_sha256 in learned for row in rows if row.role == "calibration")
     defects = {name: _defects([row for row in rows if row.anomaly_type == name and row.mask_path]) for name in types}
     sizes = Counter((row.width, row.height) for row in rows)
-    return ProductSummary(product, roles, types, sizes, repeated, known, {name: found for name, found in defects.items() if found.pixels})
+    measured = {name: found for name, found in defects.items() if found.pixels}
+    several = sum(len(mask_files(row.mask_path)) > 1 for row in rows if row.mask_path)
+    cameras = tuple(camera_lines(rows))
+    return ProductSummary(
+        product, roles, types, sizes, tuple(copy_lines(rows)), measured, left, several, box_lines(rows), cameras, is_deep(rows)
+    )
 
 
 def _defects(rows: list[SampleRow]) -> Defects:
@@ -201,19 +215,16 @@ def _product_lines(summary: ProductSummary, size: Size) -> list[str]:
     normals, apart = summary.roles["normal"], summary.roles["calibration"]
     lines = [f"{summary.product}: {normals + apart} train normals, {summary.roles['test_good']} test normals{unscored}"]
     lines += [_apart_line(apart), *_shape_lines(summary.sizes, size)]
-    if summary.repeated:
-        lines.append(f"  {summary.repeated} images to be scored are copies of train normals or exemplars: their scores prove nothing")
-    if summary.known:
-        lines.append(f"  {summary.known} of those that set the threshold are copies of ones that are learned from: it will be too low")
-    if not summary.types:
-        lines.append("  no anomaly of any type: nothing can be learned to generate")
+    lines += [f"  {line}" for line in summary.copies]
+    if summary.several:
+        lines.append(f"  {summary.several} images have several masks, whose union counts")
     for name, roles in sorted(summary.types.items()):
         lone = "" if roles["held_out"] else "  (nothing is held out: its results cannot be measured)"
         if roles["held_out"] and (roles["exemplar"] < FEW_EXEMPLARS or roles["held_out"] < FEW_HELD_OUT):
             lone = f"  (few: give {FEW_EXEMPLARS} to learn from and {FEW_HELD_OUT} that tell whether it helped)"
         seen = _size_said(summary.defects.get(name), size)
         lines.append(f"  {name}: {roles['exemplar']} exemplars, {roles['held_out']} held out{seen}{lone}")
-    return lines
+    return [*lines, *summary.cameras, *summary.boxes, *([summary.left] if summary.left else [])]
 
 
 def _apart_line(count: int) -> str:

@@ -2,38 +2,42 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
-from cadiff.errors import UsageError
-from cadiff.storage import IMAGE_SUFFIXES, image_files
+from cadiff.names import GOOD, composed
+from cadiff.storage import IMAGE_SUFFIXES
+from cadiff.visible import visible
 
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
-LITTER = frozenset({"thumbs.db", "desktop.ini"})  # what file managers leave
 
 
 @dataclass(frozen=True)
 class Entry:
     """One image of a product; ``anomaly_type`` None: normal. ``name`` is unique within its split and type.
 
-    ``mask`` is a file, or a folder of files whose union is the mask (MVTec LOCO AD).
+    ``masks`` are files, or folders of files, whose union is the mask.
     """
 
     split: Split
     anomaly_type: str | None
     name: str
     image: Path
-    mask: Path | None
+    masks: tuple[Path, ...] = ()
 
     @property
     def key(self) -> str:
         """``<train|test>/<type>/<name>``, with ``good`` for normal images."""
-        return f"{self.split}/{self.anomaly_type or 'good'}/{self.name}"
+        return f"{self.split}/{self.anomaly_type or GOOD}/{self.name}"
+
+    @property
+    def mask_path(self) -> str | None:
+        """The masks as ``cadiff.storage.mask_files`` reads them; None: a normal has none."""
+        return "\n".join(path.as_posix() for path in self.masks) or None
 
 
 @dataclass
@@ -45,92 +49,32 @@ class Listing:
 
 
 class Reader(NamedTuple):
-    """A layout: which products a root holds, and which files each has. Neither opens an image."""
+    """A layout: which products a root holds, and which files each has. Neither opens an image. ``marks`` is what tells a product."""
 
     products: Callable[[Path], list[str]]
     list_files: Callable[[Path, str], Listing]
+    marks: str
 
 
 def folders(path: Path) -> list[Path]:
     """The visible folders in ``path`` by name; none if ``path`` is not there."""
-    if not path.is_dir():
-        return []
-    return sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
+    return [p for p in visible(path) if p.is_dir()]
 
 
 def unread(path: Path, read: Iterable[Path]) -> list[str]:
     """A problem for each visible file and folder in ``path`` that is not among ``read``: nothing is skipped without a word."""
-    if not path.is_dir():
-        return []
     known = set(read)
-    there = sorted(p for p in path.iterdir() if not p.name.startswith(".") and p.name.lower() not in LITTER)
     expected = f"expected images alone here ({', '.join(sorted(IMAGE_SUFFIXES))})"
-    return [f"{p}: not read; {expected}: convert it, or move it away" for p in there if p not in known]
+    return [f"{p}: not read; {expected}: convert it, or move it away" for p in visible(path) if p not in known]
+
+
+def alike(name: str) -> str:
+    """What two spellings of one name have in common: letters, whatever their case and form, without dividing signs."""
+    return re.sub(r"[_ -]", "", composed(name).casefold())
 
 
 def misspelt(base: Path, expected: Sequence[str]) -> list[str]:
     """A problem for each folder in ``base`` that is one of ``expected`` in other letters, as ``Train`` or ``groundtruth``."""
-    meant = {re.sub(r"[_ -]", "", name): name for name in expected}
-    there = [(path, meant.get(re.sub(r"[_ -]", "", path.name.lower()))) for path in folders(base)]
-    return [f"{path}: not read; expected the name {name}: rename it" for path, name in there if name and path.name != name]
-
-
-def list_product(
-    base: Path, training: Sequence[str], masks_in: Callable[[Path], list[Path]], pair: Callable[[Path, Path, Listing], None]
-) -> Listing:
-    """What MVTec's layouts share: ``base/<training>/good``, ``base/test/<type>`` and ``base/ground_truth/<type>``.
-
-    ``masks_in`` lists a type's masks (files or folders); ``pair`` adds a type's images with theirs. What belongs to
-    nothing is a problem.
-    """
-    listing = Listing(problems=misspelt(base, (*training, "test", "ground_truth")))
-    for split in (*training, "test", "ground_truth"):
-        listing.problems += [f"{path}: not read; move it into a folder of {split}/" for path in image_files(base / split)]
-    for split in training:
-        prefix = "" if split == "train" else f"{split}/"
-        for folder in folders(base / split):
-            if folder.name == "good":
-                listing.entries += [Entry("train", None, prefix + p.stem, p, None) for p in image_files(folder)]
-                listing.problems += unread(folder, image_files(folder))
-            else:
-                listing.problems.append(f"{folder}: expected only {split}/good; move anomalies to test/<type>")
-    for folder in folders(base / "test"):
-        listing.problems += unread(folder, image_files(folder))
-        if folder.name != "good" and not image_files(folder) and not masks_in(base / "ground_truth" / folder.name):
-            listing.problems.append(f"{folder}: no image of this type; remove the folder, or put some there")
-        if folder.name == "good":
-            listing.entries += [Entry("test", None, p.stem, p, None) for p in image_files(folder)]
-        else:
-            pair(folder, base / "ground_truth" / folder.name, listing)
-    for folder in folders(base / "ground_truth"):
-        images = base / "test" / folder.name
-        if not images.is_dir():
-            listing.problems += [mask_alone(mask, images) for mask in masks_in(folder)]
-    return listing
-
-
-def mask_alone(mask: Path, images: Path) -> str:
-    """The problem of a mask (a file or a folder of them) that no image in ``images`` has."""
-    return f"{mask}: mask without an image; expected one in {images}"
-
-
-def read_csv(path: Path, columns: Iterable[str]) -> list[dict[str, str]]:
-    """The rows of a CSV file with at least these columns; cells are stripped, absent ones empty.
-
-    Raises:
-        UsageError: if the file is absent, is no UTF-8 text, or lacks a column.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            found = list(reader.fieldnames or [])
-            lacking = ", ".join(name for name in columns if name not in found)
-            if lacking:
-                advice = "; separate columns with commas" if len(found) == 1 and re.search(r"[;\t]", found[0]) else ""
-                told = ", ".join(found) if found else "an empty file"
-                raise UsageError(f"{path}: expected the columns {', '.join(columns)}; {lacking} is not there, found {told}{advice}")
-            return [{name: (row[name] or "").strip() for name in columns} for row in reader]
-    except FileNotFoundError:
-        raise UsageError(f"{path}: expected this table, but it is not there") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"{path}: expected UTF-8 text; save the table as UTF-8") from None
+    meant = {alike(name): name for name in expected}
+    there = [(path, meant.get(alike(path.name))) for path in folders(base) if path.name not in expected]
+    return [f"{path}: not read; expected the name {name}: rename it" for path, name in there if name]

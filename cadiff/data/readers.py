@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from cadiff import names
 from cadiff.data import folder, loco, mvtec, visa
-from cadiff.data.listing import Entry, Listing, Reader, image_files
+from cadiff.data.approximate import approximate_masks
+from cadiff.data.levels import levels_of
+from cadiff.data.listing import Entry, Listing, Reader
+from cadiff.data.problems import printable, said_once
 from cadiff.data.split import assign_roles
+from cadiff.decoding import check_depth
 from cadiff.errors import CADiffError, UsageError
 from cadiff.params import DatasetParams, Layout
 from cadiff.progress import Progress
-from cadiff.records import SampleRow
-from cadiff.storage import check_anomaly, decode_image, read_image, sha256_bytes
+from cadiff.records import Levels, SampleRow
+from cadiff.storage import check_anomaly, decode_values, mask_files, read_file, read_image, sha256_bytes, sha256_file
+from cadiff.visible import link_problem, linked_folders
 
 SMALLEST, LONGEST = 16, 8  # px of a picture's shorter side, at least; its longer side by its shorter, at most
 
@@ -30,14 +37,15 @@ def list_products(dataset: DatasetParams) -> list[str]:
         UsageError: if the root is not there, or holds no product in this layout.
     """
     root = Path(dataset.root)
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise UsageError(f"{root}: expected a folder (dataset.root), but it is not there")
-    found = READERS[dataset.layout].products(root)
+    reader = READERS[dataset.layout]
+    found = reader.products(root)
     if found:
         return found
-    if (root / "train").is_dir() or (root / folder.TABLE).is_file():
+    if os.path.isdir(root / "train") or os.path.isfile(root / folder.TABLE):
         raise UsageError(f"{root}: this is one product's folder; set dataset.root to {root.parent}")
-    raise UsageError(f"{root}: no {dataset.layout} product here; check dataset.root and dataset.layout")
+    raise UsageError(f"{root}: no {dataset.layout} product here, which has {reader.marks}; check dataset.root and dataset.layout")
 
 
 def read_samples(dataset: DatasetParams, product: str) -> list[SampleRow]:
@@ -68,26 +76,31 @@ def scan_product(dataset: DatasetParams, product: str) -> tuple[list[SampleRow],
     if product not in there:
         raise UsageError(f"{dataset.root}: no product {product!r} here; products are {', '.join(there)}")
     listing = READERS[dataset.layout].list_files(Path(dataset.root), product)
-    problems = listing.problems + _listing_problems(listing, Path(dataset.root) / product) + _name_problems(listing, dataset, product)
+    base = Path(dataset.root) / product
+    problems = listing.problems + _listing_problems(listing, base) + _name_problems(listing, base) + _place_problems(listing.entries, base)
+    approximate, untrue = approximate_masks(base)
+    problems += untrue
     rows: list[SampleRow] = []
     entries = _first_normals(listing.entries, dataset.max_normals)
     bar = Progress(f"read {product}", len(entries))
-    for entry, role in assign_roles(entries, dataset.calibration):
+    with_roles = assign_roles(entries, dataset.calibration)
+    levels = levels_of(dataset, [entry.image for entry, role in with_roles if role == "normal"])
+    for entry, role in with_roles:
         bar.advance()
         try:
-            width, height, digest = verify_entry(entry)
+            width, height, digest = verify_entry(entry, levels)
         except CADiffError as error:
             problems.append(str(error))
             continue
-        mask = entry.mask.as_posix() if entry.mask else None
         rows.append(
             SampleRow(
                 sample_id=f"{product}/{entry.key}", dataset=dataset.name, product=product,
-                anomaly_type=entry.anomaly_type, role=role, image_path=entry.image.as_posix(), mask_path=mask,
-                width=width, height=height, image_sha256=digest,
+                anomaly_type=entry.anomaly_type, role=role, image_path=entry.image.as_posix(), mask_path=entry.mask_path,
+                width=width, height=height, image_sha256=digest, mask_sha256=mask_digest(entry),
+                low=levels and levels.low, high=levels and levels.high, approximate=not approximate.isdisjoint(entry.masks),
             )
         )  # fmt: skip
-    return rows, problems
+    return rows, said_once(problems or _too_little(listing.entries, base))
 
 
 def _first_normals(entries: list[Entry], most: int | None) -> list[Entry]:
@@ -103,27 +116,53 @@ def _listing_problems(listing: Listing, base: Path) -> list[str]:
         for entry, count in _repeats(listing.entries)
         if count > 1
     ]
-    paths = Counter(entry.image for entry in listing.entries)
-    problems += [f"{path}: listed {count} times; what is learned from must not be scored on" for path, count in paths.items() if count > 1]
-    if not any(e.split == "train" and e.anomaly_type is None for e in listing.entries):
+    if not listing.problems and not any(e.split == "train" and e.anomaly_type is None for e in listing.entries):
         problems.append(f"{base}: no train normals; expected at least one normal image in its train split")
     return problems
 
 
-def _name_problems(listing: Listing, dataset: DatasetParams, product: str) -> list[str]:
+def _too_little(entries: Sequence[Entry], base: Path) -> list[str]:
+    """What no stage could make anything of, hours after the first one: no anomaly, or nothing to score a detector on."""
+    types = Counter(entry.anomaly_type for entry in entries if entry.anomaly_type)
+    if not types:
+        return [
+            f"{base}: no anomaly of any type, so that nothing can be generated or scored; put images of one with their masks there, or "
+            f"leave {base.name} out of products in params.yaml"
+        ]
+    if max(types.values()) == 1 and not any(entry.split == "test" and entry.anomaly_type is None for entry in entries):
+        lacking = f"add more of {min(types)}, or normal images to test on"
+        return [f"{base}: nothing to score on, as the one image of a type is learned from; {lacking}"]
+    return []
+
+
+def _name_problems(listing: Listing, base: Path) -> list[str]:
     """Names that no stage could be called with, or that the learned tokens could not tell apart."""
-    base, problems = Path(dataset.root) / product, []
+    product, problems = base.name, []
     try:
         names.check_product(product)
     except ValueError as error:
         problems.append(f"{base}: {error}")
-    tokens = {names.placeholder(product, names.CONTEXT): names.CONTEXT}
+    tokens = {names.placeholder(printable(product), names.CONTEXT): names.CONTEXT}
     for name in sorted({entry.anomaly_type for entry in listing.entries if entry.anomaly_type}):
-        other = tokens.setdefault(names.placeholder(product, name), name)
+        try:
+            names.check_type(name)
+        except ValueError as error:
+            problems.append(f"{base}: {error}")
+            continue
+        other = tokens.setdefault(names.placeholder(printable(product), name), name)
         if other != name:
             problems.append(f"{base}: the anomaly types {other!r} and {name!r} differ in case or signs alone; rename one")
-        elif name == names.CONTEXT:
-            problems.append(f"{base}: an anomaly type cannot be named {name!r}, as the product's own token is; rename it")
+    return problems
+
+
+def _place_problems(entries: Sequence[Entry], base: Path) -> list[str]:
+    """Files that a row cannot name, and such as DVC does not watch."""
+    files = [path for entry in entries for path in (entry.image, *entry.masks)]
+    problems = [link_problem(link, base) for link in linked_folders(base, files)]
+    for path in files:
+        if "\n" in str(path) or printable(str(path)) != str(path):
+            told = str(path).replace("\n", "\\n")
+            problems.append(f"{told}: expected a name in UTF-8 without line breaks; rename it")
     return problems
 
 
@@ -146,24 +185,33 @@ def check_shape(path: Path | str, width: int, height: int) -> None:
         raise UsageError(f"{path}: {width}x{height}; expected sides of at most {LONGEST} to 1, found {long / short:.3g}: cut it in pieces")
 
 
-def verify_entry(entry: Entry) -> tuple[int, int, str]:
-    """Width, height and SHA-256 of an image that decodes and fits its mask.
+def verify_entry(entry: Entry, levels: Levels | None = None, made: bool = False) -> tuple[int, int, str]:
+    """Width, height and SHA-256 of an image that decodes, fits its mask and has the depth that ``levels`` are for
+    (``cadiff.decoding.check_depth``).
 
     Raises:
         CADiffError: names the image or mask that is missing, unreadable, empty, lossy or of another size, or an image that is too
             small or too long for any window.
     """
-    masks = image_files(entry.mask) if entry.mask and entry.mask.is_dir() else [entry.mask]
-    for path in filter(None, (entry.image, *masks)):
-        if not path.is_file():
+    masks = mask_files(entry.mask_path) if entry.mask_path else []
+    for path in (entry.image, *masks):
+        if not os.path.isfile(path):
             raise UsageError(f"{path}: listed, but there is no such file")
-    data = entry.image.read_bytes()
-    height, width = decode_image(data, "RGB", str(entry.image)).shape[:2]
+    data = read_file(entry.image, "an image")
+    height, width = check_depth(decode_values(data, str(entry.image)), levels, str(entry.image), made).shape[:2]
     check_shape(entry.image, width, height)
-    if entry.mask is not None:
-        mask = read_image(entry.mask, "L")
+    if entry.mask_path is not None:
+        mask, first = read_image(entry.mask_path, "L"), entry.masks[0]
         if mask.shape != (height, width):
             found = f"{mask.shape[1]}x{mask.shape[0]}"
-            raise UsageError(f"{entry.mask}: expected {width}x{height} as {entry.image}, found {found}")
-        check_anomaly(entry.mask, mask)
+            raise UsageError(f"{first}: expected {width}x{height} as {entry.image}, found {found}; save both at one size")
+        check_anomaly(entry.mask_path, mask)
     return width, height, sha256_bytes(data)
+
+
+def mask_digest(entry: Entry) -> str | None:
+    """A digest of all files that an entry's mask is made of, with their order; None: a normal."""
+    if entry.mask_path is None:
+        return None
+    digests = [sha256_file(path) for path in mask_files(entry.mask_path)]
+    return digests[0] if len(digests) == 1 else sha256_bytes("".join(digests).encode())

@@ -1,46 +1,52 @@
 """VisA's layout: ``ROOT/split_csv/1cls.csv`` (object, split, label, image, mask) and ``ROOT/PRODUCT/Data``.
 
-VisA labels every anomaly ``anomaly``, so that a product has that one type.
+VisA labels every anomaly ``anomaly``, so that a product has that one type. Its table lies beside the products: ``dataset.table`` names it,
+so that DVC watches it.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 
-from cadiff.data.listing import SPLITS, Entry, Listing, Reader, image_files, read_csv
+from cadiff.data.listing import SPLITS, Listing, Reader
+from cadiff.data.tables import TableRow, list_rows, read_csv
+from cadiff.params import VISA_TABLE
+from cadiff.storage import image_files
 
 COLUMNS = ("object", "split", "label", "image", "mask")
 ANOMALY = "anomaly"
 
 
 def split_table(root: Path) -> Path:
-    return root / "split_csv" / "1cls.csv"
+    return root / PurePosixPath(VISA_TABLE).relative_to("..")
 
 
 def products(root: Path) -> list[str]:
-    return sorted({row["object"] for row in read_csv(split_table(root), COLUMNS)})
+    return sorted({row["object"] for row in read_csv(split_table(root), COLUMNS)} - {""})
 
 
 def list_files(root: Path, product: str) -> Listing:
-    """The product's rows of the one-class split; a row that contradicts itself is a problem."""
-    table = split_table(root)
-    listing = Listing()
-    masks: set[Path] = set()
-    for line, row in enumerate(read_csv(table, COLUMNS), start=2):
-        if row["object"] != product:
-            continue
-        image, mask = root / row["image"], root / row["mask"] if row["mask"] else None
-        masks |= {mask} if mask else set()
-        problem = _problem(row)
-        if problem:
-            listing.problems.append(f"{table}: line {line} ({row['image']}): {problem}")
-            continue
-        anomaly_type = ANOMALY if row["label"] == ANOMALY else None
-        split = next(s for s in SPLITS if s == row["split"])
-        listing.entries.append(Entry(split, anomaly_type, image.stem, image, mask))
-    for path in image_files(root / product / "Data" / "Masks" / "Anomaly"):
-        if path not in masks:
-            listing.problems.append(f"{path}: mask without an image; no row of {table} names it")
+    """The product's rows of the one-class split; a row that contradicts itself is a problem, and so is a mask that no row names."""
+    table, problems = split_table(root), list[str]()
+
+    def sound() -> Iterator[TableRow]:
+        for line, row in enumerate(read_csv(table, COLUMNS), start=2):
+            if row["object"] != product:
+                continue
+            where = f"{table}: line {line} ({row['image'] or row['mask']})"
+            if problem := _problem(row):
+                problems.append(f"{where}: {problem}")
+            else:
+                split = next(s for s in SPLITS if s == row["split"])
+                yield TableRow(where, split, ANOMALY if row["label"] == ANOMALY else None, row["image"], row["mask"])
+
+    listing = list_rows(sound(), root, product, lambda path: PurePosixPath(path).stem)
+    listing.problems[:0] = problems
+    named = {mask for entry in listing.entries for mask in entry.masks}
+    alone = [path for path in image_files(root / product / "Data" / "Masks" / "Anomaly") if path not in named]
+    if not problems:  # else the row that names it may be one of those
+        listing.problems += [f"{path}: mask without an image; no row of {table} names it" for path in alone]
     return listing
 
 
@@ -54,8 +60,8 @@ def _problem(row: dict[str, str]) -> str | None:
     if row["label"] == "normal":
         return "normal image with a mask; empty the cell or correct the label" if row["mask"] else None
     if row["split"] == "train":
-        return "anomaly in train; CADiff itself takes the first third of test as exemplars"
+        return "anomaly in train; write test: CADiff itself takes the first third of test as exemplars"
     return None if row["mask"] else "image without a mask"
 
 
-READER = Reader(products, list_files)
+READER = Reader(products, list_files, f"rows of {PurePosixPath(VISA_TABLE).relative_to('..')}")

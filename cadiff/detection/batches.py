@@ -6,6 +6,7 @@ import io
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from torch import Tensor
 from cadiff.data.images import Batch, make_batch
 from cadiff.detection.tiles import View, random_tile, smallest_side
 from cadiff.errors import CADiffError
-from cadiff.pictures import MEMORY, Picture, Pictures, fitted, scaled
+from cadiff.pictures import MEMORY, MaskRule, Picture, Pictures, fitted, scaled
 from cadiff.records import GENERATED_SCHEMA, SampleRow
 from cadiff.storage import decode_image, digest, read_batches
 
@@ -30,9 +31,10 @@ _COLUMNS = ["sample_id", "anomaly_types", "image", "mask", "generator_digest", "
 
 @dataclass
 class Recent:
-    """The pictures that were decoded last, up to ``memory`` bytes of pixels."""
+    """The pictures that were decoded last, up to ``memory`` bytes of pixels; ``rule`` says which pixels of a shrunk mask count."""
 
     memory: int = MEMORY
+    rule: MaskRule = "quarter"
     _found: OrderedDict[Encoded, Picture] = field(default_factory=OrderedDict)
     _used: int = 0
 
@@ -40,7 +42,7 @@ class Recent:
         if encoded in self._found:
             self._found.move_to_end(encoded)
             return self._found[encoded]
-        picture = scaled(encoded.decoded(), view.seen)
+        picture = scaled(encoded.decoded(), view.seen, self.rule)
         self._found[encoded] = picture
         self._used += _bytes(picture)
         while self._used > self.memory:
@@ -105,11 +107,13 @@ class TrainingData:
     made_by: str
 
 
-def load_training_data(product: str, samples: Sequence[SampleRow], generated: Sequence[Path], view: View) -> TrainingData:
-    """The product's train normals, and every image of the generated shards, grouped by anomaly type.
+def load_training_data(
+    product: str, samples: Sequence[SampleRow], generated: Sequence[Path], view: View, most: int | None = None, rule: MaskRule = "quarter"
+) -> TrainingData:
+    """The product's train normals, and every image of the generated shards (or the first ``most`` of each), grouped by anomaly type.
 
     An image with several anomalies is a type of its own (``hole+scratch``). The same type from several
-    folders is one pool, in which each image counts the same.
+    folders is one pool, in which each image counts the same. ``rule`` says which pixels of a shrunk mask count.
 
     Raises:
         UsageError: if pictures are too small for the networks.
@@ -123,14 +127,14 @@ def load_training_data(product: str, samples: Sequence[SampleRow], generated: Se
     good: list[Encoded] = []
     makers: set[str] = set()
     for shard in shards:
-        for row in shard_rows(shard):
+        for row in islice(shard_rows(shard), most):
             encoded = _encoded(row, view, shard)
             makers.add(maker(row))
             (good if shard.name == GOOD else found.setdefault("+".join(row["anomaly_types"]), [])).append(encoded)
     if not found:
         folders = ", ".join(map(str, generated))
         raise CADiffError(f"{folders}: expected shards of anomalies (*.parquet), found none. Generate them.")
-    recent = Recent()
+    recent = Recent(rule=rule)
     normals: list[Pool] = [Pictures(rows, view.canvas, seen=view.seen)]
     if good:
         normals.append(ShardPictures(good, view, recent))

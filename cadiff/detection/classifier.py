@@ -2,7 +2,8 @@
 
 Protocol (AnomalyDiffusion's, AAAI 2024, which the paper follows): ResNet-34, Adam 1e-4, batch 8, 30 epochs, the learning
 rate times 0.2 at 80 % and 90 %, the last weights; classes are the product's anomaly types in sorted order. It sees the whole of a
-picture stretched to a square, whose side is the canvas's shorter one or 256 px, whichever is less.
+picture stretched to a square, whose side is the canvas's shorter one or 256 px, whichever is less. What more there is in published code,
+``detector.protocol: legacy`` has (cadiff.detection.published).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +25,7 @@ from torch import Tensor, nn
 from cadiff.checkpoint import load_training, save_training
 from cadiff.data.images import to_tensor
 from cadiff.detection.batches import jitter, maker, shard_rows
+from cadiff.detection.published import MOST, PASSES
 from cadiff.detection.trained import ClassifierCard, Network
 from cadiff.detection.training import dropped
 from cadiff.devices import pick_device
@@ -40,6 +43,7 @@ from cadiff.storage import decode_image, digest, read_tensors, write_tensors
 METRIC = "classification_accuracy"
 LEAST_SIDE = 128  # EfficientNet-Lite0 sees smaller images enlarged to this: of 64 px its last map has 2 x 2 cells, too few for a crack
 MOST_SIDE = 256
+PLAIN = ",plain"  # of a variant, without ImageNet's normalisation
 _BATCH = 32
 # ImageNet's channel means and deviations for values in [-1, 1]
 _MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1) * 2 - 1
@@ -49,15 +53,16 @@ _STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1) * 2
 class Classifier(nn.Module):
     """Logits of the classes from images in [-1, 1]."""
 
-    def __init__(self, network: Network, classes: int, weights: Weights | None = None) -> None:
-        """``weights`` are those that resnet34 starts from; without, it starts from scratch. EfficientNet-Lite0 has its own."""
+    def __init__(self, network: Network, classes: int, weights: Weights | None = None, plain: bool = False) -> None:
+        """``weights`` are those that resnet34 starts from; without, it starts from scratch. EfficientNet-Lite0 has its own. ``plain``:
+        resnet34 sees values from 0 to 1, without ImageNet's normalisation, as published code has it."""
         super().__init__()
-        self.network = network
+        self.network, self.plain = network, plain and network == "resnet34"
         self.model = imagenet.build() if self.network == "efficientnet-lite0" else _resnet(weights.path if weights else None)
         last = "_fc" if self.network == "efficientnet-lite0" else "fc"
         setattr(self.model, last, nn.Linear(getattr(self.model, last).in_features, classes))
         started = "imagenet" if self.network != "resnet34" else f"imagenet{weights.tag}" if weights else "scratch"
-        self.variant = f"{self.network}({started})"
+        self.variant = f"{self.network}({started}{PLAIN if self.plain else ''})"
 
     def train(self, mode: bool = True) -> Classifier:
         """EfficientNet-Lite0 keeps ImageNet's batch statistics: its own move by 1 % a step, too slowly for a short run."""
@@ -69,6 +74,8 @@ class Classifier(nn.Module):
         return self
 
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b classes"]:
+        if self.plain:
+            return self.model((image + 1) / 2)
         if self.network == "resnet34":
             return self.model((image - _MEAN.to(image)) / _STD.to(image))
         side = max(LEAST_SIDE, image.shape[-1])
@@ -124,7 +131,7 @@ def train_classifier(
     if len(classes) < 2 or len(shards) < 2:
         return None
     side = square(params)
-    images, labels, made_by = load_labelled(shards, classes, side)
+    images, labels, made_by = load_labelled(shards, classes, side, MOST if params.detector.protocol == "legacy" else None)
     model = _trained(params, (images, labels), len(classes), (seed, "classifier", method, product), work)
     return TrainedClassifier(model, ClassifierCard(model.network, side, model.variant, tuple(classes)), made_by)
 
@@ -145,8 +152,8 @@ def score_classifier(
     model, (_, side, variant, classes) = trained.model, astuple(trained.card)
     truth = np.array([classes.index(str(row.anomaly_type)) for row in rows])
     found = _predict(model, rows, side, params.dataset.size)
-    # never the best epoch: only what the filter leaves out makes it another protocol
-    protocol: ProtocolName = "filtered" if params.filter.rules else "strict"
+    # never the best epoch, also by the published evaluation
+    protocol: ProtocolName = "legacy" if params.detector.protocol == "legacy" else "filtered" if params.filter.rules else "strict"
     made = digest([params.digest_of("filter", "classifier"), params.dataset.size, trained.made_by])
 
     def row(name: str, value: float, n: int) -> MetricRow:
@@ -174,7 +181,7 @@ def load_classifier(card: ClassifierCard, path: Path, device: torch.device) -> C
     tensors, metadata = read_tensors(path)
     if metadata.get("variant") != card.variant:
         raise CADiffError(f"{path}: expected a classifier {card.variant}, found {metadata.get('variant')}. Train again (dvc repro).")
-    model = Classifier(card.network, len(card.classes))
+    model = Classifier(card.network, len(card.classes), plain=card.variant.endswith(f"{PLAIN})"))
     model.load_state_dict(tensors)
     return model.to(device).eval()
 
@@ -207,13 +214,13 @@ class Stretched(Sequence[UInt8[np.ndarray, "s s 3"]]):
 
 
 def load_labelled(
-    shards: dict[str, list[Path]], classes: Sequence[str], side: int
+    shards: dict[str, list[Path]], classes: Sequence[str], side: int, most: int | None = None
 ) -> tuple[Stretched, Int[Tensor, " n"], str]:
-    """All images of the shards, each one's class, and a digest of what made them."""
+    """All images of the shards, or the first ``most`` of each, each one's class, and a digest of what made them."""
     pngs, labels, makers = [], [], set()
     for name, paths in shards.items():
         for path in paths:
-            for row in shard_rows(path):
+            for row in islice(shard_rows(path), most):
                 pngs.append(row["image"]["bytes"])
                 labels.append(classes.index(name))
                 makers.add(maker(row))
@@ -224,21 +231,23 @@ def _trained(
     params: Params, data: tuple[Stretched, Int[Tensor, " n"]], classes: int, stream: tuple, work: Path
 ) -> Classifier:
     """Steps from where the checkpoint is to the end, saving every ``detector.checkpoint_seconds`` and at the end."""
-    settings, (images, labels) = params.classifier, data
+    settings, (images, labels), legacy = params.classifier, data, params.detector.protocol == "legacy"
     device = pick_device(params.base.device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(stream[0], "classifier", "weights", stream[-1]))  # the same for every method
-        model = Classifier(settings.network, classes, find_networks(params)[2]).to(device)
+        model = Classifier(settings.network, classes, find_networks(params)[2], plain=legacy).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
     checkpoint = Path(work) / f"classifier-{stream[0]}.safetensors"
-    step, total = load_training(checkpoint, {"model": model}, optimizer), -(-settings.epochs * len(images) // settings.batch)
+    seen = settings.epochs * len(images) * (PASSES if legacy else 1)
+    step, total = load_training(checkpoint, {"model": model}, optimizer), -(-seen // settings.batch)
     progress = Progress(f"classifier {' '.join(map(str, stream[2:]))} seed {stream[0]}", total, step)
     saved = time.monotonic()
     model.train()
     while step < total:
         generator = torch_generator(*stream, step)
         chosen = batch_indices(len(images), settings.batch, step, stream)
-        batch = jitter(to_tensor(np.stack([images[index] for index in chosen.tolist()])), generator).to(device)
+        pixels = to_tensor(np.stack([images[index] for index in chosen.tolist()]))
+        batch = (pixels if legacy else jitter(pixels, generator)).to(device)
         rate = dropped(settings.learning_rate, step, total)
         loss = _step(model, optimizer, rate, batch, labels[chosen].to(device), derive_seed(*stream, step))
         step += 1

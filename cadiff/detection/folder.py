@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
-from PIL import Image, UnidentifiedImageError
 
+from cadiff.decoding import decode_grey
 from cadiff.detection.measuring import Scores, image_scores, resized
 from cadiff.detection.tiles import View
 from cadiff.errors import CADiffError, UsageError
+from cadiff.opening import read_file
 from cadiff.params import Params
 from cadiff.records import SampleRow
 from cadiff.storage import digest, sha256_file
+from cadiff.visible import visible
 
 SUFFIXES = (".npy", ".tiff", ".tif", ".png")
 VARIANT = "maps"
@@ -49,7 +52,8 @@ def open_maps(params: Params, rows: Sequence[SampleRow], folder: Path) -> MapFol
         UsageError: names the first row that has no map, or two.
         CADiffError: if a file is no map.
     """
-    files = {row.sample_id: _find(folder, row) for row in rows}
+    there: dict[Path, dict[str, list[Path]]] = {}
+    files = {row.sample_id: _find(folder, row, there) for row in rows}
     spans = [(float(values.min()), float(values.max())) for values in map(read_map, files.values())]
     black = min(0.0, *(low for low, _ in spans))
     white = max(high for _, high in spans)
@@ -57,8 +61,14 @@ def open_maps(params: Params, rows: Sequence[SampleRow], folder: Path) -> MapFol
     return MapFolder(files, View.of(params), params.detector.pooling, black, white if white > black else black + 1.0, made)
 
 
-def _find(folder: Path, row: SampleRow) -> Path:
-    found = [path for suffix in SUFFIXES if (path := folder / f"{row.sample_id}{suffix}").is_file()]
+def _find(folder: Path, row: SampleRow, there: dict[Path, dict[str, list[Path]]]) -> Path:
+    """The row's map; ``there`` keeps the maps of each folder by name without suffix."""
+    place = (folder / row.sample_id).parent
+    if place not in there:
+        maps = [path for path in visible(place) if path.suffix.lower() in SUFFIXES]
+        for path in maps:
+            there.setdefault(place, {}).setdefault(path.stem, []).append(path)
+    found = there.get(place, {}).get((folder / row.sample_id).name, [])
     if len(found) != 1:
         names = ", ".join(path.name for path in found) or "none"
         raise UsageError(
@@ -74,14 +84,9 @@ def read_map(path: Path) -> Float[np.ndarray, "h w"]:
         CADiffError: if the file is no two-dimensional array of finite numbers.
     """
     try:
-        if path.suffix == ".npy":
-            values = np.load(path, allow_pickle=False)
-        else:
-            with Image.open(path) as image:
-                if not (image.mode in ("L", "F", "I") or image.mode.startswith("I;")) or getattr(image, "n_frames", 1) > 1:
-                    raise CADiffError(f"{path}: expected one page of grey values, found mode {image.mode}. Save it as grey or as .npy.")
-                values = np.asarray(image)
-    except (ValueError, OSError, EOFError, UnidentifiedImageError) as error:
+        data = read_file(path, "an anomaly map")
+        values = np.load(io.BytesIO(data), allow_pickle=False) if path.suffix.lower() == ".npy" else decode_grey(data, str(path))
+    except (ValueError, EOFError, OSError, TypeError, SyntaxError, MemoryError) as error:  # of an .npy's header
         raise CADiffError(f"{path}: expected an anomaly map, but it does not open ({error}).") from None
     values = values[0] if values.ndim == 3 and values.shape[0] == 1 else values
     if values.ndim != 2 or values.dtype.kind not in "fiu" or not values.size or not np.isfinite(values).all():

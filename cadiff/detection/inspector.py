@@ -8,14 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Num, UInt8
 from PIL import Image
 from scipy import ndimage
 
 from cadiff.data.readers import check_shape
+from cadiff.decoding import ORIENTATION, check_depth, shown
 from cadiff.detection.classifier import Classifier, classes_of, load_classifier
 from cadiff.detection.measuring import resized
-from cadiff.detection.networks import NETWORKS
+from cadiff.detection.networks import network_of
 from cadiff.detection.segmenter import Segmenter
 from cadiff.detection.thresholds import Thresholds
 from cadiff.detection.trained import Trained, find_trained, read_trained
@@ -23,10 +24,11 @@ from cadiff.detection.unet import place
 from cadiff.devices import pick_device
 from cadiff.errors import CADiffError, UsageError
 from cadiff.pictures import Size, fitted, resize_picture
-from cadiff.storage import ORIENTATION, read_image, read_tensors
+from cadiff.records import Levels
+from cadiff.storage import read_tensors, read_values
 
 Pixels = UInt8[np.ndarray, "h w 3"]
-Given = str | Path | Image.Image | UInt8[np.ndarray, "h w 3"] | UInt8[np.ndarray, "h w"]
+Given = str | Path | Image.Image | Num[np.ndarray, "h w 3"] | Num[np.ndarray, "h w"]
 EIGHT_NEIGHBOURS = np.ones((3, 3), int)
 
 
@@ -67,15 +69,17 @@ class Inspector:
     classifier: Classifier | None
 
     def predict(self, image: Given) -> Prediction:
-        """What is said of a picture: a file's path, a Pillow image, or pixels (uint8, ``h w 3`` or ``h w``), of any size.
+        """What is said of a picture: a file's path, a Pillow image, or pixels (``h w 3`` or ``h w``; uint8, of a detector with
+        ``trained.levels`` what its camera gives), of any size.
 
         It is read and brought to the detector's scale as pictures are in training.
 
         Raises:
             UsageError: if it is too small, too long, or no such picture.
-            CADiffError: if the file is absent, does not decode, or would lose something (more than 8 bits a channel, transparency).
+            CADiffError: if the file is absent, does not decode, would lose something (transparency), or has another depth than the
+                detector was trained on.
         """
-        return self.predict_all([pixels_of(image)])[0]
+        return self.predict_all([pixels_of(image, self.trained.levels)])[0]
 
     def predict_all(self, images: Sequence[Pixels]) -> list[Prediction]:
         """The same of several pictures, each as if it were alone."""
@@ -117,7 +121,7 @@ def load_detector(path: str | Path, seed: int | None = None, device: str = "auto
     tensors, metadata = read_tensors(found.with_suffix(".safetensors"))
     if (metadata.get("made_by"), metadata.get("network")) != (trained.made_by, trained.network):
         raise CADiffError(f"{found.with_suffix('.safetensors')}: not the weights that {found} is about. Train again (dvc repro).")
-    model = NETWORKS[trained.network].build(trained.settings)
+    model = network_of(trained.network).build(trained.settings, False)
     model.load_state_dict(tensors)
     segmenter = Segmenter(place(model, on).eval(), trained.view, trained.pooling, trained.network)
     return Inspector(trained, segmenter, _classifier(trained, found, on))
@@ -159,32 +163,36 @@ def regions_of(mask: Bool[np.ndarray, "h w"], heat: Float[np.ndarray, "h w"]) ->
     return sorted(found, key=lambda region: -region.area)
 
 
-def pixels_of(image: Given) -> Pixels:
-    """A picture's pixels (uint8, ``h w 3``), as those that a detector is trained on are read.
+def pixels_of(image: Given, levels: Levels | None = None) -> Pixels:
+    """A picture's pixels (uint8, ``h w 3``), as those that a detector is trained on are read; ``levels`` are the detector's.
 
     Raises:
         UsageError: if it is too small, too long, or no such picture.
-        CADiffError: if the file is absent, does not decode, or would lose something.
+        CADiffError: if the file is absent, does not decode, would lose something, or has another depth than ``levels`` are for.
     """
     if isinstance(image, str | Path):
-        name, pixels = str(image), read_image(image, "RGB")
+        name, values = str(image), read_values(image)
     elif isinstance(image, Image.Image):
-        name, pixels = "the image", _of_pillow(image)
+        name, values = "the image", _of_pillow(image)
     else:
-        name, pixels = "the array", np.asarray(image)
-    if pixels.dtype != np.uint8 or not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)):
-        raise UsageError(f"{name}: expected pixels of shape (h, w, 3) or (h, w), uint8 from 0 to 255, found {pixels.dtype} {pixels.shape}")
-    check_shape(name, pixels.shape[1], pixels.shape[0])
-    return pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
+        name, values = "the array", _array(np.asarray(image), levels)
+    check_shape(name, values.shape[1], values.shape[0])
+    return shown(check_depth(values, levels, name), levels, name)
+
+
+def _array(values: np.ndarray, levels: Levels | None) -> np.ndarray:
+    fits = values.dtype == np.uint8 or (levels is not None and values.dtype.kind in "iuf" and np.isfinite(values).all())
+    if fits and (values.ndim == 2 or (values.ndim == 3 and values.shape[2] == 3)):
+        return values
+    kind = "uint8 from 0 to 255" if levels is None else "numbers as the camera gives them"
+    raise UsageError(f"the array: expected pixels of shape (h, w, 3) or (h, w), {kind}, found {values.dtype} {values.shape}")
 
 
 def _of_pillow(image: Image.Image) -> np.ndarray:
-    """What reading a file refuses (``cadiff.storage.decode_image``) is refused here too, but for 16-bit colour, of which Pillow has
-    dropped half before it is seen."""
-    if image.mode in ("I", "F") or image.mode.startswith("I;"):
-        raise CADiffError(f"the image: expected 8 bits a channel, found more (mode {image.mode}). Scale it to 0..255.")
+    """What reading a file refuses (``cadiff.decoding``) is refused here too, but for 16-bit colour, of which Pillow has dropped half
+    before it is seen."""
     if image.getexif().get(ORIENTATION, 1) not in (0, 1):
         raise CADiffError("the image: stored turned (EXIF orientation). Turn it upright first (PIL.ImageOps.exif_transpose).")
     if image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
         raise CADiffError("the image: expected an opaque one, found transparent pixels. Paste it on a background first.")
-    return np.asarray(image.convert("RGB"))
+    return _array(np.asarray(image), Levels(0, 1)) if image.mode[0] in "IF" else np.asarray(image.convert("RGB"))

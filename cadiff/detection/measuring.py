@@ -27,6 +27,7 @@ from cadiff.records import SCORED_SCHEMA, MetricRow, ProtocolName, SampleRow, Sc
 from cadiff.storage import digest, encode_png
 
 PAPER_SIDE = 256  # the shorter side that detector.pooling is given for
+F1_STEPS = tuple(np.arange(0.0, 1.0 + 1e-3, 0.05).tolist())  # of metrics.pixel_f1: steps
 _PIXELS = 2**21  # of the pictures that are scored at a time, as their files have them: 32 of 256 px, or a large one
 
 
@@ -126,7 +127,7 @@ def figures(
     types = [row.anomaly_type if row.role == "held_out" else None for row in rows]
     progress = Progress(title, len(rows)) if title else None
     of_images = []
-    with PixelRanking() as pixels:
+    with PixelRanking(thresholds=F1_STEPS if settings.pixel_f1 == "steps" else ()) as pixels:
         for batch in batches(rows):
             scores = detector.score(batch)
             for row, map_ in zip(batch, scores.maps, strict=True):
@@ -150,7 +151,8 @@ def figures(
 
 def measured_with(params: Params, detector: Detector) -> str:
     """What a detector's figures depend on, as a digest: the rows' ``params_digest``."""
-    return digest([detector.made, params.metrics.size, params.metrics.mask_rule, params.detector.false_alarms])
+    scored = params.metrics
+    return digest([detector.made, scored.size, scored.mask_rule, scored.pixel_f1, params.detector.false_alarms])
 
 
 def at_threshold(

@@ -10,8 +10,9 @@ from cadiff.detection.calibration import calibrate_good
 from cadiff.detection.folder import open_maps
 from cadiff.detection.measuring import Detector, Keep, measure, rows_to_score
 from cadiff.detection.patchcore import fit_patchcore, load_patchcore
+from cadiff.detection.published import published
 from cadiff.params import Params
-from cadiff.records import MetricRow, SampleRow
+from cadiff.records import MetricRow, ProtocolName, SampleRow
 
 Fit = Callable[[Params, str, str, Sequence[SampleRow], int, Path, Path], None]
 Load = Callable[[Params, str, str, int, Path], Detector]
@@ -36,18 +37,23 @@ def fit_peer(
 
 
 def score_peer(
-    params: Params, method: str, product: str, samples: Sequence[SampleRow], seed: int, out: Path, keep: Keep | None = None
-) -> list[MetricRow]:
-    """Pixel and image metrics of a fitted peer (cadiff.detection.measuring), and what comes of the threshold that calibration normals set.
+    params: Params, method: str, product: str, samples: Sequence[SampleRow], seed: int, out: Path, keep: Keep | None = None,
+    as_published: bool = False,
+) -> list[MetricRow]:  # fmt: skip
+    """Pixel and image metrics of a fitted peer (cadiff.detection.measuring), and what comes of the threshold that calibration normals set;
+    ``as_published``: the metrics by the published evaluation's rules.
 
     Raises:
         CADiffError: if there is nothing to score, or what lies in ``out`` is not the peer that is asked for.
     """
     params = params.for_product(product)
     detector = PEERS[method][1](params, method, product, seed, out)
+    if as_published:
+        return measure(published(params), method, product, samples, seed, detector, keep)
     thresholds = calibrate_good(params, product, detector, samples)
     threshold = None if thresholds is None else thresholds.image
-    return measure(params, method, product, samples, seed, detector, keep, "strict", threshold)
+    protocol: ProtocolName = "legacy" if params.detector.protocol == "legacy" else "strict"  # nothing of theirs is chosen or left out
+    return measure(params, method, product, samples, seed, detector, keep, protocol, threshold)
 
 
 def score_maps(

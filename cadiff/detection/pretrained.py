@@ -1,4 +1,4 @@
-"""A segmenter on an encoder that knows ImageNet: EfficientNet-Lite0, which a package ships, and a U-Net's decoder on top.
+"""A segmenter on an encoder that knows ImageNet, and a U-Net's decoder on top; and the one on EfficientNet-Lite0, which a package ships.
 
 What is thin or small lives at high resolution, so a skip comes in at every stride (32, 16, 8, 4, 2) and the last one is the image
 itself at its full resolution, through one convolution of its own.
@@ -6,7 +6,9 @@ itself at its full resolution, through one convolution of its own.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,29 +25,61 @@ WIDTH = 16  # channels of the decoder at full resolution; times 2, 3, 4 and 8 at
 DECODER = (8, 4, 3, 2, 1)
 
 
-class PretrainedUNet(nn.Module):
+class EncoderUNet(nn.Module):
     """Logits of (normal, anomaly) for every pixel, from an image in [-1, 1] with sides divisible by 32.
 
     Args:
+        encoder: what ``levels`` asks; its parameters are those of the network whose names begin with ``encoder.``.
+        channels: of its features at strides 2, 4, 8, 16 and 32; 0 where it has none there.
         width: of the decoder (``WIDTH``).
         standardise: as of ``cadiff.detection.unet.UNet``: each image to mean 0 and deviation 1 first.
     """
 
-    def __init__(self, width: int = WIDTH, standardise: bool = False) -> None:
+    encoder: Any  # a module of some library's, which ``levels`` knows
+
+    def __init__(self, encoder: nn.Module, channels: Sequence[int], width: int = WIDTH, standardise: bool = False) -> None:
         super().__init__()
         self.standardise = standardise
-        self.encoder = imagenet.build()
-        for unused in ("_conv_head", "_bn1", "_fc"):
-            delattr(self.encoder, unused)
-        for kept in (self.encoder._conv_stem, self.encoder._bn0, *self.encoder._blocks[:FROZEN]):
-            kept.requires_grad_(False)
-        sides = [CHANNELS[-1], *(width * times for times in DECODER)]
-        skips = [*CHANNELS[-2::-1], width]
+        self.encoder = encoder
+        sides = [channels[-1], *(width * times for times in DECODER)]
+        skips = [*channels[-2::-1], width]
         self.image = _convolution(3, width)
         self.decoder = nn.ModuleList(
             nn.Sequential(_convolution(a + skip, b), _convolution(b, b)) for (a, b), skip in zip(pairwise(sides), skips, strict=True)
         )
         self.head = nn.Conv2d(width, 2, 1)
+
+    def prepared(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+        """The image as the encoder was trained to see it."""
+        raise NotImplementedError
+
+    def levels(self, x: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b c h2 w2"]]:
+        """The encoder's features at strides 2, 4, 8, 16 and 32."""
+        raise NotImplementedError
+
+    def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 2 h w"]:
+        if self.standardise:
+            image = standardised(image)
+        x = self.prepared(image)
+        levels = [self.image(x), *self.levels(x)]
+        x = levels.pop()
+        for block in self.decoder:
+            skip = levels.pop()
+            x = F.interpolate(x, skip.shape[-2:], mode="bilinear", align_corners=False)
+            x = block(torch.cat([x, skip], dim=1) if skip.shape[1] else x)
+        return self.head(x)
+
+
+class PretrainedUNet(EncoderUNet):
+    """On the shipped EfficientNet-Lite0."""
+
+    def __init__(self, width: int = WIDTH, standardise: bool = False) -> None:
+        encoder = imagenet.build()
+        for unused in ("_conv_head", "_bn1", "_fc"):
+            delattr(encoder, unused)
+        for kept in (encoder._conv_stem, encoder._bn0, *encoder._blocks[:FROZEN]):
+            kept.requires_grad_(False)
+        super().__init__(encoder, CHANNELS, width, standardise)
 
     def train(self, mode: bool = True) -> PretrainedUNet:
         """The encoder keeps ImageNet's batch statistics: its own move by 1 % a step, too slowly for a short run."""
@@ -53,18 +87,10 @@ class PretrainedUNet(nn.Module):
         self.encoder.eval()
         return self
 
-    def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 2 h w"]:
-        if self.standardise:
-            image = standardised(image)
-        x = image * (127.5 / 128) + 0.5 / 128  # (x - 127) / 128 of 8-bit x, as the encoder was trained
-        levels = [self.image(x), *self._levels(x)]
-        x = levels.pop()
-        for block in self.decoder:
-            skip = levels.pop()
-            x = block(torch.cat([F.interpolate(x, skip.shape[-2:], mode="bilinear", align_corners=False), skip], dim=1))
-        return self.head(x)
+    def prepared(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+        return image * (127.5 / 128) + 0.5 / 128  # (x - 127) / 128 of 8-bit x, as the encoder was trained
 
-    def _levels(self, x: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b c h2 w2"]]:
+    def levels(self, x: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b c h2 w2"]]:
         x, levels = self.encoder._swish(self.encoder._bn0(self.encoder._conv_stem(x))), []
         for index, block in enumerate(self.encoder._blocks):
             x = block(x)

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from cadiff.detection.measuring import Keep, measure
-from cadiff.detection.networks import NETWORKS
+from cadiff.detection.networks import network_of
 from cadiff.detection.segmenter import Segmenter
 from cadiff.detection.thresholds import Threshold
 from cadiff.detection.tiles import View
@@ -60,6 +60,6 @@ def load_model(params: Params, method: str, product: str, seed: int, path: Path)
     for name, wanted in identity(params, method, product, seed).items():
         if (found := metadata.get(name)) != wanted:
             raise CADiffError(f"{path}: expected a detector of {name} {wanted}, found {found}. Train again.")
-    model = NETWORKS[params.detector.network].build(params.detector)
+    model = network_of(params.detector.network).build(params.detector, False)
     model.load_state_dict(tensors)
     return place(model, pick_device(params.base.device)).eval(), metadata["made_by"]

@@ -11,7 +11,7 @@ from cadiff.detection.thresholds import Threshold, Thresholds
 from cadiff.detection.tiles import View
 from cadiff.errors import CADiffError, UsageError
 from cadiff.params import DetectorParams, Params
-from cadiff.records import SampleRow
+from cadiff.records import Levels, SampleRow
 from cadiff.storage import missing, read_json, write_json
 
 Range = tuple[int, int]
@@ -33,12 +33,13 @@ class ClassifierCard:
 class Trained:
     """A trained detector. ``made_by`` is a digest of what its training images were generated with; ``false_alarms`` and ``rule`` are
     what the thresholds were asked for; ``thresholds`` is None where nothing was calibrated, ``classifier`` where none was trained.
-    ``width`` and ``height`` are the least and the largest of the product's train and calibration normals, in px."""
+    ``width`` and ``height`` are the least and the largest of the product's train and calibration normals, in px; ``levels`` say which
+    values of pictures of more than 8 bits a channel are black and white."""
 
     product: str
     method: str
     seed: int
-    network: Literal["unet", "efficientnet-lite0"]
+    network: str
     unet_width: int
     standardise: bool
     view: View
@@ -50,10 +51,11 @@ class Trained:
     classifier: ClassifierCard | None
     width: Range
     height: Range
+    levels: Levels | None = None
 
     @property
     def settings(self) -> DetectorParams:
-        """What ``cadiff.detection.networks.NETWORKS`` builds its network from."""
+        """What ``cadiff.detection.networks.network_of`` builds its network from."""
         return DetectorParams(network=self.network, width=self.unet_width, standardise=self.standardise)
 
     def as_json(self) -> dict[str, Any]:
@@ -67,6 +69,7 @@ class Trained:
             "image": image, "pixel": pixel, "classes": None if card is None else list(card.classes),
             "classifier": None if card is None else {"network": card.network, "side": card.side, "variant": card.variant},
             "normals": {"width": list(self.width), "height": list(self.height)},
+            "range": None if self.levels is None else list(self.levels),
         }  # fmt: skip
 
 
@@ -81,6 +84,7 @@ def describe(
     return Trained(
         product, method, seed, settings.network, settings.width, settings.standardise, View.of(params), settings.pooling, made_by,
         settings.false_alarms, settings.threshold, thresholds, classifier, (min(widths), max(widths)), (min(heights), max(heights)),
+        normals[0].levels,
     )  # fmt: skip
 
 
@@ -110,6 +114,7 @@ def read_trained(path: Path) -> Trained:
         return Trained(
             values["product"], values["method"], values["seed"], values["network"], values["width"], values["standardise"], view,
             values["pooling"], values["made_by"], values["false_alarms"], values["threshold"], thresholds, card, width, height,
+            None if values["range"] is None else Levels(*values["range"]),
         )  # fmt: skip
     except (KeyError, TypeError) as error:
         raise CADiffError(

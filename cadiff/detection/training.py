@@ -1,7 +1,7 @@
 """Training the detector: its network's loss, Adam, two drops of the learning rate; resumable to the same bytes.
 
 Protocol (docs/method.md): half of each batch is normal, the last checkpoint is the result, and nothing of the
-test set is read; under ``legacy`` the epoch that is best on the test set is. The batch of a step depends on the
+test set is read; ``legacy`` is another one (cadiff.detection.published). The batch of a step depends on the
 step's number alone, so a run that was stopped and resumed on the CPU ends with the tensors of one that was not.
 """
 
@@ -23,7 +23,8 @@ from cadiff.checkpoint import load_training, save_training
 from cadiff.data.images import Batch
 from cadiff.detection.batches import TrainingData, load_training_data, training_batch
 from cadiff.detection.measuring import figures, rows_to_score
-from cadiff.detection.networks import NETWORKS, Loss
+from cadiff.detection.networks import Loss, network_of
+from cadiff.detection.published import MOST, initialise, published_batch
 from cadiff.detection.segmenter import Segmenter
 from cadiff.detection.tiles import View
 from cadiff.detection.unet import place
@@ -118,11 +119,12 @@ def train_detector(
     params = params.for_product(product)
     settings = params.detector
     device = pick_device(params.base.device)
-    data = load_training_data(product, samples, generated, View.of(params))
+    legacy = settings.protocol == "legacy"
+    data = load_training_data(product, samples, generated, View.of(params), *((MOST, "half") if legacy else ()))
     checkpoint = Path(work) / f"seed-{seed}.safetensors"
     state = _start(settings, product, seed, device)
     state.step = load_training(checkpoint, state.modules, state.optimizer)
-    judge = _Judge(rows_to_score(samples, product), params) if settings.protocol == "legacy" else None
+    judge = _Judge(rows_to_score(samples, product), params) if legacy else None
     _train(state, data, settings, (seed, "detector", method, product), checkpoint, judge)
     metadata = identity(params, method, product, seed) | {"made_by": data.made_by}
     if state.best is not None:
@@ -160,11 +162,13 @@ def identity(params: Params, method: str, product: str, seed: int) -> dict[str, 
 
 
 def _start(settings: DetectorParams, product: str, seed: int, device: torch.device) -> _State:
-    network = NETWORKS[settings.network]
+    network = network_of(settings.network)
     # The method is not in this stream's name: methods are compared from the same initial weights.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "detector", "weights", product))
-        model = network.build(settings)
+        model = network.build(settings, True)
+        if settings.protocol == "legacy" and settings.network == "unet":  # an encoder that knows ImageNet keeps what it knows
+            initialise(model)
     place(model, device).train()
     groups = [{"params": parameters, "share": share} for parameters, share in network.groups(model)]
     optimizer = torch.optim.Adam(groups, lr=settings.learning_rate)
@@ -202,7 +206,8 @@ def _train(
     progress = Progress(f"detector {' '.join(map(str, stream[2:]))} seed {stream[0]}", total, state.step)
     saved, shown = time.monotonic(), {}
     while state.step < total:
-        batch = training_batch(data, settings.batch, torch_generator(*stream, state.step))
+        make = training_batch if judge is None else published_batch
+        batch = make(data, settings.batch, torch_generator(*stream, state.step))
         loss = _step(state, batch, learning_rate(settings, state.step))
         if state.step in state.curve.index:
             shown["loss"] = loss.item()

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cadiff.backbone import Backbone, load_backbone
+from cadiff.backbone import Backbone, load_backbone, recompute
 from cadiff.backbone.reconstruction import reconstruction_loss
-from cadiff.checkpoint import cosine, load_training, save_training
+from cadiff.checkpoint import Pace, cosine, load_training, save_training
 from cadiff.data.augment import augment_batch
 from cadiff.data.images import make_batch
+from cadiff.data.workers import batches, beside
 from cadiff.errors import CADiffError
+from cadiff.generator.steps import in_passes, new_scaler, update
 from cadiff.generator.windows import Box, box_of, check_canvas, drawn_anywhere, drawn_around, placed_like
 from cadiff.params import Params
 from cadiff.pictures import Pictures, canvas_of, is_grey
@@ -28,6 +31,9 @@ from cadiff.seeds import derive_seed, torch_generator
 from cadiff.storage import read_json, read_tensors, write_json, write_tensors
 
 RECORD = "adaptation.json"
+CHECKPOINT_SECONDS = 30.0
+DECODER_RATE = 1e-4
+ROUNDING = {"accumulate", "checkpointing"}  # of AdaptParams: they decide the order of sums alone
 SCALES = 4  # steps from the base's own scale to the whole picture's, in the windows that it is adapted on
 
 
@@ -66,7 +72,9 @@ def adapt_base(params: Params, product: str, samples: list[SampleRow], out: Path
     else:
         (out / "unet.safetensors").unlink(missing_ok=True)
     grey = all(is_grey(picture.image) for picture in normals)
-    write_json(out / RECORD, {"base": backbone.digest, "normals": len(normals), "grey": grey, **params.adapt.model_dump()})
+    write_json(out / RECORD, {"base": backbone.digest, "normals": len(normals), "grey": grey, **params.adapt.model_dump(exclude=ROUNDING)})
+    for name in ("decoder", "unet"):
+        (work / f"{name}.safetensors").unlink(missing_ok=True)
 
 
 class _Shown(NamedTuple):
@@ -106,14 +114,14 @@ def load_recorded(params: Params, adapted: Path, folder: Path) -> tuple[Backbone
     return backbone, record
 
 
-def _views(shown: _Shown, params: Params, name: str, product: str, step: int) -> tuple[Tensor, torch.Generator]:
+def _views(shown: _Shown, params: Params, name: str, product: str, step: int) -> tuple[np.ndarray, np.ndarray]:
     """A batch of augmented windows of normals, every other one at a place and of a scale where an exemplar has its anomaly, the others
-    anywhere and of any scale; what is drawn depends on the step alone."""
+    anywhere and of any scale, and the state of the stream that drew them; what is drawn depends on the step alone."""
     generator, size = torch_generator(params.seed, name, product, step), params.base.size
     chosen = torch.randint(0, len(shown.normals), (params.adapt.batch,), generator=generator).tolist()
     images = np.stack([_view(shown, index, k % 2 == 0, params, generator) for k, index in enumerate(chosen)])
     batch = make_batch(images, np.zeros((len(chosen), size, size), bool))
-    return augment_batch(batch, 0.05, 0.05, 3.0, generator).image, generator
+    return augment_batch(batch, 0.05, 0.05, 3.0, generator).image.numpy(), generator.get_state().numpy()
 
 
 def _view(shown: _Shown, index: int, marked: bool, params: Params, generator: torch.Generator) -> np.ndarray:
@@ -127,20 +135,23 @@ def _view(shown: _Shown, index: int, marked: bool, params: Params, generator: to
     return window.picture(shown.normals[index].image, size)
 
 
+Loss: TypeAlias = Callable[[slice], Tensor]  # of some pictures of a batch, the mean over them
+
+
 def _adapt_decoder(backbone: Backbone, params: Params, product: str, shown: _Shown, checkpoint: Path) -> None:
     decoder = backbone.vae.decoder.requires_grad_(True)
-    optimiser = torch.optim.AdamW(decoder.parameters(), lr=1e-4, weight_decay=0)
-    steps = params.adapt.vae_steps
-    start = load_training(checkpoint, {"decoder": decoder}, optimiser)
-    bar, saved = Progress(f"adapt decoder {product}", steps, start), time.monotonic()
-    for step in range(start, steps):
-        optimiser.param_groups[0]["lr"] = 1e-4 * cosine(step, steps, warmup=20)
-        view = _views(shown, params, "adapt-decoder", product, step)[0].to(backbone.device)
-        latent = backbone.encode(view)
-        output = backbone.vae.decode(latent / backbone.vae.config["scaling_factor"]).sample
-        loss = reconstruction_loss(output, view, torch.zeros_like(view[:, :1], dtype=torch.bool))
-        saved = _update(loss, optimiser, decoder, checkpoint, {"decoder": decoder}, step, steps, saved)
-        bar.advance(1, {"loss": loss.item()})
+    optimizer = torch.optim.AdamW(decoder.parameters(), lr=DECODER_RATE, weight_decay=0)
+
+    def losses(images: Tensor, generator: torch.Generator) -> Loss:
+        def loss(rows: slice) -> Tensor:
+            view = images[rows].to(backbone.device)
+            output = backbone.vae.decode(backbone.encode(view) / backbone.vae.config["scaling_factor"]).sample
+            return reconstruction_loss(output, view, torch.zeros_like(view[:, :1], dtype=torch.bool))
+
+        return loss
+
+    modules, scaler = {"decoder": decoder}, new_scaler(backbone.device, torch.float32)
+    _fit("decoder", params, product, shown, modules, optimizer, scaler, params.adapt.vae_steps, checkpoint, losses)
     decoder.requires_grad_(False)
 
 
@@ -148,41 +159,61 @@ def _adapt_unet(backbone: Backbone, params: Params, product: str, shown: _Shown,
     unet, adapt = backbone.unet, params.adapt
     for name, parameter in unet.named_parameters():
         parameter.requires_grad_("attn2" not in name)
+    if adapt.checkpointing:
+        recompute(unet)
     trained = [p for p in unet.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(trained, lr=adapt.learning_rate, weight_decay=0.01)
-    start = load_training(checkpoint, {"unet": unet}, optimiser)
+    optimizer = torch.optim.AdamW(trained, lr=adapt.learning_rate, weight_decay=0.01)
     prompts = [template.format(product="product") for template in NORMAL_TEMPLATES]
     with torch.no_grad():
         texts = backbone.encode_text(backbone.tokenize([*prompts, ""]))
-    bar, saved = Progress(f"adapt U-Net {product}", adapt.steps, start), time.monotonic()
-    for step in range(start, adapt.steps):
-        optimiser.param_groups[0]["lr"] = adapt.learning_rate * cosine(step, adapt.steps, warmup=20)
-        view, generator = _views(shown, params, "adapt-unet", product, step)
-        latent = backbone.encode(view)
-        noise = torch.randn(latent.shape, generator=generator).to(backbone.device)
-        t = torch.randint(0, len(backbone.schedule), (len(view),), generator=generator).to(backbone.device)
-        said = torch.randint(0, len(texts), (len(view),), generator=generator).to(backbone.device)
-        with backbone.autocast():
-            predicted = unet(backbone.schedule.add_noise(latent, noise, t), t, texts[said]).sample
-        loss = F.mse_loss(predicted.float(), velocity_or_noise(backbone, latent, noise, t))
-        saved = _update(loss, optimiser, unet, checkpoint, {"unet": unet}, step, adapt.steps, saved)
-        bar.advance(1, {"loss": loss.item()})
+
+    def losses(images: Tensor, generator: torch.Generator) -> Loss:
+        count, side = len(images), backbone.latent_side(params.base.size)
+        noises = torch.randn((count, int(unet.config["in_channels"]), side, side), generator=generator).to(backbone.device)
+        levels = torch.randint(0, len(backbone.schedule), (count,), generator=generator).to(backbone.device)
+        said = torch.randint(0, len(texts), (count,), generator=generator).to(backbone.device)
+
+        def loss(rows: slice) -> Tensor:
+            latent, noise, t = backbone.encode(images[rows], narrow=True), noises[rows], levels[rows]
+            with backbone.autocast():
+                predicted = unet(backbone.schedule.add_noise(latent, noise, t), t, texts[said[rows]]).sample
+            return F.mse_loss(predicted.float(), velocity_or_noise(backbone, latent, noise, t))
+
+        return loss
+
+    scaler = new_scaler(backbone.device, backbone.dtype)
+    _fit("unet", params, product, shown, {"unet": unet}, optimizer, scaler, adapt.steps, checkpoint, losses)
     unet.requires_grad_(False)
 
 
-def _update(
-    loss: Tensor, optimiser: torch.optim.Optimizer, module: nn.Module, checkpoint: Path,
-    modules: dict[str, nn.Module], step: int, steps: int, saved: float,
-) -> float:  # fmt: skip
-    """One optimiser step, and a checkpoint if the last is older than 30 s; returns when the last was written."""
-    optimiser.zero_grad()
-    loss.backward()
-    nn.utils.clip_grad_norm_(module.parameters(), 1.0)
-    optimiser.step()
-    if time.monotonic() - saved < 30 and step + 1 < steps:
-        return saved
-    save_training(checkpoint, step + 1, modules, optimiser)
-    return time.monotonic()
+def _fit(
+    name: str, params: Params, product: str, shown: _Shown, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler, steps: int, checkpoint: Path, losses: Callable[[Tensor, torch.Generator], Loss],
+) -> None:  # fmt: skip
+    """Steps from where the checkpoint is to the end, each batch in ``adapt.accumulate`` passes; the last step is kept too, since what
+    comes after it may be stopped."""
+    rate, passes = optimizer.param_groups[0]["lr"], params.adapt.accumulate
+    start = load_training(checkpoint, modules, optimizer, scaler)
+    device = next(next(iter(modules.values())).parameters()).device
+    if workers := beside(device):
+        list(shown.normals)  # decoded once for all of them
+    drawn = batches(partial(_views, shown, params, f"adapt-{name}", product), start, steps, workers)
+    bar, pace = Progress(f"adapt {name} {product}", steps, start), Pace(CHECKPOINT_SECONDS)
+    for step, (images, state) in enumerate(drawn, start=start):
+        generator = torch.Generator()
+        generator.set_state(torch.from_numpy(state))
+        optimizer.param_groups[0]["lr"] = rate * cosine(step, steps, warmup=20)
+        optimizer.zero_grad()
+        loss_of, total = losses(torch.from_numpy(images), generator), 0.0
+        for rows in in_passes(len(images), passes):
+            loss = loss_of(rows) / passes
+            scaler.scale(loss).backward()
+            total += loss.item()
+        update(optimizer, scaler)
+        if pace.due() or step + 1 == steps:
+            with pace.writing():
+                save_training(checkpoint, step + 1, modules, optimizer, scaler)
+        bar.advance(1, {"loss": total})
 
 
 def seed_everything(params: Params, *names: object) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 
 from cadiff.data.images import to_tensor, to_uint8
 from cadiff.generator.model import Generator, Paster
@@ -16,6 +16,7 @@ from cadiff.generator.reweighting import Reading
 from cadiff.generator.sample import Request, sample
 from cadiff.generator.setting import Read, has_exemplars, paste_exemplars, picture_of, reader, set_in
 from cadiff.generator.windows import REFINED, Piece, Window, box_of, check_canvas, overlapping, pieces
+from cadiff.masks.foreground import foreground
 from cadiff.params import Params
 from cadiff.pictures import resize_mask, resize_picture
 from cadiff.scene import Outline, Scene
@@ -32,7 +33,8 @@ ATTEMPTS = 3  # drawings of a scene, until what was asked for is seen
 @dataclass(frozen=True)
 class Drawn:
     """A scene's picture at its canvas. ``prompt`` is the first window's, ``since`` the step at which each type's re-weighting began there
-    (-1: never). ``attempts`` is the drawing at which what was asked for was seen, ``ATTEMPTS`` + 1 where it never was: the last is kept.
+    (-1: never). ``attempts`` is the drawing at which what was asked for was seen, or where no picture is kept its mask lay on the product
+    that was drawn; ``ATTEMPTS`` + 1 where it never was or did: the last is kept.
     ``windows`` counts what the base drew; of what is pasted there is none, and no prompt."""
 
     scene: Scene
@@ -67,7 +69,8 @@ def draw_scenes(
         params: the product's own, as ``Params.for_product`` gives them.
         record: is told of every denoising step of the scenes' first windows, which are then drawn together.
         read: samples at the canvas, where the caller has some in memory already.
-        again: a scene in which what was asked for is not seen is drawn anew with other noise; not where scenes are to share theirs.
+        again: a scene in which what was asked for is not seen, or lies beside the product, is drawn anew with other noise; not where
+            scenes are to share theirs.
 
     Raises:
         UsageError: if a picture is smaller than what the base draws.
@@ -85,7 +88,7 @@ def draw_scenes(
                 if own:
                     _draw_pieces(generator, settings, own, step, read, record if step == 0 else None)
         _refine(generator, params, todo, read)
-        unseen = [work for work in todo if again and _unseen(work, params)]
+        unseen = [work for work in todo if again and _unseen(work, params, read)]
         todo = [work for work in unseen if work.attempts < ATTEMPTS]
         for work in unseen:
             work.attempts += 1
@@ -129,13 +132,15 @@ def _begun(scene: Scene, params: Params, read: Read) -> _Work:
 def _begin_again(work: _Work) -> None:
     """The same scene with other noise."""
     work.scene = replace(work.scene, seed=derive_seed(work.scene.seed, "again"))
-    assert work.original is not None
-    work.image[:] = work.original
+    work.image[:] = 0 if work.original is None else work.original
 
 
-def _unseen(work: _Work, params: Params) -> bool:
-    """The second look: whether an anomaly that was asked for, strong enough to be seen, is not there."""
+def _unseen(work: _Work, params: Params, read: Read) -> bool:
+    """The second look: whether an anomaly that was asked for, strong enough to be seen, is not there; where no picture is kept, whether
+    its mask does not lie on the product that was drawn."""
     original = work.original
+    if original is None and work.scene.named:
+        return lies_beside(work.scene, work.image, params, read)
     if original is None or not work.scene.named or work.scene.edits or params.generate.blend is None:
         return False
 
@@ -144,6 +149,25 @@ def _unseen(work: _Work, params: Params) -> bool:
         return float(np.abs(after - before).mean())
 
     return any(a.intensity >= INTENDED and a.outline.area and change(a.outline) < VISIBLE for a in work.scene.anomalies)
+
+
+def lies_beside(scene: Scene, image: UInt8[np.ndarray, "h w 3"], params: Params, read: Read) -> bool:
+    """Whether more of a mask than ``masks.max_cut`` lies off the product that was drawn: masks are placed on a normal of which nothing is
+    kept, and what is drawn may stand elsewhere. Of an exemplar's mask what counts is how much of it lies on its own product: where a part
+    is missing it may be none."""
+    product = foreground(image)
+
+    def on(mask: Bool[np.ndarray, "h w"], there: Bool[np.ndarray, "h w"]) -> float:
+        return float(there[mask].mean()) if mask.any() else 1.0
+
+    for anomaly in scene.anomalies:
+        wanted = 1.0
+        if anomaly.exemplar is not None:
+            exemplar, mask = read(anomaly.exemplar)
+            wanted = on(mask, foreground(exemplar))
+        if on(anomaly.outline.whole, product) < (1 - params.masks.max_cut) * wanted:
+            return True
+    return False
 
 
 def _draw_pieces(

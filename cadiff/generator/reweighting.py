@@ -13,8 +13,9 @@ from torch import Tensor
 
 from cadiff.backbone import CrossAttentionTap
 from cadiff.errors import UsageError
-from cadiff.intensity import focus_degree, focus_side, mask_cells, reweight, touched_cells
+from cadiff.intensity import focus_degree, focus_side, mask_cells, reweight, strength, touched_cells
 from cadiff.params import IntensityParams
+from cadiff.prompt import attention_of, spread
 
 
 @dataclass
@@ -38,20 +39,22 @@ class Reading:
 
 
 class Reweighting:
-    """IAR during one batch's denoising: rewrites maps as they pass, and reads the focus after each step.
+    """IAR during one batch's denoising: rewrites maps as they pass, and reads the focus.
 
-    ``healed`` types are re-weighted from the first step on: what is to go must not be drawn first.
+    ``healed`` types are re-weighted from the first step on: what is to go must not be drawn first. ``positions`` are each type's in its
+    prompt, the first of its ``vectors``.
     """
 
     def __init__(
-        self, positions: Tensor, masks: Tensor, intensity: Tensor, params: IntensityParams, side: int, healed: Tensor
+        self, positions: Tensor, masks: Tensor, intensity: Tensor, params: IntensityParams, side: int, healed: Tensor, vectors: int = 1
     ) -> None:
-        self.positions, self.masks, self.intensity, self.params = positions, masks, intensity, params
+        self.positions, self.masks, self.params, self.vectors = positions, masks, params, vectors
         self.side = focus_side(side, params.resolution)
         self.enabled = True
-        begun = torch.full(positions.shape, not params.delayed_focus, device=positions.device) | healed
-        self.focus = Focus(begun & (positions >= 0), torch.where(begun, 0, -1))
+        self._always = torch.full(positions.shape, not params.delayed_focus, device=positions.device) | healed
+        self.focus = Focus(self._always & (positions >= 0), torch.where(self._always, 0, -1))
         self._counted = mask_cells(masks, self.side)
+        self._strength = strength(intensity, self._counted, params.norm)
         self._touched: dict[int, Tensor] = {}
 
     def touched(self, cells: int) -> Bool[Tensor, "b k cells"]:
@@ -63,23 +66,40 @@ class Reweighting:
     def __call__(self, maps: Float[Tensor, "b heads cells tokens"]) -> Float[Tensor, "b heads cells tokens"]:
         if not self.enabled:
             return maps
-        touched = self.touched(maps.shape[2])
-        return reweight(maps, self.positions, touched, self.intensity, self.focus.active, self.params.masked_focus)
+        own = (self.touched(maps.shape[2]), self._strength, self.focus.active)
+        touched, weights, active = (values.repeat_interleave(self.vectors, 1) for values in own)
+        positions = spread(self.positions, self.vectors)
+        return reweight(maps, positions, touched, weights, active, self.params.masked_focus, self.params.outside)
+
+    @property
+    def tests_each_step(self) -> bool:
+        """Whether each step needs a pass of its own, without re-weighting, of which focus is read (`test`)."""
+        return self.params.focus == "each_step" and self.params.delayed_focus
+
+    def test(self, maps: Sequence[Tensor], step: int) -> Reading:
+        """Eq. 11 as printed: re-weighting acts in this step where the focus of this step's own maps passes the threshold, else not."""
+        attention, focus = self._read(maps)
+        self.focus.active = (self._always | (focus > self.params.threshold)) & (self.positions >= 0)
+        self.focus.since = torch.where(self.focus.active & (self.focus.since < 0), step, self.focus.since)
+        return Reading(step, attention, focus, self.focus.active)
 
     def observe(self, maps: Sequence[Tensor], step: int) -> Reading:
         """Starts re-weighting, from the next step on, where the focus has passed the threshold; it stays on."""
-        level = [layer.float().mean(1) for layer in maps if layer.shape[2] == self.side**2]
-        if not level:
-            sides = sorted({round(layer.shape[2] ** 0.5) for layer in maps})
-            raise UsageError(f"intensity.resolution: expected the side of one of this base's maps ({sides}), found {self.side}")
-        mean = torch.stack(level).mean(0)
-        index = self.positions.clamp(min=0)[:, None, :].expand(-1, mean.shape[1], -1)
-        attention = mean.gather(2, index).transpose(1, 2)
-        focus, acting = focus_degree(attention, self._counted), self.focus.active
+        attention, focus = self._read(maps)
+        acting = self.focus.active
         begins = (focus > self.params.threshold) & ~acting & (self.positions >= 0)
         self.focus.since = torch.where(begins, step + 1, self.focus.since)
         self.focus.active = acting | begins
         return Reading(step, attention, focus, acting)
+
+    def _read(self, maps: Sequence[Tensor]) -> tuple[Float[Tensor, "b k cells"], Float[Tensor, "b k"]]:
+        """Each type's attention, the mean over heads and over the layers at the focus's level, and its degree of focus."""
+        level = [layer.float().mean(1) for layer in maps if layer.shape[2] == self.side**2]
+        if not level:
+            sides = sorted({round(layer.shape[2] ** 0.5) for layer in maps})
+            raise UsageError(f"intensity.resolution: expected the side of one of this base's maps ({sides}), found {self.side}")
+        attention = attention_of(torch.stack(level).mean(0), self.positions, self.vectors)
+        return attention, focus_degree(attention, self._counted)
 
 
 @contextmanager

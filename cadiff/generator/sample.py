@@ -13,7 +13,7 @@ from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from cadiff.backbone import Backbone
+from cadiff.backbone import Backbone, CrossAttentionTap
 from cadiff.generator.model import Generator
 from cadiff.generator.reweighting import Reading, Reweighting, tapped
 from cadiff.intensity import touched_cells
@@ -141,8 +141,7 @@ def _sample_together(
             tap.clear()
             scaled = scheduler.scale_model_input(latents, t)
             with backbone.autocast():
-                predicted = generator.denoise(scaled, t, text, control).float()
-                reading = rewriting.observe(tap.maps, step)
+                predicted, reading = _predicted(partial(generator.denoise, scaled, t, text, control), rewriting, tap, step)
                 if record is not None:
                     record(reading)
                 if empty is not None:
@@ -156,6 +155,20 @@ def _sample_together(
     begun = [r.background if r.start is None else r.start for r in requests if r.background is not None]
     known = backbone.decode(torch.stack(begun)) if begun and params.blend is not None else torch.full_like(images, torch.nan)
     return Sampled(images, known, rewriting.focus.since.cpu())
+
+
+def _predicted(
+    denoise: Callable[[], Tensor], rewriting: Reweighting, tap: CrossAttentionTap, step: int
+) -> tuple[Float[Tensor, "b c hl wl"], Reading]:
+    """A step's prediction under re-weighting, and what the focus was; a second pass where each step is to be tested by its own maps."""
+    if not rewriting.tests_each_step:
+        predicted = denoise().float()
+        return predicted, rewriting.observe(tap.maps, step)
+    rewriting.enabled = False
+    predicted = denoise().float()
+    rewriting.enabled = True
+    reading = rewriting.test(tap.maps, step)
+    return (denoise().float() if reading.acting.any() else predicted), reading
 
 
 def _conditions(
@@ -175,7 +188,8 @@ def _conditions(
     weights = padded([r.intensities for r in requests], 1.0)
     asked = torch.tensor([r.asked for r in requests], device=device)[:, None, None, None]
     control = (masks & ~healed[..., None, None] & asked).any(1, keepdim=True).float()
-    return Reweighting(positions, masks, weights, params, side, healed), masks.any(1, keepdim=True), control
+    rewriting = Reweighting(positions, masks, weights, params, side, healed, max(r.prompt.vectors for r in requests))
+    return rewriting, masks.any(1, keepdim=True), control
 
 
 def _start(

@@ -89,8 +89,9 @@ def generate_shards(
         table = pa.concat_tables(tables).combine_chunks()
         write_table(out / f"{shard}.parquet", table)
         if unseen := pc.sum(pc.greater(table["attempts"], ATTEMPTS)).as_py():
+            what = "are not seen" if params.generate.background == "real" else "do not lie on the product that was drawn"
             print(
-                f"generate {product} {method}: {unseen} of {table.num_rows} of {shard} are not seen after {ATTEMPTS} drawings; kept "
+                f"generate {product} {method}: {unseen} of {table.num_rows} of {shard} {what} after {ATTEMPTS} drawings; kept "
                 f"(attempts: {ATTEMPTS + 1})", file=sys.stderr,
             )  # fmt: skip
 

@@ -27,9 +27,9 @@ class Finder:
     def __init__(self, rows: Sequence[SampleRow], size: Size) -> None:
         self.size = size
         self._common = SHORTER / float(np.median([min(canvas_of(row, size)) for row in rows]))
-        self._picture = lru_cache(KEPT)(lambda path, shape: read_image(path, "RGB", shape))
+        self._picture = lru_cache(KEPT)(lambda path, levels, shape: read_image(path, "RGB", shape, levels=levels))
         self._mask = lru_cache(KEPT)(lambda path, shape: read_mask(path, shape))
-        self._foreground = lru_cache(KEPT)(lambda path, shape: foreground(self._picture(path, shape)))
+        self._foreground = lru_cache(KEPT)(lambda path, levels, shape: foreground(self._picture(path, levels, shape)))
         self._outline = lru_cache(None)(lambda path, shape: Outline.of(read_mask(path, shape)))
         self._pose = lru_cache(None)(self._registered)
 
@@ -47,7 +47,7 @@ class Finder:
         return height, width
 
     def picture(self, row: SampleRow) -> UInt8[np.ndarray, "h w 3"]:
-        return self._picture(row.image_path, self.shape(row))
+        return self._picture(row.image_path, row.levels, self.shape(row))
 
     def mask(self, row: SampleRow) -> Bool[np.ndarray, "h w"]:
         """An exemplar's, small; unchecked: its sample was checked as it was read."""
@@ -55,7 +55,7 @@ class Finder:
 
     def foreground(self, row: SampleRow) -> Bool[np.ndarray, "h w"]:
         """Where the product is, small."""
-        return self._foreground(row.image_path, self.shape(row))
+        return self._foreground(row.image_path, row.levels, self.shape(row))
 
     def outline(self, row: SampleRow) -> Outline:
         """An exemplar's mask at its canvas."""

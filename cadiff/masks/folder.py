@@ -9,6 +9,7 @@ from jaxtyping import Bool
 
 from cadiff.errors import UsageError
 from cadiff.storage import check_anomaly, image_files, read_image, resize_mask
+from cadiff.visible import link_problem, linked_folders, twin
 
 SOURCE = "folder"
 
@@ -17,9 +18,11 @@ def mask_files(folder: str | Path, product: str, anomaly_type: str) -> list[Path
     """A type's masks by name.
 
     Raises:
-        UsageError: if there are none.
+        UsageError: if there are none, or they lie behind a link to a folder, which DVC does not watch.
     """
-    path = Path(folder) / product / anomaly_type
+    path = twin(Path(folder) / product / anomaly_type)
+    if links := linked_folders(Path(folder), [path]):
+        raise UsageError(link_problem(links[0], Path(folder)))
     files = image_files(path)
     if not files:
         raise UsageError(f"{path}: expected at least one mask here (masks.folder), found none")

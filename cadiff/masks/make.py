@@ -15,6 +15,7 @@ from cadiff.masks import folder
 from cadiff.masks.exemplars import ANYWHERE, BY_CONTEXT, IN_PLACE, ON_PART, Placed, TypeMasks
 from cadiff.masks.finder import Finder
 from cadiff.masks.random import blob
+from cadiff.names import UNKNOWN
 from cadiff.params import Params
 from cadiff.progress import Progress
 from cadiff.records import SampleRow
@@ -22,7 +23,6 @@ from cadiff.scene import Outline, Scene
 from cadiff.seeds import derive_seed, numpy_generator
 
 RANDOM = "random"
-UNKNOWN = "anomaly"  # the type of a mask that no exemplar gave
 BESIDE_TRIES = 8
 REDRAWN_NORMALS = 200  # at most
 REPORTED = 1 / 3  # of a type's masks that find no place, from which that is said

@@ -12,9 +12,9 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from cadiff.errors import CADiffError
-from cadiff.metrics.diversity import CAP, ic_lpips
+from cadiff.metrics.diversity import CAP, Single, cluster_distances, over_clusters
 from cadiff.metrics.imagenet import NAME
-from cadiff.metrics.networks import Embed, Networks, load_networks
+from cadiff.metrics.networks import Embed, Networks, load_lpips, load_networks
 from cadiff.metrics.realism import inception_score
 from cadiff.params import Params
 from cadiff.pictures import resize_picture
@@ -32,10 +32,15 @@ def is_name(network: str) -> str:
     return f"is({network})"
 
 
-def ic_lpips_name(network: str) -> str:
-    return f"ic_lpips({network},cap={CAP},single=dropped)"
+def ic_lpips_name(network: str, cap: int = CAP, single: Single = "dropped") -> str:
+    return f"ic_lpips({network},cap={cap},single={single})"
 
 
+# IC-LPIPS as published code has it, all at 256 px: its net, its cap, and what a cluster of one counts. DFMGAN's prints both of the latter
+# (AlexNet); AnomalyDiffusion's takes 50 of a cluster (VGG); others that are in use take 140, and do not say what becomes of one alone.
+VARIANTS: tuple[tuple[str, int, Single], ...] = (
+    ("vgg", 50, "dropped"), ("alex", 200, "dropped"), ("alex", 200, "zero"), ("vgg", 140, "dropped"), ("vgg", 140, "zero"),
+)  # fmt: skip
 IS, IC_LPIPS = is_name(NAME), ic_lpips_name(NAME)  # with the shipped network
 
 
@@ -43,7 +48,7 @@ def score_generated(
     params: Params, method: str, product: str, samples: Sequence[SampleRow], generated: Path
 ) -> list[MetricRow]:
     """``is(...)`` and ``ic_lpips(...)`` of each anomaly type (metric name ``.../<type>``) and their means
-    over types.
+    over types; by the published evaluation (``detector.protocol: legacy``) IC-LPIPS in all of ``VARIANTS``.
 
     Pictures of a product may have different shapes: each, real or generated, is brought to one square of ``SIDE`` px first.
     Every image of a shard counts. A type without exemplars (cut-paste) has no IC-LPIPS: nan, left out of the
@@ -59,8 +64,9 @@ def score_generated(
             f"{generated}: expected shards of anomalies (*.parquet), found none. Generate them."
         )
     networks = load_networks(params)
-    realism, diversity = is_name(networks.inception_name), ic_lpips_name(networks.lpips_name)
-    values: dict[str, dict[str, float]] = {realism: {}, diversity: {}}
+    realism = is_name(networks.inception_name)
+    measures = _measures(params, networks)
+    values: dict[str, dict[str, float]] = {realism: {}}
     counts: dict[str, int] = {}
     makers: set[str] = set()
     bar = Progress(f"realism and diversity {product} {method}, types", len(shards))
@@ -70,7 +76,9 @@ def score_generated(
         makers |= {f"{row['generator_digest']}/{row['params_digest']}" for row in table.drop(["image"]).to_pylist()}
         counts[kind] = table.num_rows
         values[realism][kind] = _realism(table, networks, shard)
-        values[diversity][kind] = _diversity(table, networks, shard, product, kind, samples)
+        for embed, variants in measures:
+            for name, value in _diversity(table, embed, variants, shard, product, kind, samples).items():
+                values.setdefault(name, {})[kind] = value
         bar.advance()
     # the filter is no part of how an image was made, but of which ones are measured
     made, protocol = digest([sorted(makers), params.digest_of("filter")]), params.detector.protocol
@@ -88,27 +96,46 @@ def score_generated(
     return rows
 
 
+Variants = dict[str, tuple[int, Single]]  # by a metric's name its cap, and what a cluster of one counts
+
+
+def _measures(params: Params, networks: Networks) -> list[tuple[Embed, Variants]]:
+    """The embeddings that IC-LPIPS is measured with, each with its variants."""
+    if params.detector.protocol != "legacy":
+        return [(networks.embeddings, {ic_lpips_name(networks.lpips_name): (CAP, "dropped")})]
+    found: dict[str, tuple[Embed, Variants]] = {}
+    loaded = load_lpips(params)
+    for net, cap, single in VARIANTS:
+        if net in loaded:
+            name, embed = loaded[net]
+            found.setdefault(name, (embed, {}))[1][ic_lpips_name(name, cap, single)] = (cap, single)
+    return list(found.values())
+
+
 def _realism(table: pa.Table, networks: Networks, shard: Path) -> float:
     parts = torch.arange(table.num_rows).split(PART)
     return inception_score(torch.cat([networks.posteriors(_decoded(table, part, shard)) for part in parts]))
 
 
 def _diversity(
-    table: pa.Table, networks: Networks, shard: Path, product: str, kind: str, samples: Sequence[SampleRow]
-) -> float:
+    table: pa.Table, embed: Embed, variants: Variants, shard: Path, product: str, kind: str, samples: Sequence[SampleRow]
+) -> dict[str, float]:
     exemplars = [
-        row.image_path for row in samples if (row.product, row.role, row.anomaly_type) == (product, "exemplar", kind)
+        row for row in samples if (row.product, row.role, row.anomaly_type) == (product, "exemplar", kind)
     ]
     if not exemplars:
-        return float("nan")
+        return dict.fromkeys(variants, float("nan"))
 
     def real(indices: Tensor) -> UInt8[np.ndarray, "n h w 3"]:
-        return np.stack([read_image(exemplars[index], "RGB", (SIDE, SIDE)) for index in indices.tolist()])
+        rows = [exemplars[index] for index in indices.tolist()]
+        return np.stack([read_image(row.image_path, "RGB", (SIDE, SIDE), levels=row.levels) for row in rows])
 
-    first = networks.embeddings(real(torch.tensor([0])))
+    first = embed(real(torch.tensor([0])))
     blocks = [max(1, memory // (first.shape[1] * first.element_size())) for memory in (MEMORY, EXEMPLAR_MEMORY)]
-    made = _Lazy(table.num_rows, lambda indices: _decoded(table, indices, shard), networks.embeddings)
-    return ic_lpips(made, _Lazy(len(exemplars), real, networks.embeddings), CAP, *blocks)
+    made = _Lazy(table.num_rows, lambda indices: _decoded(table, indices, shard), embed)
+    caps = sorted({cap for cap, _ in variants.values()})
+    distances = cluster_distances(made, _Lazy(len(exemplars), real, embed), caps, *blocks)
+    return {name: over_clusters(distances[cap], single) for name, (cap, single) in variants.items()}
 
 
 class _Lazy:

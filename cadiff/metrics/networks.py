@@ -66,14 +66,29 @@ def load_networks(params: Params) -> Networks:
     inception, lpips = find_networks(params)[:2]
     device = pick_device(params.base.device)
     posteriors: Embed = imagenet.posteriors
-    embeddings: Embed = imagenet.embeddings
-    inception_name = lpips_name = imagenet.NAME
+    inception_name = imagenet.NAME
     if inception is not None:
         posteriors, inception_name = inception_posteriors(inception.path, device), f"inception-v3{inception.tag}"
-    if lpips is not None:
-        net = params.metrics.lpips_net
-        embeddings, lpips_name = lpips_embeddings(net, lpips.path, device), f"lpips-{net}{lpips.tag}"
-    return Networks(inception_name, posteriors, lpips_name, embeddings)
+    return Networks(inception_name, posteriors, *_lpips(params.metrics.lpips_net, lpips, device))
+
+
+def load_lpips(params: Params) -> dict[str, tuple[str, Embed]]:
+    """By net (``vgg``, ``alex``) the name and the embeddings of those that published figures are made with, as far as ``metrics.lpips``
+    has them: both of torch's cache (``hub``), the one that a file is of, the stand-in in place of each.
+
+    Raises:
+        UsageError, CADiffError: as ``load_networks``.
+    """
+    own, device = params.metrics, pick_device(params.base.device)
+    if own.lpips not in (None, "hub"):
+        return {own.lpips_net: _lpips(own.lpips_net, find_networks(params)[1], device)}
+    return {net: _lpips(net, find_weights(network, own.lpips, None, "metrics.lpips"), device) for net, network in BACKBONES.items()}
+
+
+def _lpips(net: str, weights: Weights | None, device: torch.device) -> tuple[str, Embed]:
+    if weights is None:
+        return imagenet.NAME, imagenet.embeddings
+    return f"lpips-{net}{weights.tag}", lpips_embeddings(net, weights.path, device)
 
 
 def find_networks(params: Params) -> tuple[Weights | None, Weights | None, Weights | None]:
@@ -83,6 +98,9 @@ def find_networks(params: Params) -> tuple[Weights | None, Weights | None, Weigh
         UsageError: if a file is not there, or its checksum is not the expected one.
     """
     own, classifier = params.metrics, params.classifier
+    if own.lpips == "hub" and (params.detector.published or params.detector.protocol == "legacy"):  # which measures with both
+        for network in BACKBONES.values():
+            find_weights(network, own.lpips, None, "metrics.lpips")
     wanted = classifier.weights if classifier.network == "resnet34" else None
     return (
         find_weights("inception_v3", own.inception, own.inception_sha256, "metrics.inception"),

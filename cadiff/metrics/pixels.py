@@ -46,12 +46,15 @@ class PixelRanking:
         limit: the false positive rate up to which PRO is integrated.
         run: how many pixels are sorted at a time; memory grows with it alone.
         folder: where runs are kept.
+        thresholds: F1-max is the largest of the F1 above each of these alone; none: over all thresholds.
     """
 
-    def __init__(self, limit: float = PRO_LIMIT, run: int = RUN, folder: Path | None = None) -> None:
+    def __init__(
+        self, limit: float = PRO_LIMIT, run: int = RUN, folder: Path | None = None, thresholds: Sequence[float] = ()
+    ) -> None:
         if not 0 < limit <= 1:
             raise CADiffError(f"limit: expected a false positive rate in (0, 1], found {limit}.")
-        self.limit, self.run = limit, run
+        self.limit, self.run, self.thresholds = limit, run, thresholds
         self._folder = tempfile.TemporaryDirectory(prefix="cadiff-pixels-", dir=folder)
         self._types: list[str | None] = [None]  # a group is a type; group 0 the good images
         self._group_of_region, self._size_of_region = [0], [0]  # region 0 is none
@@ -129,10 +132,10 @@ class PixelRanking:
             last = self._sorted()
             self._waiting = [np.repeat(last.keys, last.counts)]  # more images may come
             groups, sizes = np.array(self._group_of_region), np.array(self._size_of_region)
-            curves = {"": _Curve(sizes, sum(self._normal), self.limit)}
+            curves = {"": _Curve(sizes, sum(self._normal), self.limit, self.thresholds)}
             for index, kind in enumerate(self._types[1:], start=1):
                 own = np.where((groups == index) | (groups == 0), sizes, 0)
-                curves[str(kind)] = _Curve(own, self._normal[0] + self._normal[index], self.limit)
+                curves[str(kind)] = _Curve(own, self._normal[0] + self._normal[index], self.limit, self.thresholds)
             for keys, counts in merged([*self._kept, last], self.run // 4):
                 self._feed(curves, keys, counts, groups)
             self._result = {kind: curve.figures() for kind, curve in curves.items()}
@@ -147,7 +150,7 @@ class PixelRanking:
         group = np.where(anomalous, groups[regions], labels // 2)
         for index, curve in enumerate(curves.values()):
             chosen = counts if index == 0 else np.where((group == index) | (group == 0), counts, 0)
-            curve.feed(chosen, anomalous, regions, starts)
+            curve.feed(chosen, anomalous, regions, starts, scores[starts])
 
 
 class _Run(NamedTuple):
@@ -202,16 +205,20 @@ class _StoredRun:
 class _Curve:
     """Figures as sums over the distinct scores, fed from the highest on."""
 
-    def __init__(self, sizes: np.ndarray, normal: int, limit: float) -> None:
+    def __init__(self, sizes: np.ndarray, normal: int, limit: float, thresholds: Sequence[float] = ()) -> None:
         self.positive, self.normal, self.limit = int(sizes.sum()), normal, limit
         # What each pixel of a region adds to the mean overlap: 1 / (regions * the region's pixels).
         self.share = np.where(sizes > 0, 1.0 / (max(1, np.count_nonzero(sizes)) * np.maximum(sizes, 1)), 0.0)
         self.hits = self.false = 0  # counts so far
         self.overlap = 0.0
         self.auroc = self.ap = self.f1max = self.pro = 0.0
+        self.thresholds = falling_bits(np.array([_below(value) for value in thresholds], np.float32))
+        self.above = np.zeros((2, len(thresholds)), np.int64)  # hits and false alarms above each
 
-    def feed(self, counts: np.ndarray, anomalous: np.ndarray, regions: np.ndarray, starts: np.ndarray) -> None:
-        """Adds the pixels whose distinct scores begin at ``starts``."""
+    def feed(
+        self, counts: np.ndarray, anomalous: np.ndarray, regions: np.ndarray, starts: np.ndarray, scores: UInt64[np.ndarray, " n"]
+    ) -> None:
+        """Adds the pixels whose distinct scores (``falling_bits``) begin at ``starts``."""
         found = np.add.reduceat(np.where(anomalous, counts, 0).astype(np.int64), starts)
         missed = np.add.reduceat(np.where(anomalous, 0, counts).astype(np.int64), starts)
         overlap = np.add.reduceat(counts * self.share[regions], starts)
@@ -220,7 +227,11 @@ class _Curve:
             self.auroc += float(np.sum(missed * (hits - found / 2.0))) / self.positive / self.normal
             called = np.maximum(hits + false, 1)
             self.ap += float(np.sum(found * (hits / called))) / self.positive
-            self.f1max = max(self.f1max, float(np.max(2 * hits / (hits + false + self.positive))))
+            if len(self.thresholds):
+                passed = scores.searchsorted(self.thresholds)  # scores above each, of these
+                self.above[:, passed > 0] = np.stack([hits, false])[:, passed[passed > 0] - 1]
+            else:
+                self.f1max = max(self.f1max, float(np.max(2 * hits / (hits + false + self.positive))))
             self._integrate(false / self.normal, self.overlap + np.cumsum(overlap))
         self.hits, self.false, self.overlap = int(hits[-1]), int(false[-1]), self.overlap + float(overlap.sum())
 
@@ -236,7 +247,9 @@ class _Curve:
     def figures(self) -> Figures:
         if not (self.positive and self.normal):
             return Figures(*[float("nan")] * 4)
-        return Figures(self.auroc, self.ap, self.f1max, self.pro)
+        hits, false = self.above
+        largest = float(np.max(2 * hits / (hits + false + self.positive))) if len(self.thresholds) else self.f1max
+        return Figures(self.auroc, self.ap, largest, self.pro)
 
 
 def pro(
@@ -273,6 +286,12 @@ def falling_bits(scores: Num[np.ndarray, "*n"]) -> UInt64[np.ndarray, "*n"]:
     bits = (np.asarray(scores, np.float32) + np.float32(0)).view(np.uint32)  # + 0 makes -0 equal to 0
     rising = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
     return (~rising).astype(np.uint64)
+
+
+def _below(value: float) -> np.float32:
+    """The largest float32 that is not above a number: a float32 is above the one where it is above the other."""
+    near = np.float32(value)
+    return near if float(near) <= value else np.nextafter(near, np.float32(-np.inf))
 
 
 def merged(runs: Sequence[_Run | _StoredRun], size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from cadiff.backbone.reconstruction import reconstruction_loss
 from cadiff.checkpoint import cosine, load_training, save_training, update_average
+from cadiff.data.workers import batches, beside
 from cadiff.devices import autocast, pick_dtype
-from cadiff.pretraining.loading import batches
 from cadiff.pretraining.photographs import crop_of, photographs
 from cadiff.pretraining.reached import check_reached
 from cadiff.pretraining.stream import VIEWS, Stream
@@ -164,7 +164,7 @@ def train_autoencoder(
     checkpoint, modules = work / "autoencoder.safetensors", {"model": model, "average": average}
     start, saved = load_training(checkpoint, modules, optimiser), time.monotonic()
     bar, dtype = Progress("autoencoder", steps, start), pick_dtype("auto", device)
-    drawn = batches(partial(_batch, stream, seed, batch), start, steps, device, workers)
+    drawn = batches(partial(_batch, stream, seed, batch), start, steps, beside(device, workers), ahead=4)
     for step, (pixels, mask) in enumerate(drawn, start=start):
         optimiser.param_groups[0]["lr"] = LEARNING_RATE * cosine(step, steps)
         image, mask = pixels.to(device, memory_format=torch.channels_last), mask.to(device)
@@ -208,7 +208,7 @@ def train_decoder(
     check_reached(checkpoint, start, steps, "--decoder-steps")
     bar, device = Progress("decoder", steps, start), vae.device
     dtype, draw = pick_dtype("auto", device), partial(_batch, stream, derive_seed(seed, "decoder"), batch)
-    for step, (pixels, mask) in enumerate(batches(draw, start, steps, device, workers), start=start):
+    for step, (pixels, mask) in enumerate(batches(draw, start, steps, beside(device, workers), ahead=4), start=start):
         optimiser.param_groups[0]["lr"] = 3e-4 * cosine(step, steps, warmup=30)
         image, mask = pixels.to(device), mask.to(device)
         generator = torch.Generator(device).manual_seed(derive_seed(seed, "decoder-noise", step))

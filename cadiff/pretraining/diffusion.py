@@ -32,11 +32,11 @@ from cadiff.data.drawing.defects import DEFECTS
 from cadiff.data.drawing.materials import COLOURS, MATERIALS
 from cadiff.data.drawing.products import DEMO
 from cadiff.data.drawing.shapes import SHAPES
+from cadiff.data.workers import batches, beside
 from cadiff.devices import autocast, pick_dtype
 from cadiff.errors import UsageError
 from cadiff.params import ControlParams
 from cadiff.pretraining.graphs import Figures, RecordedPasses
-from cadiff.pretraining.loading import batches
 from cadiff.pretraining.reached import check_reached
 from cadiff.pretraining.stream import EXTRA_WORDS, Stream
 from cadiff.progress import Progress
@@ -221,7 +221,7 @@ def train_diffusion(
     latents, device = encode_stream(vae, stream), vae.device
     bar, saved = Progress("diffusion", steps, start), time.monotonic()
     began = 0 if parts.control_trained else control_from
-    drawn = batches(partial(draw_batch, stream, parts.tokenizer, batch, seed, began), start, steps, device, workers)
+    drawn = batches(partial(draw_batch, stream, parts.tokenizer, batch, seed, began), start, steps, beside(device, workers), ahead=4)
     with CrossAttentionTap(parts.unet) as tap:
 
         def passes(noised: Noised) -> Figures:

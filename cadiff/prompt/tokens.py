@@ -23,14 +23,19 @@ NORMAL_TEMPLATES = ("a photo of a {product}", "a close up photo of a {product}",
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt and where each concept's token stands in it (position in the padded sequence)."""
+    """A prompt and where each concept's token stands in it (position in the padded sequence, the first of its ``vectors``)."""
 
     text: str
     positions: dict[str, int]
+    vectors: int = 1
+
+
+EMPTY = Prompt("", {})
 
 
 class LearnedTokens(nn.Module):
-    """One embedding for the context (the product) and one per anomaly type, in one prompt space (CTP).
+    """One token for the context (the product) and one per anomaly type, in one prompt space (CTP); each stands for ``per_token``
+    embeddings side by side (paper: 1).
 
     The embeddings start from the mean of the initial word's sub-tokens (paper: "anomaly"); the context's may have a word
     of its own, ``initial_context``. A ``single`` token a type (Textual Inversion) has no context's: prompts name the product
@@ -39,9 +44,9 @@ class LearnedTokens(nn.Module):
     """
 
     def __init__(self, backbone: Backbone, product: str, types: list[str], initial_word: str, single: bool = False,
-                 initial_context: str | None = None) -> None:  # fmt: skip
+                 initial_context: str | None = None, per_token: int = 1) -> None:  # fmt: skip
         super().__init__()
-        self.product, self.types, self.single = product, list(types), single
+        self.product, self.types, self.single, self.per_token = product, list(types), single, per_token
         self.noun = initial_context or "part"
         self.concepts = [*([] if single else [CONTEXT]), *self.types]
         self.texts = {concept: placeholder(product, concept) for concept in self.concepts}
@@ -49,11 +54,19 @@ class LearnedTokens(nn.Module):
             raise UsageError(f"products.{product}: two anomaly types give the same token: {sorted(self.texts.values())}")
         self.ids = self._extend(backbone)
         words = [initial_context or initial_word if concept == CONTEXT else initial_word for concept in self.concepts]
-        self.vectors = nn.Parameter(torch.stack([self._initial(backbone, word) for word in words]))
+        self.vectors = nn.Parameter(torch.stack([self._initial(backbone, word) for word in words for _ in range(per_token)]))
+
+    def spelt(self, text: str) -> str:
+        """A prompt as it is tokenised: a token of several embeddings is ``<nut-rust> <nut-rust>_1 ...``, as diffusers has it."""
+        for own in self.texts.values():
+            text = text.replace(own, " ".join(_parts(own, self.per_token)))
+        return text
 
     def _extend(self, backbone: Backbone) -> list[int]:
-        backbone.tokenizer.add_tokens([self.texts[c] for c in self.concepts])
-        ids = backbone.tokenizer.convert_tokens_to_ids([self.texts[c] for c in self.concepts])
+        """The ids of all embeddings, in the order of ``vectors``."""
+        parts = [part for concept in self.concepts for part in _parts(self.texts[concept], self.per_token)]
+        backbone.tokenizer.add_tokens(parts)
+        ids = backbone.tokenizer.convert_tokens_to_ids(parts)
         if max(ids) >= backbone.text_encoder.get_input_embeddings().num_embeddings:
             backbone.text_encoder.resize_token_embeddings(len(backbone.tokenizer), mean_resizing=False)
             backbone.text_encoder.requires_grad_(False)
@@ -74,16 +87,17 @@ class LearnedTokens(nn.Module):
             text = form.format(product=product, defect=" and ".join(self.texts[t] for t in types))
         else:
             text = NORMAL_TEMPLATES[template % len(NORMAL_TEMPLATES)].format(product=product)
-        ids = backbone.tokenize([text])[0].tolist()
+        ids = backbone.token_ids([self.spelt(text)])[0].tolist()
         present = [*([] if self.single else [CONTEXT]), *types]
         try:
-            return Prompt(text, {concept: ids.index(self.ids[self.concepts.index(concept)]) for concept in present})
+            first = {concept: self.ids[self.concepts.index(concept) * self.per_token] for concept in present}
+            return Prompt(text, {concept: ids.index(token) for concept, token in first.items()}, self.per_token)
         except ValueError:
             raise CADiffError(f"prompt {text!r}: a learned token did not survive tokenisation") from None
 
     def encode(self, backbone: Backbone, prompts: list[Prompt]) -> Float[Tensor, "b tokens d"]:
         """The prompts' hidden states, with the learned vectors in their places; differentiable in the vectors."""
-        ids = backbone.tokenize([p.text for p in prompts])
+        ids = backbone.tokenize([self.spelt(p.text) for p in prompts])
         table = backbone.text_encoder.get_input_embeddings()
 
         def replace(_module: nn.Module, _inputs: tuple[Tensor, ...], embedded: Tensor) -> Tensor:
@@ -98,7 +112,7 @@ class LearnedTokens(nn.Module):
             handle.remove()
 
     def save(self, folder: Path) -> None:
-        """One file a token, ``nut-rust.safetensors`` with the embedding (d) under the token's text ``<nut-rust>``.
+        """One file a token, ``nut-rust.safetensors`` with the embedding (d), or several (n d), under the token's text ``<nut-rust>``.
 
         That is the form that a stock pipeline's ``load_textual_inversion`` reads (it refuses a file of several).
         An earlier training's tokens that this one does not have are removed.
@@ -108,8 +122,13 @@ class LearnedTokens(nn.Module):
             if path.name not in kept:
                 path.unlink()
         for row, concept in enumerate(self.concepts):
-            text, vector = self.texts[concept], self.vectors[row].detach().float()
-            write_tensors(folder / _file_of(text), {text: vector}, {"product": self.product, "concept": concept})
+            text, vectors = self.texts[concept], self._of(row).detach().float()
+            write_tensors(folder / _file_of(text), {text: vectors}, {"product": self.product, "concept": concept})
+
+    def _of(self, row: int) -> Float[Tensor, "*n d"]:
+        """The embeddings of a concept, by its place among ``concepts``."""
+        found = self.vectors[row * self.per_token : (row + 1) * self.per_token]
+        return found[0] if self.per_token == 1 else found
 
     def restore(self, folder: Path) -> None:
         """Takes over what `save` wrote.
@@ -122,12 +141,12 @@ class LearnedTokens(nn.Module):
             raise CADiffError(f"{folder}: expected the tokens {sorted(expected)}, found {sorted(found)}. Rerun the train stage.")
         for row, text in enumerate(self.texts.values()):
             tensors, _ = read_tensors(folder / _file_of(text))
-            if set(tensors) != {text} or tensors[text].shape != self.vectors[row].shape:
+            if set(tensors) != {text} or tensors[text].shape != self._of(row).shape:
                 shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-                wanted = {text: tuple(self.vectors[row].shape)}
+                wanted = {text: tuple(self._of(row).shape)}
                 raise CADiffError(f"{folder / _file_of(text)}: expected {wanted}, found {shapes}. Rerun the train stage.")
             with torch.no_grad():
-                self.vectors[row].copy_(tensors[text])
+                self._of(row).copy_(tensors[text])
 
 
 class PlainWords(nn.Module):
@@ -137,6 +156,7 @@ class PlainWords(nn.Module):
     """
 
     single = True
+    per_token = 1
     concepts: tuple[str, ...] = ()
 
     def __init__(self, backbone: Backbone, types: list[str], word: str, noun: str | None = None) -> None:
@@ -165,6 +185,11 @@ class PlainWords(nn.Module):
         """Nothing: words are the base's own. An earlier training's tokens are removed."""
         for path in folder.glob("*.safetensors"):
             path.unlink()
+
+
+def _parts(text: str, count: int) -> list[str]:
+    """The tokens that a token of so many embeddings is spelt with."""
+    return [text, *(f"{text}_{part}" for part in range(1, count))]
 
 
 def _file_of(text: str) -> str:

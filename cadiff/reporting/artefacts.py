@@ -24,6 +24,7 @@ from cadiff.records import (
     VECTOR_SCHEMA,
     AttentionRow,
     GeneratedRow,
+    Levels,
     QualityRow,
     SampleRow,
     ScoredRow,
@@ -102,6 +103,11 @@ class Artefacts:
     def metrics(self, method: str, product: str) -> pa.Table:
         return self.table(f"data/made/evaluated/{method}/{product}/metrics.parquet", METRIC_SCHEMA)
 
+    def published(self, method: str, product: str) -> pa.Table:
+        """What the published evaluation gave; empty, and nothing absent, where it was not asked for."""
+        path = self.root / f"data/made/evaluated/{method}/{product}/published.parquet"
+        return read_table(path, METRIC_SCHEMA) if path.is_file() else METRIC_SCHEMA.empty_table()
+
     def ablations(self, dataset: str) -> pa.Table:
         """Variants of the method measured on a data set; empty, and nothing absent, where they were not run: no stage runs them."""
         path = self.root / ablations_of(dataset)
@@ -163,9 +169,11 @@ class Artefacts:
     def detector_curve(self, method: str, product: str, seed: int) -> pa.Table:
         return self.table(f"data/made/detectors/{method}/{product}/curve-{seed}.parquet", CURVE_SCHEMA)
 
-    def image(self, path: str, mode: str = "RGB", shape: tuple[int, int] | None = None) -> np.ndarray | None:
+    def image(
+        self, path: str, mode: str = "RGB", shape: tuple[int, int] | None = None, levels: Levels | None = None
+    ) -> np.ndarray | None:
         """A real image or mask (its path is relative to the root, or absolute) at a height and a width; None if absent."""
-        return read_image(self.root / path, mode, shape) if self._is_there(path) else None
+        return read_image(self.root / path, mode, shape, levels=levels) if self._is_there(path) else None
 
     def _is_there(self, relative: str) -> bool:
         if (self.root / relative).exists():

@@ -113,7 +113,7 @@ def outline(mask: np.ndarray, apart: int = 0) -> str:
 def real_picture(artefacts: Artefacts, row: SampleRow) -> Picture | None:
     """A real image at its canvas; None if its file is absent (and a part is enough)."""
     shape = canvas_of(row, artefacts.params.dataset.size)
-    image = artefacts.image(row.image_path, "RGB", shape)
+    image = artefacts.image(row.image_path, "RGB", shape, row.levels)
     mask = np.zeros(shape, np.uint8) if row.mask_path is None else artefacts.image(row.mask_path, "L", shape)
     if image is None or mask is None:
         return None

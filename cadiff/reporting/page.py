@@ -15,14 +15,16 @@ import pandas as pd
 import pyarrow as pa
 from markupsafe import Markup
 
-from cadiff.params import RESULT_KEYS, Params
+from cadiff.params import RESULT_KEYS, SMP, Params
 from cadiff.records import WITHOUT_GOOD
 from cadiff.reporting import figures, model_figures, paper, signals, tables, take_away
+from cadiff.reporting.approximate import approximate_said
 from cadiff.reporting.artefacts import SHOWN, WITH_SHOWN, Artefacts
 from cadiff.reporting.gallery import EXACT_SIDE, Group, Picture, gallery, shard_methods
 from cadiff.reporting.maps import map_rows
 from cadiff.reporting.tables import Cell, Row, Table, counted
 from cadiff.storage import write_bytes, write_json, write_table, write_text
+from cadiff.threshold_words import asked
 
 PACKAGES = [
     "cadiff",
@@ -85,15 +87,16 @@ def render(artefacts: Artefacts, frame: pd.DataFrame, dots: Markup, curves: dict
         "facts": facts(artefacts, frame, groups),
         "headline": tables.headline_table(frame, methods, detectors_of(params)),
         "gains": tables.gain_table(frame, methods),
+        "approximate": approximate_said(artefacts),
         "dots": dots,
         "by_product": tables.product_table(frame, products, methods),
         "by_type": tables.type_table(frame, products, methods),
         "others": tables.other_table(frame, products, methods),
         "at_threshold": {product: tables.threshold_table(frame, product, methods, params.ship.methods) for product in products},
         "uncalibrated": take_away.uncalibrated(params),
-        "asked": _by_product(params, lambda own: take_away.share(own.detector.false_alarms)),
+        "asked": _by_product(params, lambda own: asked(own.detector.false_alarms)),
         "ships": bool(params.ship.methods),
-        "shipped": {product: take_away.shipped(artefacts, product, out) for product in products},
+        "shipped": {product: take_away.shipped(artefacts, product) for product in products},
         "groups": nested(groups),
         "intensities": intensity_range(groups),
         "glance": glance(groups),
@@ -115,7 +118,9 @@ def render(artefacts: Artefacts, frame: pd.DataFrame, dots: Markup, curves: dict
         "histograms": histograms(groups, products),
         "maps": {product: map_rows(artefacts, product) for product in products},
         "curves": list(curves.values()),
-        "paper": paper.paper_tables(frame, params, scale(params), artefacts.ablations(params.dataset.name).to_pandas()),
+        "paper": paper.paper_tables(
+            frame, params, scale(params), artefacts.ablations(params.dataset.name).to_pandas(), tables.join_published(artefacts)
+        ),
         "images": image_table(artefacts, groups),
         "parameters": params.model_dump_json(indent=2, exclude={"variants"}),  # the pipeline runs none of them
         "digests": digests(params, groups),
@@ -128,7 +133,7 @@ def render(artefacts: Artefacts, frame: pd.DataFrame, dots: Markup, curves: dict
         "protocol": protocol_of(params, frame),
         "detectors": [tables.named(method) for method in detectors_of(params)],
         "whole": all(params.for_product(product).window.cut == "whole" for product in products),
-        "network": _by_product(params, lambda own: NETWORKS[own.detector.network]),
+        "network": _by_product(params, lambda own: network_said(own.detector.network)),
         "sizes": sizes(params),
         "scored_at": scored_at(params),
         "large": params.dataset.size == "native" or params.dataset.size > EXACT_SIDE,
@@ -167,9 +172,19 @@ def size_said(size: int | str) -> str:
 
 
 NETWORKS = {"unet": "a plain U-Net", "efficientnet-lite0": "a decoder on an encoder that knows ImageNet"}
+
+
+def network_said(network: str) -> str:
+    """What a detector's network is, in words."""
+    if not network.startswith(SMP):
+        return NETWORKS[network]
+    encoder, _, weights = network.removeprefix(SMP).partition(":")
+    return f"a decoder on segmentation-models-pytorch’s {encoder}, from {weights or 'ImageNet'}"
+
+
 RULES = {
     "any": "any part of it", "quarter": "at least a quarter of it", "half": "at least half of it",
-    "nearest": "the mask’s pixel nearest to its centre",
+    "nearest": "the mask’s pixel nearest to its centre", "cut": "all that is bilinear between the four nearest pixels",
 }  # fmt: skip
 
 

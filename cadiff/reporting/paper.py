@@ -26,8 +26,10 @@ NAMES = {
 }
 PLAIN_UNITS = ("is", "ic_lpips")  # not shares, printed with two digits
 # IS and IC-LPIPS count as the paper's only with the published files of its network; others carry theirs in the metric's
-# name (cadiff.metrics.networks).
-SAME_NETWORK = {"is": r"is\(inception-v3\)", "ic_lpips": r"ic_lpips\(lpips-vgg,[^@)]*\)"}
+# name (cadiff.metrics.networks). Of IC-LPIPS it is the variant of AnomalyDiffusion's code, whose row the paper prints beside its own.
+SAME_NETWORK = {"is": r"is\(inception-v3\)", "ic_lpips": r"ic_lpips\(lpips-vgg,cap=50,single=dropped\)"}
+NEAREST = re.compile(r"\([^,]*,cap=50,single=dropped\)")  # the same but for its network
+SAME_PROTOCOL, SAME_DETECTOR = "legacy", "unet"  # of a detector's figures
 STAND_INS = ("patchcore", "perlin", "draem", "sspcab")  # on another network, with other textures
 BACKBONE_OF = ("rd4ad", "cfa")  # the paper's where their variant ends in the published WideResNet-50
 # The paper's methods by this project's names; the paper's own name, in lower case, serves too (an external folder).
@@ -43,16 +45,18 @@ DATASETS = {"mvtec": MVTEC, "mvtecad": MVTEC, "visa": VISA}  # by name, letters 
 PRODUCTS_OF_VISA = 12
 DETECTORS_TABLE = 2  # its DRAEM is the detector, Table 3's the way to draw anomalies
 NOT_RUN = "not run here"
+ABLATION = "ablation"  # what rows that were measured apart are called
 
 
 @dataclass(frozen=True)
 class Run:
     """What was measured (METRIC_SCHEMA, shares in [0, 1]), and what of it may be set against which printed figure;
-    ``scale`` says in words how this run differs ("demo, 64 px, 3 products")."""
+    ``scale`` says in words how this run differs ("demo, 64 px, 3 products"), ``where`` what its rows are called."""
 
     frame: pd.DataFrame
     params: Params
     scale: str
+    where: str = "here"
 
     @property
     def same(self) -> str | None:
@@ -100,18 +104,22 @@ def printed() -> pd.DataFrame:
     return pd.read_csv(SOURCE)
 
 
-def paper_tables(frame: pd.DataFrame, params: Params, scale: str, ablations: pd.DataFrame | None = None) -> list[Table]:
-    """Tables 1-5. Under each printed row that was run here stand what was measured and, where the data set is the
-    paper's, the difference; every other row says that it was not run. ``ablations`` are METRIC_SCHEMA too, measured apart."""
+def paper_tables(
+    frame: pd.DataFrame, params: Params, scale: str, ablations: pd.DataFrame | None = None, published: pd.DataFrame | None = None
+) -> list[Table]:
+    """Tables 1-5. Under each printed row that was run here stand what was measured and, where data set and evaluation are the
+    paper's, the difference; every other row says that it was not run. ``ablations`` are METRIC_SCHEMA too, measured apart, as are the rows
+    of the ``published`` evaluation, which stand below this run's."""
     run, variants = Run(frame, params, scale), run_of_variants(ablations)
+    runs = [run] if published is None or published.empty else [run, Run(published, params, scale, "here, published evaluation")]
     intensity = "Intensity w, masked focus attention (MFA), delayed focus scheduler (DFS), MVTec AD"
     parts = "Multi-token learning (MTL), its regularisation (Reg) and SAIM, MVTec AD"
     return [
-        generation_table(run),
-        detector_table(run),
-        generator_table(run),
-        variant_table(run, 4, intensity, intensity_row(params), variants),
-        variant_table(run, 5, parts, ablation_row(params), variants),
+        generation_table(runs),
+        detector_table(runs),
+        generator_table(runs),
+        variant_table(runs, 4, intensity, intensity_row(params), variants),
+        variant_table(runs, 5, parts, ablation_row(params), variants),
     ]
 
 
@@ -121,7 +129,7 @@ def run_of_variants(frame: pd.DataFrame | None) -> Run | None:
         return None
     products, dataset = sorted(set(frame["product"])), ", ".join(sorted(set(frame["dataset"])))
     params = Params(products={product: {} for product in products}, dataset={"name": dataset})
-    return Run(frame.assign(method=frame["variant"]), params, f"{dataset}, {counted(len(products), 'product')}")
+    return Run(frame.assign(method=frame["variant"]), params, f"{dataset}, {counted(len(products), 'product')}", ABLATION)
 
 
 def intensity_row(params: Params) -> str | None:
@@ -156,7 +164,7 @@ SETTINGS_OF = {
 }
 
 
-def generation_table(run: Run) -> Table:
+def generation_table(runs: Sequence[Run]) -> Table:
     """Table 1: a row per metric and method, a column per product of MVTec AD and their average."""
     values = _values(1)
     metrics, methods, products = (_unique(1, column) for column in ("metric", "method", "product"))
@@ -164,63 +172,84 @@ def generation_table(run: Run) -> Table:
     for metric in metrics:
         for method in methods:
             cells = [Cell(_plain(metric, values[metric, method, product]), values[metric, method, product]) for product in products]
-            peer = run.peer(1, method)
-            rows.append(_printed_row([NAMES[metric], method], cells, peer))
-            if peer:
-                here = {p: measured(run, peer, metric, None if p == "average" else p) for p in products}
-                rows += _rows_here([NAMES[metric]], peer, run, [(metric, here[p], values[metric, method, p]) for p in products])
+            rows.append(_printed_row([NAMES[metric], method], cells, runs[0].peer(1, method)))
+            for run in runs:
+                if peer := run.peer(1, method):
+                    here = {p: measured(run, peer, metric, None if p == "average" else p) for p in products}
+                    rows += _rows_here([NAMES[metric]], peer, run, [(metric, here[p], values[metric, method, p]) for p in products])
     columns = ["Metric", "Method", *(p.replace("_", " ") for p in products), "Protocol", "Seeds"]
-    note = " The paper does not say how many images of a cluster IC-LPIPS compares, nor what a cluster of one counts; here its name says."
-    return _table(1, "Generation metrics IS and IC-LPIPS (IC-L), MVTec AD", run, columns, rows, note)
+    note = (
+        " The paper does not say how many images of a cluster IC-LPIPS compares, nor what a cluster of one counts; here its name says, and "
+        f"a difference is taken from AnomalyDiffusion’s variant alone.{_variants_said(runs[-1])}"
+    )
+    return _table(1, "Generation metrics IS and IC-LPIPS (IC-L), MVTec AD", runs, columns, rows, note)
 
 
-def detector_table(run: Run) -> Table:
+def _variants_said(run: Run) -> str:
+    """Every variant of IC-LPIPS that was measured, with CADiff's mean over products; the table shows one of them."""
+    own = run.frame[(run.frame["method"] == "cadiff") & run.frame["metric"].astype(str).str.fullmatch(r"ic_lpips\([^)]*\)")]
+    means = own.groupby("metric")["value"].mean()
+    if len(means) < 2:
+        return ""
+    return " CADiff’s mean in each variant: " + "; ".join(f"{name} {value:.3f}" for name, value in means.items()) + "."
+
+
+def detector_table(runs: Sequence[Run]) -> Table:
     """Table 2: a row per product, a column per detector, each AUROC / AP of pixels."""
     values = _values(2)
     metrics, methods, products = (_unique(2, column) for column in ("metric", "method", "product"))
     rows = []
     for product in products:
-        name, average = product.replace("_", " "), product == "average"
+        name = product.replace("_", " ")
         cells = [Cell(" / ".join(_plain(m, values[m, method, product]) for m in metrics)) for method in methods]
         rows.append(Row([name], [*cells, Cell(""), Cell("")]))
-        found = [[measured(run, run.peer(2, a), m, None if average else product) for m in metrics] for a in methods]
-        figures = [figure for pair in found for figure in pair if figure]
-        if figures or average:
-            absent = Cell(NOT_RUN if average else "", kind="absent")
-            shown = [Cell(" / ".join(map(_measured, metrics, pair))) if any(pair) else absent for pair in found]
-            protocol = Cell(protocols(run, [run.peer(2, a) for a in methods]) if figures else "")
-            rows.append(Row([f"{name}, here"], [*shown, protocol, _seeds(figures)], here=True))
-        if any(figure.comparable for figure in figures):
-            gaps = [
-                Cell(" / ".join(_gap(m, figure, values[m, method, product]) for m, figure in zip(metrics, pair, strict=True)))
-                if any(pair)
-                else Cell("")
-                for method, pair in zip(methods, found, strict=True)
-            ]
-            rows.append(Row([f"{name}, difference"], [*gaps, Cell(""), Cell("")], here=True))
+        for run in runs:
+            rows += _detector_rows(run, product, name)
     title = "Pixel-level localisation (AUROC / AP, %), detectors and a U-Net trained on generated images, MVTec AD"
-    return _table(2, title, run, ["Category", *methods, "Protocol", "Seeds"], rows)
+    return _table(2, title, runs, ["Category", *methods, "Protocol", "Seeds"], rows)
 
 
-def generator_table(run: Run) -> Table:
+def _detector_rows(run: Run, product: str, name: str) -> list[Row]:
+    """What was measured for a product of Table 2 (``average``: of all of them), and the differences."""
+    values, rows, average = _values(2), [], product == "average"
+    metrics, methods = _unique(2, "metric"), _unique(2, "method")
+    found = [[measured(run, run.peer(2, a), m, None if average else product) for m in metrics] for a in methods]
+    figures = [figure for pair in found for figure in pair if figure]
+    if figures or average:
+        absent = Cell(NOT_RUN if average else "", kind="absent")
+        shown = [Cell(" / ".join(map(_measured, metrics, pair))) if any(pair) else absent for pair in found]
+        protocol = Cell(protocols(run, [run.peer(2, a) for a in methods]) if figures else "")
+        rows.append(Row([f"{name}, {run.where}"], [*shown, protocol, _seeds(figures)], here=True))
+    if any(figure.comparable for figure in figures):
+        gaps = [
+            Cell(" / ".join(_gap(m, figure, values[m, method, product]) for m, figure in zip(metrics, pair, strict=True)))
+            if any(pair)
+            else Cell("")
+            for method, pair in zip(methods, found, strict=True)
+        ]
+        rows.append(Row([f"{name}, difference"], [*gaps, Cell(""), Cell("")], here=True))
+    return rows
+
+
+def generator_table(runs: Sequence[Run]) -> Table:
     """Table 3: a row per source of generated images, MVTec AD / VisA."""
     values = _values(3)
     metrics, methods, products = (_unique(3, column) for column in ("metric", "method", "product"))
-    dataset = run.same or MVTEC
+    dataset = runs[0].same or MVTEC
     column = products[1] if dataset == VISA else products[0]
     rows = []
     for method in methods:
         cells = [Cell(" / ".join(_plain(m, values[m, method, p]) for p in products), values[m, method, products[0]]) for m in metrics]
-        peer = run.peer(3, method)
-        rows.append(_printed_row([method], cells, peer))
-        if peer:
-            found = [(m, measured(run, peer, m, None, dataset), values[m, method, column]) for m in metrics]
-            rows += _rows_here([], peer, run, found)
+        rows.append(_printed_row([method], cells, runs[0].peer(3, method)))
+        for run in runs:
+            if peer := run.peer(3, method):
+                found = [(m, measured(run, peer, m, None, dataset), values[m, method, column]) for m in metrics]
+                rows += _rows_here([], peer, run, found)
     columns = ["Method", *(NAMES[m] for m in metrics), "Protocol", "Seeds"]
-    return _table(3, "A U-Net trained on generated images, MVTec AD / VisA, in %", run, columns, rows, "", dataset)
+    return _table(3, "A U-Net trained on generated images, MVTec AD / VisA, in %", runs, columns, rows, "", dataset)
 
 
-def variant_table(run: Run, number: int, title: str, own: str | None, ablations: Run | None = None) -> Table:
+def variant_table(runs: Sequence[Run], number: int, title: str, own: str | None, ablations: Run | None = None) -> Table:
     """Tables 4 and 5: a row per variant; this run is one of them (``own``), or none; ``ablations`` are any of them, by name."""
     values = _values(number)
     measured_apart = set(ablations.frame["method"]) if ablations else set()
@@ -228,21 +257,22 @@ def variant_table(run: Run, number: int, title: str, own: str | None, ablations:
     rows = []
     for variant in variants:
         cells = [Cell(_plain(m, values[m, variant, "average"]), values[m, variant, "average"]) for m in metrics]
-        peer = run.peer(number, "CADiff") if variant == own else run.peer(number, variant)
-        rows.append(_printed_row([variant], cells, peer or (variant if variant in measured_apart else None)))
-        if peer:
-            rows += _rows_here([], peer, run, [(m, measured(run, peer, m), values[m, variant, "average"]) for m in metrics])
+        peers = [run.peer(number, "CADiff" if variant == own else variant) for run in runs]
+        rows.append(_printed_row([variant], cells, peers[0] or (variant if variant in measured_apart else None)))
+        for run, peer in zip(runs, peers, strict=True):
+            if peer:
+                rows += _rows_here([], peer, run, [(m, measured(run, peer, m), values[m, variant, "average"]) for m in metrics])
         if ablations and variant in measured_apart:
             found = [(m, measured(ablations, variant, m), values[m, variant, "average"]) for m in metrics]
-            rows += _rows_here([], variant, ablations, found, "ablation")
+            rows += _rows_here([], variant, ablations, found)
     note = "" if own else " This run's settings are none of the printed rows'."
     if ablations:
         source = ablations_of(ablations.params.dataset.name)
         note += (
-            f" An “ablation” is of {source} ({ablations.scale}), measured apart from this run{_not_compared(ablations, MVTEC)}. "
+            f" An “ablation” is of {source} ({ablations.scale}), measured apart from this run{_not_compared([ablations], MVTEC)}. "
             "Each of its seeds has a generator of its own (python benchmarks/ablations.py)."
         )
-    return _table(number, title, run, ["Variant", *(NAMES[m] for m in metrics), "Protocol", "Seeds"], rows, note)
+    return _table(number, title, runs, ["Variant", *(NAMES[m] for m in metrics), "Protocol", "Seeds"], rows, note)
 
 
 def order(run: Run) -> str:
@@ -263,8 +293,8 @@ def order(run: Run) -> str:
 def measured(run: Run, method: str | None, metric: str, product: str | None = None, dataset: str = MVTEC) -> Figure | None:
     """A figure of this run in the paper's units: of one product, or the mean over all that were run.
 
-    ``comparable`` are figures of the ``dataset`` that the printed ones are of, means over all of its products, and none of
-    a stand-in for the paper's network or textures. None: not measured; a product
+    ``comparable`` are figures of the ``dataset`` that the printed ones are of, means over all of its products, by the evaluation that the
+    paper follows (``same_evaluation``), and none of a stand-in for the paper's network or textures. None: not measured; a product
     of another data set is none of the paper's, whatever its name.
     """
     if method is None or (product is not None and run.same != MVTEC):
@@ -273,7 +303,7 @@ def measured(run: Run, method: str | None, metric: str, product: str | None = No
     names = {str(name) for name in frame.loc[frame["method"] == method, "metric"]}
     if metric in PLAIN_UNITS:
         own = sorted(name for name in names if re.match(rf"{metric}(\(|$)", name) and "/" not in name)
-        own.sort(key=lambda name: not re.fullmatch(SAME_NETWORK[metric], name))
+        own.sort(key=lambda name: (not re.fullmatch(SAME_NETWORK[metric], name), not NEAREST.search(name)))
         name = own[0] if own else metric
     else:
         name = metric
@@ -284,7 +314,21 @@ def measured(run: Run, method: str | None, metric: str, product: str | None = No
     alike = method not in STAND_INS and (metric not in PLAIN_UNITS or bool(re.fullmatch(SAME_NETWORK[metric], name)))
     if method in BACKBONE_OF:
         alike = bool(frame.loc[frame["method"] == method, "variant"].str.endswith(",wide_resnet50_2)").all())
-    return Figure(factor * mean, factor * spread, seeds, alike, alike and run.same == dataset and (product is not None or run.whole))
+    comparable = alike and run.same == dataset and (product is not None or run.whole) and same_evaluation(run, method, name)
+    return Figure(factor * mean, factor * spread, seeds, alike, comparable)
+
+
+def same_evaluation(run: Run, method: str, metric: str) -> bool:
+    """Whether a figure was measured as the paper's was. A generator's is told by its name. A detector's is by the published evaluation, and
+    where it was trained on generated images it is the published U-Net; that evaluation stretches pictures to a square and ours does not, so
+    that of VisA's, which are none, it is another one."""
+    if metric.partition("(")[0] in PLAIN_UNITS:
+        return True
+    rows = run.frame[(run.frame["method"] == method) & (run.frame["metric"] == metric)]
+    if set(rows["protocol"]) != {SAME_PROTOCOL} or run.same != MVTEC:
+        return False
+    own = method in run.params.methods and run.params.kind_of(method) == "detector"
+    return own or run.where == ABLATION or set(rows["variant"]) == {SAME_DETECTOR}
 
 
 def protocols(run: Run, methods: Sequence[str | None]) -> str:
@@ -297,16 +341,14 @@ def _printed_row(heads: list[str], cells: list[Cell], peer: str | None) -> Row:
     return Row(heads, [*cells, note, Cell("")])
 
 
-def _rows_here(
-    heads: Sequence[str], peer: str, run: Run, figures: Sequence[tuple[str, Figure | None, float]], where: str = "here"
-) -> list[Row]:
-    """What was measured for a printed row, and the difference where the data set is the paper's."""
+def _rows_here(heads: Sequence[str], peer: str, run: Run, figures: Sequence[tuple[str, Figure | None, float]]) -> list[Row]:
+    """What was measured for a printed row, and the difference where one may be taken."""
     cells = [Cell(_measured(metric, figure), figure.value if figure else None) for metric, figure, _ in figures]
     found = [figure for _, figure, _ in figures if figure]
-    rows = [Row([*heads, f"{peer}, {where}"], [*cells, Cell(protocols(run, [peer])), _seeds(found)], here=True)]
+    rows = [Row([*heads, f"{peer}, {run.where}"], [*cells, Cell(protocols(run, [peer])), _seeds(found)], here=True)]
     if any(figure.comparable for figure in found):
         gaps = [Cell(_gap(metric, figure, value)) for metric, figure, value in figures]
-        name = "difference" if where == "here" else f"{where}, difference"
+        name = f"{ABLATION}, difference" if run.where == ABLATION else "difference"
         rows.append(Row([*heads, f"{peer}, {name}"], [*gaps, Cell(""), Cell("")], here=True))
     return rows
 
@@ -329,20 +371,24 @@ def _gap(metric: str, figure: Figure | None, value: float) -> str:
 
 
 def _table(
-    number: int, title: str, run: Run, columns: list[str], rows: list[Row], note: str = "", dataset: str = MVTEC
+    number: int, title: str, runs: Sequence[Run], columns: list[str], rows: list[Row], note: str = "", dataset: str = MVTEC
 ) -> Table:
     title = f"Table {number} · {title}"
-    where = f"“Here” is this run ({run.scale}){_not_compared(run, dataset)}"
+    where = f"“Here” is this run ({runs[0].scale}){_not_compared(runs, dataset)}"
     starred = any("*" in cell.text for row in rows for cell in row.cells)
     star = " * with another network, or other textures, than the paper’s." if starred else ""
     return Table(f"{title}. {where}.{star}{note}", columns, rows, title=title, sortable=True)
 
 
-def _not_compared(run: Run, dataset: str) -> str:
-    """Why no difference of a run's figures is taken, as the rest of a sentence; empty where it is."""
-    if run.same != dataset:
+def _not_compared(runs: Sequence[Run], dataset: str) -> str:
+    """Why no difference of the runs' figures is taken, as the rest of a sentence; empty where it is."""
+    if runs[0].same != dataset:
         return "; its data set is not the paper’s here, so no difference of its figures is taken"
-    return "" if run.whole else "; not all of the paper’s products were run, so no difference of its averages is taken"
+    if not runs[0].whole:
+        return "; not all of the paper’s products were run, so no difference of its averages is taken"
+    if not any(SAME_PROTOCOL in set(run.frame["protocol"]) for run in runs):
+        return "; a detector’s figures are compared by the published evaluation alone (protocol legacy), which was not asked for"
+    return ""
 
 
 def _values(number: int) -> dict[tuple[str, str, str], float]:

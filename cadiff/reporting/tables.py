@@ -111,8 +111,22 @@ def join_metrics(artefacts: Artefacts) -> pa.Table:
     return pa.concat_tables(parts)
 
 
-def _check(part: pa.Table, method: str, product: str) -> None:
-    name = f"evaluated/{method}/{product}/metrics.parquet"
+def join_published(artefacts: Artefacts) -> pd.DataFrame:
+    """The rows of the published evaluation, where it was asked for.
+
+    Raises:
+        CADiffError: as ``join_metrics``.
+    """
+    parts = []
+    for product in artefacts.params.products:
+        for method in artefacts.params.methods:
+            parts.append(artefacts.published(method, product))
+            _check(parts[-1], method, product, "published.parquet")
+    return pa.concat_tables(parts).to_pandas()
+
+
+def _check(part: pa.Table, method: str, product: str, file: str = "metrics.parquet") -> None:
+    name = f"evaluated/{method}/{product}/{file}"
     strangers = {(row["product"], row["method"]) for row in part.to_pylist()} - {(product, method)}
     if strangers:
         raise CADiffError(

@@ -14,7 +14,8 @@ from cadiff.records import Role
 from cadiff.reporting.artefacts import Artefacts, shipped_folder
 from cadiff.reporting.gallery import Picture, real_picture
 from cadiff.reporting.maps import AnomalyMap, map_of
-from cadiff.reporting.tables import counted, named, percent
+from cadiff.reporting.tables import named
+from cadiff.threshold_words import NO_VERDICTS, threshold_said
 
 SHOWN = 3  # pictures of each way to be wrong
 
@@ -39,13 +40,11 @@ class Wrongs:
 
 @dataclass(frozen=True)
 class Shipped:
-    """A product's detector in its folder: ``name`` is its method's, ``href`` leads there from the page, ``python`` is a program of three
-    lines."""
+    """A product's detector in its folder: ``name`` is its method's, ``python`` is a program of three lines."""
 
     name: str
     seed: int
     folder: str
-    href: str
     size: str
     threshold: str
     commands: list[tuple[str, str]]
@@ -53,8 +52,8 @@ class Shipped:
     wrongs: list[Wrongs]
 
 
-def shipped(artefacts: Artefacts, product: str, out: Path) -> list[Shipped]:
-    """The product's detectors of ``ship.methods``, for a page in ``out``; an absent one is left out where a part is enough."""
+def shipped(artefacts: Artefacts, product: str) -> list[Shipped]:
+    """The product's detectors of ``ship.methods``; an absent one is left out where a part is enough."""
     found = []
     for method in artefacts.params.ship.methods:
         if (said := artefacts.shipped(method, product)) is None:
@@ -62,8 +61,8 @@ def shipped(artefacts: Artefacts, product: str, out: Path) -> list[Shipped]:
         folder = shipped_folder(method, product)
         found.append(
             Shipped(
-                named(method), said["seed"], folder, link(artefacts.root / folder, out), size(artefacts.root / folder),
-                threshold_said(artefacts.params, said), commands(artefacts.params, method, product, folder),
+                named(method), said["seed"], folder, size(artefacts.root / folder), promise(artefacts.params, said),
+                commands(artefacts.params, method, product, folder),
                 f'import cadiff\ndetector = cadiff.load_detector("data/made/detectors/{method}/{product}/seed-{said["seed"]}.json")\n'
                 'print(detector.predict("PICTURE"))',
                 wrongs(artefacts, method, product, said),
@@ -79,32 +78,16 @@ def summary_lines(artefacts: Artefacts, out: Path) -> list[str]:
         for method in artefacts.params.ship.methods:
             if said := artefacts.shipped(method, product):
                 folder = artefacts.root / shipped_folder(method, product)
-                lines.append(f"- [{product}, {method}]({link(folder, out)}) ({size(folder)}): {threshold_said(artefacts.params, said)}")
+                lines.append(f"- [{product}, {method}]({link(folder, out)}) ({size(folder)}): {promise(artefacts.params, said)}")
     return lines
 
 
-def threshold_said(params: Params, said: dict[str, Any]) -> str:
-    """At which score a detector stops the line, and what that promises; ``said`` is its detector.json."""
-    image = said["image"]
-    if image is None:
-        return f"It gives scores, but no verdicts: {uncalibrated(params)}"
-    raised = " (detector.threshold: generated; half way to the scores of generated anomalies where these lie higher)"
-    nothing = "It calls nothing defective: a calibration normal has the highest score there is. " if image["value"] >= 1 else ""
-    text = f"{nothing}It stops the line at an image score above {image['value']:.4g}{raised if said['threshold'] == 'generated' else ''}. "
-    text += f"Set on {counted(image['normals'], 'calibration normal')}, it promises false alarms on {percent(image['promised'])} of good "
-    text += f"pictures at most; the share that will be seen lies between {percent(image['low'])} and {percent(image['high'])} (95\u202f% "
-    text += "interval). "
-    if not image["missing"]:
-        return f"{text}Asked for: {share(said['false_alarms'])} (detector.false_alarms)."
-    return (
-        f"{text}The {share(said['false_alarms'])} that was asked for (detector.false_alarms) takes {image['missing']:,} more: give more "
-        "train normals, or a larger share of them (dataset.calibration)."
-    )
-
-
-def share(value: float) -> str:
-    """A share that was set, with all its digits."""
-    return f"{100 * value:g}\u202f%"
+def promise(params: Params, said: dict[str, Any]) -> str:
+    """At which score a detector stops the line, what that promises and what would promise more; ``said`` is its detector.json."""
+    if said["image"] is None:
+        return f"{NO_VERDICTS}: {uncalibrated(params)}"
+    more = " Give more train normals, or a larger share of them (dataset.calibration)." if said["image"]["missing"] else ""
+    return threshold_said(said) + more
 
 
 def uncalibrated(params: Params) -> str:

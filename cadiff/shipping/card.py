@@ -9,6 +9,7 @@ from typing import Any
 import cadiff
 from cadiff.records import MetricRow, Role, SampleRow
 from cadiff.storage import digest
+from cadiff.threshold_words import NO_VERDICTS, percent, threshold_said
 
 ROLES: dict[Role, str] = {
     "normal": "good, trained on", "calibration": "good, set the threshold", "exemplar": "defective, anomalies were made from them",
@@ -63,24 +64,14 @@ python run.py --json --heat MAPS PICTURE...
 One line a picture: its path, the verdict (`good`, `defect` or `unreadable`; none where there is no threshold), the score, the threshold
 and the type of defect. `--heat MAPS` writes each picture's map of anomaly. Exit status: 0; 4 with `--fail-on-defect` if there was a
 defect; 2 if a file of this folder was changed; else 3 if a picture could not be read. `detector.json` says how pictures are resized,
-cut into tiles and scored, for those who write their own program."""
+cut into tiles and scored, for those who write their own program. OpenVINO reads `detector.onnx` as it is; compile it with
+`{"INFERENCE_PRECISION_HINT": "f32"}`, or a processor that has bfloat16 rounds, and a score near the threshold gets another verdict."""
 
 
 def threshold(said: dict[str, Any]) -> str:
-    image, text = said["image"], "## The threshold\n\n"
-    if image is None:
-        return text + "None: no good pictures were kept apart to set one (`dataset.calibration`). It gives scores, but no verdicts."
-    if image["value"] >= 1:
-        text += "**It calls nothing defective**: one of the good pictures that set the threshold has the highest score there is. "
-    text += f"A picture is called defective where its score is above **{image['value']:.6g}**. "
-    text += f"That was set by {image['normals']} good pictures that nothing was trained on"
-    text += " and moved towards the scores of generated anomalies where these lay higher" if said["threshold"] == "generated" else ""
-    text += f". The chance that a good picture that comes as those came is called defective is at most {percent(image['promised'])}, over "
-    text += "all choices of so many pictures; with those that were chosen the share that will be seen lies between "
-    text += f"{percent(image['low'])} and {percent(image['high'])} (95 % interval)."
-    if image["missing"]:
-        text += f" {percent(said['false_alarms'])} were asked for: {image['missing']} more calibration pictures are needed to promise that."
-    return text
+    if said["image"] is None:
+        return f"## The threshold\n\n{NO_VERDICTS}: no good pictures were kept apart to set a threshold (`dataset.calibration`)."
+    return f"## The threshold\n\n{threshold_said(said)}"
 
 
 def figures(said: dict[str, Any], metrics: Sequence[MetricRow]) -> str:
@@ -151,7 +142,3 @@ Pointing out {said["product"]} pictures that somebody should look at. The pictur
 
 def span(limits: Sequence[int]) -> str:
     return " to ".join(map(str, sorted(set(limits))))
-
-
-def percent(share: float) -> str:
-    return f"{100 * share:.1f} %"

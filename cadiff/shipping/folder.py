@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cadiff.data.readers import LONGEST, SMALLEST
+from cadiff.decoding import FORMATS
 from cadiff.detection import load_detector
 from cadiff.detection.measuring import PAPER_SIDE
 from cadiff.detection.tiles import OVERLAP
@@ -21,7 +22,7 @@ from cadiff.shipping.card import model_card
 from cadiff.shipping.graphs import classifier_graph, detector_graph
 from cadiff.storage import read_table, sha256_bytes, write_bytes, write_json
 
-FORMAT = 1  # of detector.json: a number that grows when run.py of an earlier one could not read it
+FORMAT = 2  # of detector.json: a number that grows when run.py of an earlier one could not read it
 RUN = Path(__file__).with_name("run.py")
 
 
@@ -65,8 +66,11 @@ def ship_detector(
 def rules(trained: Trained) -> dict[str, Any]:
     """What ``run.py`` has to know of this package to see pictures as it does; lengths in px."""
     smallest = max(SMALLEST, STRIDE) if trained.view.seen == "native" else SMALLEST
+    depth = "8 bits" if trained.levels is None else "more than 8 bits"
     return {
-        "overlap": OVERLAP, "stride": STRIDE, "pooling_at": PAPER_SIDE, "smallest": smallest, "longest": LONGEST,
+        "overlap": OVERLAP, "stride": STRIDE, "pooling_at": PAPER_SIDE, "smallest": smallest, "longest": LONGEST, "formats": list(FORMATS),
+        "pictures": f"one opaque, upright picture, grey or RGB, with {depth} a channel, at least {smallest} px of the shorter side, and "
+        f"sides of {LONGEST} to 1 at most",
         "resampling": {"canvas": "lanczos", "size": "lanczos", "classifier": "lanczos", "heat": "bilinear"},
     }  # fmt: skip
 

@@ -1,17 +1,20 @@
 """Says of pictures whether they show a defect. Needs numpy, pillow and onnxruntime; README.md says what for. Exit status: 0 done; 4 a
 defect, with --fail-on-defect; 2 a wrong call, or a file of this folder was changed; 3 else, if a picture could not be read."""
-import argparse, hashlib, io, itertools, json, math, pathlib, sys, numpy as np, onnxruntime  # noqa: E401, I001
-from PIL import Image
+import argparse, hashlib, io, itertools, json, math, pathlib, sys, numpy as np, onnxruntime, PIL.Image as Image  # noqa: E401, I001
 def read(path, said):
-    with Image.open(io.BytesIO(data := path.read_bytes())) as img:
-        bits = data[24] if img.format == "PNG" else np.max(img.getexif().get(258, 8)) if img.format == "TIFF" else 8
-        clear = img.has_transparency_data and np.asarray(img.convert("RGBA"))[..., 3].min() < 255
-        many, turned = img.format == "TIFF" and getattr(img, "n_frames", 1) > 1, img.getexif().get(274, 1) > 1
-        if bits > 8 or img.mode[0] in "IF" or clear or many or turned:
-            raise ValueError("expected one opaque, upright picture with 8 bits a channel")
-        if min(img.size) < said["smallest"] or max(img.size) > said["longest"] * min(img.size):
-            raise ValueError(f"expected at least {said['smallest']} px of the shorter side, and sides of {said['longest']} to 1 at most")
-        return np.asarray(img.convert("RGB"))
+    with Image.open(io.BytesIO(data := path.read_bytes()), formats=said["formats"]) as img, Image.open(io.BytesIO(data)) as lo:
+        tags, deep, png, many = img.getexif(), said["range"], img.format == "PNG", img.format != "MPO" and getattr(img, "n_frames", 1) > 1
+        bits = 16 if img.mode[0] in "IF" else data[24] if png else np.max(tags.get(258, 8)) if img.format == "TIFF" else 8
+        values = np.asarray(img if bits > 8 else img.convert("RGB"))
+        clear = img.has_transparency_data and (img.mode[0] in "IF" or np.asarray(img.convert("RGBA"))[..., 3].min() < 255)
+        odd = not np.isfinite(values).all() or img.mode in ("CMYK", "LAB") or tags.get(274, 1) > 1 or (bits > 8 and tags.get(262) == 0)
+        if (bits > 8) != bool(deep) or many or clear or odd or not said["smallest"] <= min(img.size) >= max(img.size) / said["longest"]:
+            raise ValueError(f"expected {said['pictures']}; found {img.size[0]}x{img.size[1]} px, {img.format} {img.mode} of {bits} bits")
+        if deep and img.mode[0] not in "IF":  # Pillow gives the upper bytes of 16-bit colours, and the lower ones in the other byte order
+            lo.tile = [t._replace(args=(r[:-1] + "LB"[r[-1] in "LN"], *a)) for t in lo.tile for r, *a in [[t.args] if png else t.args]]
+            values = (values * np.uint16(256) + np.asarray(lo))[..., :3]
+    values = np.rint(np.clip((values.astype(np.float32) - deep[0]) * (255 / (deep[1] - deep[0])), 0, 255)) if deep else values
+    return (values if values.ndim == 3 else np.repeat(values[..., None], 3, axis=2)).astype(np.uint8)
 def fitted(pixels, size):  # to so many px of the shorter side
     scale = 1 if size == "native" else size / min(pixels.shape[:2])
     return np.asarray(Image.fromarray(pixels).resize(tuple(round(n * scale) for n in pixels.shape[1::-1]), Image.Resampling.LANCZOS))
@@ -19,11 +22,10 @@ def anomaly_map(seen, network, said):  # from square tiles, each of which counts
     side, share = min(said["tile"], *seen.shape[:2]) // said["stride"] * said["stride"], said["overlap"]
     along = [np.linspace(0, n - side, 1 + math.ceil((n - side) / (side * (1 - share)))).round().astype(int) for n in seen.shape[:2]]
     ramp = (1 - np.cos(np.pi * np.minimum(np.minimum(np.arange(side) + 0.5, side - np.arange(side) - 0.5) / (share * side), 1))) / 2
-    total, weights = np.zeros((2, *seen.shape[:2]))
+    sums = np.zeros((2, *seen.shape[:2]))  # of weighted values and of weights
     for place in (np.s_[top : top + side, left : left + side] for top, left in itertools.product(*along)):
-        total[place] += np.outer(ramp, ramp) * network.run(None, {"image": seen[place][None]})[0][0]
-        weights[place] += np.outer(ramp, ramp)
-    return (total / weights).astype(np.float32)
+        sums[(..., *place)] += np.outer(ramp, ramp) * [network.run(None, {"image": seen[place][None]})[0][0], np.ones((side, side))]
+    return (sums[0] / sums[1]).astype(np.float32)
 def verdict(path, said, networks, heat=None):
     canvas = fitted(picture := read(path, said), said["canvas"])
     found = anomaly_map(fitted(canvas, said["size"]), networks["detector.onnx"], said)
@@ -41,8 +43,7 @@ def verdict(path, said, networks, heat=None):
     return {"path": str(path), "verdict": called, "score": score, "threshold": limit, "anomaly_type": kind, "error": None}
 if __name__ == "__main__":
     parser, here = argparse.ArgumentParser(description=__doc__), pathlib.Path(__file__).resolve().parent
-    parser.add_argument("pictures", nargs="+", type=pathlib.Path)
-    parser.add_argument("--heat", type=pathlib.Path)
+    [parser.add_argument(name, nargs=nargs, type=pathlib.Path) for name, nargs in (("pictures", "+"), ("--heat", None))]
     [parser.add_argument(flag, action="store_true") for flag in ("--json", "--fail-on-defect")]
     given, said = parser.parse_args(), json.loads((here / "detector.json").read_bytes())
     digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in here.iterdir() if path.name in said["sha256"]}
@@ -55,6 +56,5 @@ if __name__ == "__main__":
         except Exception as error:  # a broken file makes a decoder raise anything
             row = {"path": str(path), "verdict": "unreadable", "error": str(error)}
         verdicts.add(row["verdict"])
-        line = json.dumps(row) if given.json else "\t".join(map(str, row.values()))  # a name may be no UTF-8
-        print(line.encode(errors="backslashreplace").decode(), flush=True)
+        print((json.dumps(row) if given.json else "\t".join(map(str, row.values()))).encode(errors="backslashreplace").decode(), flush=True)
     sys.exit(4 if given.fail_on_defect and "defect" in verdicts else 3 if "unreadable" in verdicts else 0)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from cadiff.data import mvtec
-from cadiff.data.listing import Entry, Listing, folders, image_files, unread
+from cadiff.data.listing import Entry, Listing, folders, unread
 from cadiff.data.readers import verify_entry
+from cadiff.data.resaved import find_pairs
 from cadiff.errors import UsageError
+from cadiff.names import UNKNOWN
 from cadiff.pictures import Size, fitted, resize_picture
-from cadiff.records import GENERATED_SCHEMA, GeneratedRow, SampleRow, to_table
-from cadiff.storage import digest, encode_png, read_image, sha256_bytes, table_writer
+from cadiff.records import GENERATED_SCHEMA, GeneratedRow, Levels, SampleRow, to_table
+from cadiff.storage import digest, encode_png, image_files, read_image, sha256_bytes, table_writer
 
 GOOD = "good"
 MASK_END = "_mask"
@@ -47,7 +50,7 @@ def list_generated(folder: Path, product: str) -> list[Entry]:
     if (base / "test").is_dir():
         listing = mvtec.list_files(folder, product)
         listing.entries = [entry for entry in listing.entries if entry.split == "test"]
-        beside = [path for path in folders(base) if path.name not in ("train", "test", "ground_truth")]
+        beside = [path for path in folders(base) if path.name not in mvtec.PARTS]
         listing.problems += [f"{path}: not read beside {base}/test; move it there" for path in beside]
     else:
         listing = _list_plain(base)
@@ -80,7 +83,7 @@ def _list_plain(base: Path) -> Listing:
             elif kind and stem + MASK_END not in masks:
                 listing.problems.append(f"{path}: image without a mask; expected {path.with_name(stem + MASK_END)}.png")
             else:
-                listing.entries.append(Entry("test", kind, stem, path, masks.get(stem + MASK_END)))
+                listing.entries.append(Entry("test", kind, stem, path, (masks[stem + MASK_END],) if kind else ()))
     return listing
 
 
@@ -91,14 +94,12 @@ def write_shards(entries: Sequence[Entry], samples: Sequence[SampleRow], product
         UsageError: if a pair is not whole, or an image is one that the detector is scored on or calibrated with.
     """
     check_types(entries, samples)
-    apart = {"held_out": "scored on", "test_good": "scored on", "calibration": "calibrated with"}
-    kept = {pixels_of(row.image_path): row for row in samples if row.role in apart}
+    levels = samples[0].levels if samples else None
     by_type: dict[str, list[Entry]] = {}
     made: list[tuple[str, str]] = []
-    for entry in entries:
-        sha256 = verify_entry(entry)[2]
-        if (row := kept.get(pixels_of(entry.image))) is not None:
-            raise UsageError(f"{entry.image}: this is {row.image_path}, which the detector is {apart[row.role]}; remove it")
+    digests = [verify_entry(entry, levels, made=True)[2] for entry in entries]
+    _refuse_kept_apart(entries, samples)
+    for entry, sha256 in zip(entries, digests, strict=True):
         made.append((entry.key, sha256))
         by_type.setdefault(entry.anomaly_type or GOOD, []).append(entry)
     maker = digest(sorted(made))
@@ -107,18 +108,31 @@ def write_shards(entries: Sequence[Entry], samples: Sequence[SampleRow], product
     for kind, members in sorted(by_type.items()):
         with table_writer(out / f"{kind}.parquet", GENERATED_SCHEMA) as write:
             for start in range(0, len(members), ROWS):
-                rows = [_row(entry, product, size, maker) for entry in members[start : start + ROWS]]
+                rows = [_row(entry, product, size, maker, levels) for entry in members[start : start + ROWS]]
                 write(to_table(rows, GENERATED_SCHEMA))
 
 
-def pixels_of(image: str | Path) -> str:
-    """A digest of what a file shows, however it is compressed."""
-    shown = read_image(image)
-    return sha256_bytes(f"{shown.shape}".encode() + shown.tobytes())
+def _refuse_kept_apart(entries: Sequence[Entry], samples: Sequence[SampleRow]) -> None:
+    """Raises UsageError where an image is one that the detector is scored on or calibrated with, whatever its format; tells on standard
+    error which are nearly one."""
+    told = {"held_out": "scored on", "test_good": "scored on", "calibration": "calibrated with"}
+    kept = [row for row in samples if row.role in told]
+    paths: list[str | Path] = [*(entry.image for entry in entries), *(row.image_path for row in kept)]
+    levels = samples[0].levels if samples else None
+
+    def matters(first: int, second: int) -> bool:
+        return first < len(entries) <= second
+
+    for pair in find_pairs(len(paths), lambda place: read_image(paths[place], levels=levels), matters):
+        row = kept[pair.second - len(entries)]
+        what = f"{row.image_path}, which the detector is {told[row.role]}"
+        if pair.equal:
+            raise UsageError(f"{paths[pair.first]}: this is {what}; remove it")
+        print(f"{paths[pair.first]}: this is nearly {what}; remove it if it was saved again", file=sys.stderr)
 
 
 def check_types(entries: Sequence[Entry], samples: Sequence[SampleRow]) -> None:
-    """Types that are spelt otherwise than the data set's would be classes of their own, which nothing real belongs to.
+    """Types that the data set does not have would be classes of their own, which nothing real belongs to; ``anomaly`` is of no known type.
 
     Raises:
         UsageError: names the first such type and the one that it may be meant for.
@@ -128,15 +142,23 @@ def check_types(entries: Sequence[Entry], samples: Sequence[SampleRow]) -> None:
     for entry in entries:
         for kind in (entry.anomaly_type or "").split("+"):
             meant = plain.get(re.sub(r"[^a-z0-9]", "", kind.lower()))
-            if kind and kind not in known and meant and kind.isascii():
+            if not kind or kind in known:
+                continue
+            if meant and kind.isascii():
                 raise UsageError(f"{entry.image.parent}: the data set spells this type {meant!r}, found {kind!r}; rename the folder")
+            if known and kind != UNKNOWN:
+                types = ", ".join(sorted(known))
+                raise UsageError(
+                    f"{entry.image.parent}: the data set has no type {kind!r}, its types are {types}; rename the folder to the one that is "
+                    f"meant, or to {UNKNOWN} if it is of none of them"
+                )
 
 
-def _row(entry: Entry, product: str, size: Size, maker: str) -> GeneratedRow:
-    whole = read_image(entry.image, "RGB")
+def _row(entry: Entry, product: str, size: Size, maker: str, levels: Levels | None) -> GeneratedRow:
+    whole = read_image(entry.image, "RGB", levels=levels)
     canvas = fitted(whole.shape[0], whole.shape[1], size)
     image = encode_png(resize_picture(whole, canvas))
-    mask = encode_png(read_image(entry.mask, "L", canvas) if entry.mask else np.zeros(canvas, np.uint8))
+    mask = encode_png(read_image(entry.mask_path, "L", canvas) if entry.mask_path else np.zeros(canvas, np.uint8))
     types = entry.anomaly_type.split("+") if entry.anomaly_type else []
     return GeneratedRow(
         sample_id=f"{product}/{entry.key}", product=product, anomaly_types=types,

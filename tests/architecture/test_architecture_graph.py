@@ -15,7 +15,10 @@ ROOT = Path(__file__).resolve().parents[2]
 GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 PRESETS = sorted((ROOT / "presets").glob("*.yaml"))
 # What all stages share: contracts, files and messages.
-NAMES = ("errors", "names", "seeds", "storage", "records", "params", "progress", "checkpoint", "cluster", "devices", "_torchvision")
+NAMES = (
+    "errors", "names", "seeds", "storage", "records", "params", "progress", "checkpoint", "cluster", "devices", "visible", "_torchvision",
+    "opening", "decoding", "marking",
+)
 FOUNDATION = {"cadiff", *(f"cadiff.{name}" for name in NAMES)}
 
 

@@ -142,24 +142,44 @@ def test_narrow_weights_give_the_same_bits_forward_and_backward(tiny_base: Path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("there", [True, False])
-def test_a_hub_name_is_taken_from_the_hubs_cache_or_named_in_one_line(tiny_base: Path, tmp_path: Path, there: bool) -> None:
-    """The hub's own folder layout, without a network; a process of its own, since the hub reads its variables once."""
-    repository, commit = tmp_path / "hub" / "models--someone--tiny", "0" * 40
-    if there:
+def test_a_hub_name_is_pinned_to_a_revision_and_digested_by_its_content(tiny_base: Path, tmp_path: Path) -> None:
+    """The hub's own folder layout, without a network; a process of its own, since the hub reads its variables once. Two commits differ in
+    one weight; what another program left beside them (pickled weights, another variant) changes nothing."""
+    repository, commits = tmp_path / "hub" / "models--someone--tiny", ["0" * 40, "1" * 40]
+    for commit in commits:
         shutil.copytree(tiny_base, repository / "snapshots" / commit)
-        (repository / "refs").mkdir()
-        (repository / "refs" / "main").write_text(commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commits[0])
+    weights = repository / "snapshots" / commits[1] / "unet" / f"{WEIGHTS['unet']}.safetensors"
+    tensors = load_file(weights)
+    save_file({name: value + 1 if name == "conv_in.bias" else value for name, value in tensors.items()}, weights)
     code = (
-        "import sys\nfrom cadiff.backbone import load_backbone\nfrom cadiff.params import BaseParams\n"
+        "import pathlib, sys\nfrom cadiff.backbone import load_backbone\nfrom cadiff.params import BaseParams\n"
         "from cadiff.errors import exit_code\n"
-        "sys.exit(exit_code(lambda: print(load_backbone(BaseParams(path='someone/tiny', device='cpu')).reduction)))"
+        "def told(path, revision):\n"
+        "    found = load_backbone(BaseParams(path=path, revision=revision, device='cpu'))\n"
+        "    print(found.digest, float(found.unet.conv_in.bias[0]))\n"
+        "def all():\n"
+        "    told('someone/tiny', None); told('someone/tiny', '0' * 40); told('someone/tiny', '1' * 40)\n"
+        "    unet = pathlib.Path(sys.argv[1]) / 'snapshots' / ('0' * 40) / 'unet'\n"
+        "    (unet / 'diffusion_pytorch_model.bin').write_bytes(b'x')\n"
+        "    (unet / 'diffusion_pytorch_model.fp16.safetensors').write_bytes(b'x')\n"
+        "    told('someone/tiny', None); told('someone/other', None)\n"
+        "sys.exit(exit_code(all))"
     )
     environment = {**os.environ, "HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
-    if there:
-        assert (done.returncode, done.stdout.strip()) == (0, "8"), done.stderr
-    else:
-        assert done.returncode == 2, done.stderr
-        assert done.stderr.splitlines()[-1].startswith("error: base.path: 'someone/tiny' cannot be loaded (")
-        assert "Traceback" not in done.stderr
+    done = subprocess.run([sys.executable, "-c", code, str(repository)], env=environment, capture_output=True, text=True, check=False)
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert len(lines) == 4, done.stderr
+    newest, first, second, beside = lines
+    assert newest == first == beside
+    assert second[0] != first[0]
+    assert float(second[1]) == pytest.approx(float(first[1]) + 1)
+    assert done.returncode == 2, "of the other name nothing is there"
+    assert done.stderr.splitlines()[-1].startswith("error: base.path: 'someone/other' cannot be loaded (")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_folder_has_no_revision(base: Path) -> None:
+    with pytest.raises(UsageError, match=r"base\.revision: expected null with base\.path: .*, which is a folder and has none, found 'v1'"):
+        load_backbone(BaseParams(path=str(base), revision="v1", device="cpu"))

@@ -92,7 +92,7 @@ def test_loco_masks_are_the_union_of_an_images_defects(loco_root):
     [
         ("image without a mask", "logical_anomalies/001.png"), ("mask without an image", "logical_anomalies/001"),
         ("empty mask", "logical_anomalies/001"), ("JPEG", "000.jpg"), ("masks of one size", "logical_anomalies/001"),
-        ("expected in a folder named as its image", "logical_anomalies/lost.png"), ("none that Pillow knows", "note.txt"),
+        ("mask without an image; expected", "logical_anomalies/lost.png"), ("not read; expected images alone", "note.txt"),
     ],
 )  # fmt: skip
 def test_each_damage_of_a_loco_product_is_one_clear_line(loco_root, what, named):
@@ -109,7 +109,7 @@ def test_each_damage_of_a_loco_product_is_one_clear_line(loco_root, what, named)
         Image.open(masks[0]).save(masks[0].with_suffix(".jpg"))
     elif what == "masks of one size":
         Image.fromarray(np.full((20, 24), 255, np.uint8)).save(masks[0])
-    elif what == "expected in a folder named as its image":
+    elif what == "mask without an image; expected":
         shutil.copy(masks[0], truths / "lost.png")
     else:
         (truths / "001" / "note.txt").write_text("a scratch")

@@ -59,7 +59,7 @@ def transparent(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("spoil", "said"),
-    [(sixteen_bits, "8 bits"), (real_numbers, "mode F"), (turned, "orientation 6"), (transparent, "opaque"),
+    [(sixteen_bits, "8 bits"), (real_numbers, "8 bits"), (turned, "orientation 6"), (transparent, "opaque"),
      (sixteen_bit_colour, "8 bits"), (two_pages, "2 pages"),
      (lambda path: path.write_bytes(b""), "0 bytes")],
 )  # fmt: skip
@@ -73,7 +73,7 @@ def test_pixels_that_would_be_lost_are_refused(mvtec_root, spoil, said):
 def test_a_picture_beyond_pillows_limit_is_named(mvtec_root, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", SIDE * SIDE // 3)
     assert all("too large" in problem for problem in problems_of(mvtec_root))
-    assert len(problems_of(mvtec_root)) == 14
+    assert len(problems_of(mvtec_root)) == 5, "one, two, and of seven and of four one with the count of the others"
 
 
 def test_opaque_alpha_and_palettes_are_read_as_ever(tmp_path):
@@ -136,7 +136,7 @@ def test_readme_and_licence_beside_the_folders_are_no_problem(mvtec_root):
     assert problems_of(mvtec_root) == []
 
 
-@pytest.mark.parametrize("name", ["my nut", "M8x20 (zinc)", "a&b", "a@b", "-nut", "nut%"])
+@pytest.mark.parametrize("name", ["my nut", "M8x20 (zinc)", "a&b", "a@b", "-nut", "nut%", "v1.0", "M8x1.25", "n" * 101])
 def test_a_product_that_no_command_line_takes_is_refused(mvtec_root, name):
     (mvtec_root / "nut").rename(mvtec_root / name)
     (problem,) = problems_of(mvtec_root)
@@ -145,7 +145,7 @@ def test_a_product_that_no_command_line_takes_is_refused(mvtec_root, name):
         read_samples(DatasetParams(layout="mvtec", root=str(mvtec_root)), name)
 
 
-@pytest.mark.parametrize("name", ["Gehäuse", "4711", "a+b", "part.v2", "ねじ"])
+@pytest.mark.parametrize("name", ["Gehäuse", "4711", "a+b", "part-v2_", "ねじ", "हिंदी", "08", "n" * 100])
 def test_other_names_are_products(mvtec_root, name):
     (mvtec_root / "nut").rename(mvtec_root / name)
     assert problems_of(mvtec_root) == []
@@ -179,7 +179,7 @@ def test_an_image_that_is_listed_twice_is_named(folder_root):
     row = next(line for line in table.read_text().splitlines() if line.endswith(",train"))
     table.write_text(table.read_text() + row.removesuffix("train") + "test\n")
     (problem,) = problems_of(folder_root)
-    assert "listed 2 times" in problem
+    assert "listed in train and in test" in problem
 
 
 def test_a_bomb_or_no_image_is_a_cadiff_error(tmp_path):

@@ -16,7 +16,7 @@ KEYS = st.tuples(st.sampled_from(["train/good", "test/good", "test/a", "test/b",
 def entry(place: str, name: str) -> Entry:
     split, kind = place.split("/")
     path, anomalous = Path(name), kind != "good"
-    return Entry(split, kind if anomalous else None, name, path, path if anomalous else None)
+    return Entry(split, kind if anomalous else None, name, path, (path,) if anomalous else ())
 
 
 @given(st.lists(KEYS, unique=True, max_size=60), st.randoms(use_true_random=False))

@@ -13,7 +13,7 @@ from cadiff.detection import training
 from cadiff.detection.batches import Encoded, Recent, ShardPictures, jitter, load_training_data, shard_rows, training_batch
 from cadiff.detection.losses import dice_loss, focal_and_dice_loss, focal_loss
 from cadiff.detection.measuring import batches, image_scores, pooling_window, resized, true_mask
-from cadiff.detection.networks import ENCODER_RATE, NETWORKS
+from cadiff.detection.networks import ENCODER_RATE, network_of
 from cadiff.detection.pretrained import FROZEN
 from cadiff.detection.tiles import View
 from cadiff.detection.training import learning_rate, total_steps
@@ -120,7 +120,7 @@ def test_dice_loss_weighs_every_anomaly_alike_however_small() -> None:
 
 def test_the_pretrained_encoder_is_imagenets_and_sees_what_it_was_taught_on() -> None:
     """Its deepest level is that of the shipped network on (x - 127) / 128 of the 8-bit picture; its statistics stay in training."""
-    model = NETWORKS["efficientnet-lite0"].build(DetectorParams()).train()
+    model = network_of("efficientnet-lite0").build(DetectorParams(), True).train()
     pixels = torch.randint(0, 256, (2, 3, 64, 96), generator=torch.Generator().manual_seed(0)).float()
     shipped, x = imagenet.build().eval(), (pixels - 127) / 128
     x = shipped._swish(shipped._bn0(shipped._conv_stem(x)))
@@ -143,7 +143,7 @@ def test_the_pretrained_encoder_is_imagenets_and_sees_what_it_was_taught_on() ->
 def test_the_pretrained_network_sees_a_single_pixel_at_full_resolution() -> None:
     """The image itself is a skip: where one pixel changes, the logits right there change most."""
     torch.manual_seed(0)
-    model = NETWORKS["efficientnet-lite0"].build(DetectorParams()).eval()
+    model = network_of("efficientnet-lite0").build(DetectorParams(), True).eval()
     image = torch.zeros(1, 3, 64, 64)
     changed = image.clone()
     changed[..., 20, 33] = 1

@@ -14,12 +14,13 @@ import torch
 from pydantic import ValidationError
 from scipy import ndimage
 
-from cadiff.backbone import load_backbone
-from cadiff.data.images import to_tensor
+from cadiff.backbone import Backbone, load_backbone
+from cadiff.data.images import to_tensor, to_uint8
 from cadiff.errors import CADiffError, UsageError
 from cadiff.generator import Generator, draw, draw_scenes, generated_row
 from cadiff.generator.draw import ATTEMPTS
 from cadiff.generator.reweighting import Reading
+from cadiff.generator.setting import Read
 from cadiff.generator.train import new_generator
 from cadiff.generator.windows import pieces
 from cadiff.params import Params
@@ -220,8 +221,8 @@ def test_one_that_is_seen_at_last_is_told_from_one_that_never_was(
     """The second look finds nothing twice, then what is there."""
     looks, look = [], draw._unseen
 
-    def blind(work: object, settings: Params) -> bool:
-        looks.append(look(work, settings))  # type: ignore[arg-type]
+    def blind(work: object, settings: Params, read: Read) -> bool:
+        looks.append(look(work, settings, read))  # type: ignore[arg-type]
         return len(looks) < ATTEMPTS
 
     monkeypatch.setattr(draw, "_unseen", blind)
@@ -230,6 +231,37 @@ def test_one_that_is_seen_at_last_is_told_from_one_that_never_was(
     (drawn,) = draw_scenes(generator, params, [scene])
     assert (drawn.attempts, looks) == (ATTEMPTS, [False] * ATTEMPTS)
     assert drawn.scene.seed == derive_seed(derive_seed(scene.seed, "again"), "again")
+
+
+class Fixed(Backbone):
+    """Draws a dark square on a light backdrop, at the upper left, whatever it is asked for."""
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        drawn = torch.full((len(latents), 3, SIZE, SIZE), 0.6)
+        drawn[:, :, 8:36, 8:36] = -0.6
+        return drawn
+
+
+def test_a_mask_beside_the_product_that_was_drawn_is_drawn_again_and_counted(
+    generator: Generator, params: Params, write: Write
+) -> None:
+    """Nothing of the normal that a mask was placed on is kept with ``background: generated``. Where a part is missing an exemplar's mask
+    lies off its own product too, and may."""
+    settings = changed(params, window={"cut": "whole"}, generate={"background": "generated"}, dataset={"size": SIZE})
+    fixed = dataclasses.replace(generator, backbone=Fixed(**vars(generator.backbone)))
+    shape = (SIZE, SIZE)
+    on, half, off = (box(shape, top, 12, top + 12, 24) for top in (14, 29, 48))
+    scenes = [scene_on(None, ("rust", mask, 1.0), name=str(k)) for k, mask in enumerate((on, half, off))]
+    drawn = draw_scenes(fixed, settings, scenes)
+    assert [one.attempts for one in drawn] == [1, 1, ATTEMPTS + 1], "up to masks.max_cut, a half, may lie beside it"
+    assert drawn[2].scene.seed == derive_seed(derive_seed(scenes[2].seed, "again"), "again")
+    assert draw_scenes(fixed, settings, [scenes[2]], again=False)[0].attempts == 1
+    strict = changed(settings, masks={"max_cut": 0.0})
+    assert [one.attempts for one in draw_scenes(fixed, strict, scenes[:2])] == [1, ATTEMPTS + 1]
+    exemplar = write(shape, mask=off)
+    write_image(exemplar.image_path, to_uint8(fixed.backbone.decode(torch.zeros(1, 4, 8, 8)))[0])
+    missing = dataclasses.replace(scenes[2], anomalies=(dataclasses.replace(scenes[2].anomalies[0], exemplar=exemplar),))
+    assert draw_scenes(fixed, settings, [missing])[0].attempts == 1
 
 
 def test_drawing_starts_from_the_exemplar_of_its_mask_where_asked(

@@ -17,7 +17,9 @@ from cadiff.backbone.attention import attention_layers, attention_maps
 from cadiff.data.images import to_tensor
 from cadiff.errors import CADiffError, UsageError
 from cadiff.generator.adapt import velocity_or_noise
-from cadiff.generator.train import Shown, draw_view, joint_loss, new_generator, silencing_of, window_of
+from cadiff.generator.examples import Shown, draw_view, window_of
+from cadiff.generator.joint import joint_loss, silencing_of
+from cadiff.generator.train import new_generator
 from cadiff.generator.windows import REFINED
 from cadiff.params import Params
 from cadiff.records import SampleRow

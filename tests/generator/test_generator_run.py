@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from cadiff.backbone import load_backbone
+from cadiff.checkpoint import Pace
 from cadiff.data.images import to_tensor, to_uint8
 from cadiff.errors import CADiffError
 from cadiff.generator import adapt_base, generate_shards, load_adapted, load_generator, train_generator
 from cadiff.generator.adapt import velocity_or_noise
+from cadiff.generator.examples import Shown, draw_view
+from cadiff.generator.joint import joint_loss, learn
 from cadiff.generator.sample import Request, sample
-from cadiff.generator.train import Shown, draw_view, joint_loss, learning_rates, new_generator
+from cadiff.generator.train import learning_rates, new_generator
 from cadiff.masks import make_scenes
 from cadiff.params import Params
 from cadiff.pictures import resize_picture
@@ -59,7 +60,7 @@ def test_both_learning_rates_decay_together_or_not_at_all(small_params: Params) 
                 "control": small_params.control.model_copy(update={"learning_rate": 1.0}),
             }
         )
-        return learning_rates(params, step)
+        return learning_rates(params, step, 100)
 
     assert [rates("none", step) for step in (0, 50, 99)] == [(4.0, 1.0)] * 3
     assert rates("cosine", 0) == pytest.approx((0.2, 0.05))  # the first of 20 steps of warm-up
@@ -84,9 +85,9 @@ def test_a_stopped_training_goes_on_to_the_same_bytes(
         steps_done += 1
         if steps_done == 3:
             raise KeyboardInterrupt
-        return joint_loss(*arguments)  # type: ignore[arg-type]
+        return learn(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("cadiff.generator.train.joint_loss", stop_at_the_second)
+    monkeypatch.setattr("cadiff.generator.train.learn", stop_at_the_second)
     with pytest.raises(KeyboardInterrupt):
         train_generator("cadiff", eager, "nut", nut_samples, trained / "adapted", tmp_path / "out", tmp_path / "work")
     monkeypatch.undo()
@@ -354,7 +355,7 @@ def test_a_stopped_adaptation_goes_on_to_the_same_bytes(
 ) -> None:
     params = small_params.model_copy(update={"adapt": small_params.adapt.model_copy(update={"steps": 4, "batch": 2})})
     adapt_base(params, "nut", nut_samples, tmp_path / "calm", tmp_path / "work-calm")
-    clock, steps_done = itertools.count(0, 31), 0
+    steps_done = 0
 
     def stop_at_the_third(*arguments: object) -> object:
         nonlocal steps_done
@@ -363,7 +364,7 @@ def test_a_stopped_adaptation_goes_on_to_the_same_bytes(
             raise KeyboardInterrupt
         return velocity_or_noise(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("cadiff.generator.adapt.time", SimpleNamespace(monotonic=lambda: next(clock)))  # a checkpoint a step
+    monkeypatch.setattr(Pace, "due", lambda pace: True)  # a checkpoint a step
     monkeypatch.setattr("cadiff.generator.adapt.velocity_or_noise", stop_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         adapt_base(params, "nut", nut_samples, tmp_path / "out", tmp_path / "work")

@@ -12,8 +12,8 @@ from PIL import Image
 from skimage import data, transform
 
 from cadiff.errors import CADiffError
-from cadiff.metrics.diversity import ic_lpips
-from cadiff.metrics.generated import IC_LPIPS, IS, score_generated
+from cadiff.metrics.diversity import cluster_distances, ic_lpips, over_clusters
+from cadiff.metrics.generated import IC_LPIPS, IS, NAME, VARIANTS, ic_lpips_name, score_generated
 from cadiff.metrics.imagenet import embeddings, posteriors
 from cadiff.metrics.realism import inception_score
 from cadiff.params import Params
@@ -52,6 +52,20 @@ def test_the_network_is_a_trained_one() -> None:
     assert (same - close).square().sum() < (same - other).square().sum() / 3
 
 
+def test_caps_and_clusters_of_one_by_hand() -> None:
+    """Three exemplars on a line: four images at the first, one at the second, none at the third."""
+    generated, exemplars = torch.tensor([[0.0], [1.0], [3.0], [0.0], [100.0]]), torch.tensor([[0.0], [100.0], [200.0]])
+    found = cluster_distances(generated, exemplars, (2, 3, 50))
+    squares = {2: [1], 3: [1, 9, 4], 50: [1, 9, 0, 4, 1, 9]}
+    for cap, pairs in squares.items():
+        assert found[cap][0] == pytest.approx(sum(pairs) / len(pairs))
+        assert found[cap][1:] == [None, None]
+        assert over_clusters(found[cap]) == pytest.approx(sum(pairs) / len(pairs))
+        assert over_clusters(found[cap], "zero") == pytest.approx(sum(pairs) / len(pairs) / 3), "DFMGAN's first figure"
+        assert ic_lpips(generated, exemplars, cap) == over_clusters(found[cap])
+    assert math.isnan(over_clusters([None]))
+
+
 def test_shards_are_scored_by_type(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     picture = rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)
@@ -85,5 +99,11 @@ def test_shards_are_scored_by_type(tmp_path: Path) -> None:
     squares = embeddings(np.stack([np.asarray(Image.fromarray(each).resize((256, 256), Image.Resampling.LANCZOS)) for each in varied]))
     pairs = [float((squares[i] - squares[j]).square().sum()) for i, j in ((0, 1), (0, 2), (1, 2))]
     assert found[IC_LPIPS].value == pytest.approx(np.mean(pairs), rel=1e-5), "one exemplar, so one cluster: all pairs"
+    legacy = params.model_copy(update={"detector": params.detector.model_copy(update={"protocol": "legacy"})})
+    every = {row.metric: row for row in score_generated(legacy, "drawn", "cube", samples, tmp_path / "shards")}
+    names = {ic_lpips_name(NAME, cap, single) for _, cap, single in VARIANTS}
+    assert {name for name in every if "/" not in name} == {IS, *names}
+    assert {row.protocol for row in every.values()} == {"legacy"}
+    assert {every[name].value for name in names} == {found[IC_LPIPS].value}, "no cluster is that large, or that small"
     with pytest.raises(CADiffError, match="expected shards"):
         score_generated(params, "drawn", "cube", samples, tmp_path)

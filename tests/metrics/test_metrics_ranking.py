@@ -241,3 +241,26 @@ def test_memory_does_not_grow_with_the_number_of_images() -> None:
     )
     pixels = 112 * 256 * 256 * 4 / 1024  # kB of the further maps alone, as float32
     assert many - few < pixels / 4, f"peak of 16 images {few} kB, of 128 {many} kB"
+
+
+@pytest.mark.parametrize("run", [7, 10**6])
+def test_f1_above_given_thresholds_alone(run: int) -> None:
+    """As published code has it: the pixels above 0, 0.05, ..., 1, in double precision, whatever scores there are in between."""
+    steps = np.arange(0.0, 1.0 + 1e-3, 0.05)
+    for seed, ties in ((0, False), (1, True)):
+        labels, scores = _random(seed, ties)
+        scores = np.clip(scores, 0, 1)
+        scores[0, 0, :3] = np.float32(0.05), np.float32(0.7), np.float32(1.0)  # at a threshold, on either side of its double
+        best = 0.0
+        for step in steps:
+            called = scores.astype(np.float64) > step
+            best = max(best, 2 * np.count_nonzero(called & labels) / (np.count_nonzero(called) + np.count_nonzero(labels)))
+        with PixelRanking(run=run, thresholds=steps.tolist()) as ranking:
+            ranking.add(list(labels), list(scores), ["hole"] * 3)
+            assert ranking.overall().f1max == ranking.of_type("hole").f1max == pytest.approx(best, rel=1e-12)
+        with PixelRanking() as ranking:
+            ranking.add(list(labels), list(scores))
+            assert ranking.overall().f1max >= best
+    with PixelRanking(thresholds=[0.5]) as ranking:
+        ranking.add([np.eye(3, dtype=bool)], [np.full((3, 3), 0.4)])
+        assert ranking.overall().f1max == 0, "nothing is above it"

@@ -14,13 +14,13 @@ import torch
 
 from cadiff.backbone import EMBEDDED, load_backbone
 from cadiff.data.images import to_tensor
+from cadiff.data.workers import batches
 from cadiff.errors import UsageError
 from cadiff.params import BaseParams
 from cadiff.pretraining.__main__ import checkpoints_of, parsed
 from cadiff.pretraining.autoencoder import build_autoencoder, patches_of, spread_latents, train_autoencoder, train_decoder
 from cadiff.pretraining.diffusion import Batch, Parts, build_tokenizer, caption, draw_batch, train_diffusion
 from cadiff.pretraining.export import export_base
-from cadiff.pretraining.loading import batches
 from cadiff.pretraining.photographs import SCALES, crop_of
 from cadiff.pretraining.stream import LEAST, VIEWS, Picture, Stream, draw_part, picture, window_around
 from cadiff.storage import read_json
@@ -157,16 +157,16 @@ def test_spreading_the_latents_changes_them_and_not_what_is_decoded(stream: Stre
     assert (deviations.diff() < 1e-4).all(), "coarse first"
 
 
-def drawn(stream: Stream, device: str) -> list[Batch]:
-    return list(batches(partial(draw_batch, stream, build_tokenizer(), 4, 0, 0), 3, 9, torch.device(device), workers=2))
+def drawn(stream: Stream, workers: int) -> list[Batch]:
+    return list(batches(partial(draw_batch, stream, build_tokenizer(), 4, 0, 0), 3, 9, workers))
 
 
 def test_batches_drawn_ahead_are_the_same_in_the_same_order(stream: Stream) -> None:
     """Drawn ahead in a process where nothing ran before, as the command is: an earlier test's Prefect would be forked too, and
     fail as the workers end."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        ahead = pool.submit(drawn, stream, "cuda").result()
-    here = drawn(stream, "cpu")
+        ahead = pool.submit(drawn, stream, 2).result()
+    here = drawn(stream, 0)
     assert len(here) == len(ahead) == 6
     for step, one, other in zip(range(3, 9), here, ahead, strict=True):
         assert (one.shown is not None) == (other.shown is not None) == (step % 2 == 1), "odd steps are drawn under masks"

@@ -36,9 +36,12 @@ def report(artefacts_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return out
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """The machine's own Chromium; playwright drives it and downloads none."""
+    """The machine's own Chromium; playwright drives it and downloads none.
+
+    Not for the session: its event loop is running until it ends, and Prefect, which looks for one, would behave as within a coroutine.
+    """
     if CHROMIUM is None:
         pytest.skip("no Chromium here: none of chromium, chromium-browser, google-chrome is on PATH (apt-get install chromium)")
     from playwright.sync_api import sync_playwright

@@ -18,7 +18,7 @@ from reporting_artefacts import LEVEL, SHAPES, TYPES, make_params, small_params
 from cadiff.errors import CADiffError
 from cadiff.records import GENERATED_SCHEMA, METRIC_SCHEMA
 from cadiff.reporting import write_report
-from cadiff.reporting.page import sizes
+from cadiff.reporting.page import network_said, sizes
 from cadiff.reporting.signals import filter_table
 from cadiff.storage import read_json, read_table, write_table
 
@@ -378,3 +378,15 @@ def test_metrics_that_do_not_belong_are_refused(
     write_table(path, type(table).from_pylist(change(table.to_pylist()), schema=METRIC_SCHEMA))
     with pytest.raises(CADiffError, match="evaluated/cadiff/fabric/metrics.parquet: " + message):
         write_report(make_params(), tmp_path / "root", tmp_path / "out", partial=True)
+
+
+@pytest.mark.parametrize(
+    ("network", "said"),
+    [
+        ("unet", "a plain U-Net"),
+        ("smp:resnet34", "a decoder on segmentation-models-pytorch’s resnet34, from ImageNet"),
+        ("smp:tu-resnet18:scratch", "a decoder on segmentation-models-pytorch’s tu-resnet18, from scratch"),
+    ],
+)
+def test_a_detectors_network_is_said_in_words(network: str, said: str) -> None:
+    assert network_said(network) == said

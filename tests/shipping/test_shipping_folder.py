@@ -93,12 +93,11 @@ def test_the_card_has_the_measured_figures(product: Product, shipped: Path) -> N
     shown = {"image_auroc": "image AUROC", "pixel_ap": "pixel AP", "miss_rate/spot": "spot", "classification_accuracy": "type named right"}
     for name, title in shown.items():
         found = {row.seed: row for row in rows if row.metric == name}
-        average, own = (f"{100 * value:.1f} %" for value in (mean(row.value for row in found.values()), found[1].value))
+        average, own = (f"{100 * value:.1f}\u202f%" for value in (mean(row.value for row in found.values()), found[1].value))
         assert f"| {title} | {average} | {own} | {found[1].n} |" in card
     threshold = read_json(shipped / "detector.json")["image"]
-    assert f"above **{threshold['value']:.6g}**" in card
-    assert f"set by {threshold['normals']} good pictures" in card
-    assert f"{threshold['missing']} more calibration pictures are needed" in card
+    assert f"above {threshold['value']:.6g}. {threshold['normals']} calibration normals set that" in card
+    assert f"which takes {threshold['missing']} more calibration normals" in card
     assert "protocol: strict" in card
     assert "| good, trained on | 6 |" in card
     assert "once more" not in card

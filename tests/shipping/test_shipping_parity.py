@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,6 +26,7 @@ from cadiff.shipping.graphs import ClassifierGraph, DetectorGraph
 from cadiff.storage import read_json
 
 LARGEST = 1e-3  # difference of two maps' pixels
+SMP = pytest.mark.skipif(find_spec("segmentation_models_pytorch") is None, reason="the extra smp is not installed")
 
 
 def run(folder: Path, *arguments: str | Path) -> tuple[int, list[dict[str, Any]], str]:
@@ -92,8 +94,9 @@ def test_tiles_of_a_shrunk_picture_with_types_and_a_threshold(product: Product, 
     [
         (80, {"network": "efficientnet-lite0", "standardise": True, "tile": 256}),
         ("native", {"size": None, "tile": 64, "standardise": True}),
+        pytest.param(80, {"network": "smp:tu-mobilenetv3_small_050:scratch"}, marks=SMP),
     ],
-    ids=["pretrained-whole", "native-tiles"],
+    ids=["pretrained-whole", "native-tiles", "smp-tiles"],
 )
 def test_other_networks_and_sizes(plates: list[SampleRow], size: Any, detector: dict[str, Any], tmp_path: Path) -> None:
     """Without calibration normals: there are scores, but no verdicts."""
@@ -107,7 +110,8 @@ def test_other_networks_and_sizes(plates: list[SampleRow], size: Any, detector: 
     assert run(folder, given[0], "--fail-on-defect")[0] == 2
     if size == "native":
         code, rows, _ = run(folder, tmp_path / "tiny.png")
-        assert (code, rows[0]["error"]) == (3, "expected at least 32 px of the shorter side, and sides of 8 to 1 at most")
+        assert code == 3
+        assert "at least 32 px of the shorter side" in rows[0]["error"]
 
 
 def test_graphs_take_any_number_of_pictures(product: Product, shipped: Path) -> None:

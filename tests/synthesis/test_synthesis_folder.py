@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -66,4 +67,30 @@ def test_a_held_out_picture_is_refused(tmp_path: Path) -> None:
     path = root / "cube/hole+scratch/b.png"
     held = SampleRow("h", "toy", "cube", "hole", "held_out", str(path), None, 50, 150, "h")
     with pytest.raises(UsageError, match=r"b.png: this is .*which the detector is scored on"):
-        import_folder(root, "cube", [held], 32, tmp_path / "shards")
+        import_folder(root, "cube", [held, dataclasses.replace(held, anomaly_type="scratch", role="exemplar")], 32, tmp_path / "shards")
+
+
+def test_a_held_out_picture_in_another_format_is_refused_and_one_that_is_nearly_one_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base, rng = tmp_path / "made" / "cube" / "hole", np.random.default_rng(0)
+    base.mkdir(parents=True)
+    mask = np.zeros((64, 64), np.uint8)
+    mask[20:30, 20:30] = 255
+    for name in ("a", "b", "c", "d", "e"):
+        coarse = Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).resize((64, 64), Image.Resampling.BICUBIC)
+        noisy = np.asarray(coarse) + rng.normal(0, 3, (64, 64, 3))
+        Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(base / f"{name}.png")
+        Image.fromarray(mask).save(base / f"{name}_mask.png")
+    kept = {name: tmp_path / name for name in ("same.bmp", "nearly.jpg")}
+    Image.open(base / "b.png").save(kept["same.bmp"])
+    Image.open(base / "d.png").save(kept["nearly.jpg"], quality=85)
+    same, nearly = (SampleRow(path.name, "toy", "cube", "hole", "held_out", str(path), None, 64, 64, "h") for path in kept.values())
+    import_folder(tmp_path / "made", "cube", [nearly], 64, tmp_path / "shards")
+    assert f"{base / 'd.png'}: this is nearly {kept['nearly.jpg']}, which the detector is scored on" in capsys.readouterr().err
+    (base / "d.png").unlink()
+    (base / "d_mask.png").unlink()
+    import_folder(tmp_path / "made", "cube", [nearly], 64, tmp_path / "shards")
+    assert "nearly" not in capsys.readouterr().err
+    with pytest.raises(UsageError, match=r"b.png: this is .*same.bmp, which the detector is scored on"):
+        import_folder(tmp_path / "made", "cube", [same], 64, tmp_path / "shards")

@@ -1,0 +1,68 @@
+"""What a product's stages would be refused for after hours, asked before anything is computed: the stage ``samples`` does."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+
+from cadiff.errors import UsageError
+from cadiff.masks.folder import drawn_mask, mask_files
+from cadiff.names import composed
+from cadiff.params import Params
+from cadiff.records import SampleRow
+from cadiff.visible import visible
+
+ANOMALIB, BACKBONES = frozenset({"draem", "sspcab", "rd4ad", "cfa"}), frozenset({"rd4ad", "cfa"})
+
+
+def check_ahead(params: Params, product: str, samples: Sequence[SampleRow]) -> None:
+    """That what the product's later stages ask for is there. ``params`` are the product's own.
+
+    Raises:
+        UsageError: names what is missing: a picture that is smaller than what the base draws, a type's masks in ``masks.folder``, a
+            detector's package, or a file of weights.
+    """
+    _check_size(params, samples)
+    generators = [method for method in params.methods if params.kind_of(method) == "generator" and method != "perturbed"]
+    if generators and params.masks.source == "folder":
+        _check_masks(params, product, sorted({row.anomaly_type for row in samples if row.anomaly_type}))
+    _check_peers(params)
+    if params.metrics.inception or params.metrics.lpips or params.classifier.weights:
+        from cadiff.metrics.networks import find_networks  # imports torch, which reading pictures does not need
+
+        find_networks(params)
+
+
+def _check_size(params: Params, samples: Sequence[SampleRow]) -> None:
+    side = params.base.size
+    if params.dataset.size != "native" or not any(params.kind_of(method) == "generator" for method in params.methods):
+        return
+    if small := [row for row in samples if min(row.width, row.height) < side]:
+        row = small[0]
+        raise UsageError(
+            f"{row.image_path}: {row.width}x{row.height}, smaller than base.size ({side}), which is what the base draws, and so are "
+            f"{len(small) - 1} more: remove them, or set dataset.size to {side} or more, so that they are enlarged"
+        )
+
+
+def _check_masks(params: Params, product: str, types: Sequence[str]) -> None:
+    folder = Path(params.masks.folder) / product
+    for kind in types:
+        for path in mask_files(params.masks.folder, product, kind):
+            drawn_mask(path, (params.base.size, params.base.size))
+    if unknown := [path for path in visible(folder) if path.is_dir() and composed(path.name) not in types]:
+        raise UsageError(f"{unknown[0]}: no anomaly type of {product}, which has {', '.join(types)}; rename the folder, or remove it")
+
+
+def _check_peers(params: Params) -> None:
+    chosen = [method for method in params.methods if method in ANOMALIB]
+    if chosen and importlib.util.find_spec("anomalib") is None:
+        raise UsageError(f'methods.detectors: {chosen[0]} needs anomalib, which is not installed. pip install -e ".[anomalib]"')
+    if not BACKBONES.isdisjoint(chosen):
+        from cadiff.metrics.networks import find_weights
+
+        if find_weights(params.peers.backbone, params.peers.weights, params.peers.weights_sha256, "peers.weights") is None:
+            raise UsageError(
+                "peers.weights: RD4AD and CFA start from a backbone's ImageNet weights; expected hub (torch's cache) or a file, found null"
+            )

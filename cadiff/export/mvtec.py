@@ -1,0 +1,19 @@
+"""MVTec AD's layout: ``test/<type>/NNNN.png`` and ``ground_truth/<type>/NNNN_mask.png``; ``good`` has no masks.
+
+The bytes are the shards' own: nothing is decoded or encoded again.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cadiff.export.items import GOOD, Items
+from cadiff.storage import write_bytes
+
+
+def write(items: Items, product: str, out: Path) -> None:
+    for item in items:
+        kind = item.shard.stem
+        write_bytes(out / "test" / kind / f"{item.index:04}.png", item.row.image["bytes"])
+        if kind != GOOD:
+            write_bytes(out / "ground_truth" / kind / f"{item.index:04}_mask.png", item.row.mask["bytes"])

@@ -1,0 +1,1 @@
+"""Labels as labelling tools write them: each format's module reads its files into ``model.Labelled``, and some write them."""

@@ -1,0 +1,88 @@
+"""benchmarks/claims.py: its measures by hand, and every part on a tiny base."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import yaml
+from scipy import ndimage
+
+from cadiff.params import Params
+from cadiff.records import METRIC_SCHEMA
+from cadiff.storage import read_table
+
+SETTINGS = {
+    "tokens": ["single token", "multiple tokens"],
+    "training": [f"{rate}, {saim}" for rate in ("a tenth", "as set", "tenfold") for saim in ("SAIM", "without")],
+    "joint": ["joint", "a generator a type"],
+    "focus": ["delayed", "at once"],
+}  # fmt: skip
+
+
+@pytest.fixture
+def claims(script: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "benchmarks"))
+    return script("claims")
+
+
+def test_a_blurred_edge_is_less_sharp_whatever_its_contrast(claims: ModuleType) -> None:
+    masks = np.zeros((1, 40, 40), bool)
+    masks[:, 10:30, 10:30] = True
+    blurred = [claims.sharpness(ndimage.gaussian_filter(masks.astype(float), (0, s, s)), masks) for s in (0, 1, 3)]
+    assert blurred[0] > 1.3 * blurred[1] > 1.3 * blurred[2]
+    assert claims.sharpness(0.2 * masks, masks) == pytest.approx(blurred[0])
+
+
+def test_copies_have_no_distance_and_likeness_is_of_pairs(claims: ModuleType) -> None:
+    real = np.array([[0.0, 0], [4, 0]])
+    assert claims.spread(real, real) == {"exemplar": 0, "apart": 16}
+    made = np.array([[0.0, 1], [4, 2], [4, 0]])
+    assert claims.spread(made, real) == {"exemplar": pytest.approx(5 / 3), "apart": pytest.approx((17 + 17 + 4) / 3)}
+
+
+def test_the_silhouette_tells_clusters_from_a_cloud(claims: ModuleType) -> None:
+    rng = np.random.default_rng(0)
+    concepts, cloud = np.arange(3).repeat(6), rng.normal(size=(18, 8)).astype(np.float32)
+    apart = cloud + 20 * np.eye(8, dtype=np.float32)[concepts]
+    assert claims.silhouette(apart, concepts) > 0.6
+    assert claims.silhouette(cloud, concepts) < 0.2
+
+
+def test_settings_are_the_claims_alternatives(claims: ModuleType) -> None:
+    params = Params(products={"a": {}}, prompt={"learning_rate": 1e-3})
+    assert {part: list(claims.settings(params, part)) for part in claims.PARTS} == SETTINGS
+    rates = {name: own["prompt"]["learning_rate"] for name, own in claims.settings(params, "training").items()}
+    assert rates["a tenth, SAIM"] == pytest.approx(1e-4)
+    assert rates["tenfold, without"] == pytest.approx(1e-2)
+    for part in claims.PARTS:
+        params.with_variants(claims.settings(params, part))
+
+
+@pytest.mark.slow
+def test_every_part_is_measured(
+    claims: ModuleType, tiny_base: Path, drawn_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    values = {
+        "dataset": {"name": "demo", "layout": "demo", "root": str(drawn_root), "size": 96}, "products": {"nut": {}},
+        "base": {"path": str(tiny_base), "size": 64, "device": "cpu"}, "train": {"steps": 3, "batch": 2},
+        "intensity": {"threshold": 0.0}, "generate": {"per_type": 2, "steps": 1, "batch": 4},
+    }  # fmt: skip
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
+    out = tmp_path / "claims.parquet"
+    call = ["--params", str(tmp_path / "params.yaml"), "--seeds", "0", "--count", "2", "--out", str(out), "--work", str(tmp_path / "cells")]
+    monkeypatch.setattr(sys, "argv", ["claims.py", *call])
+    with pytest.raises(SystemExit) as ended:
+        claims.main()
+    assert ended.value.code == 0
+    frame = read_table(out, METRIC_SCHEMA).to_pandas()
+    assert list(dict.fromkeys(frame["variant"])) == [f"{part}: {name}" for part, names in SETTINGS.items() for name in names]
+    assert frame["value"].notna().all()
+    shown = capsys.readouterr().out
+    assert "| a generator a type |" in shown
+    assert {"silhouette", "attention_iou", "sharpness", "missing", "leakage", "exemplar", "apart"} <= set(frame["metric"])
