@@ -45,7 +45,7 @@ def import_(
     images: Annotated[Path, typer.Option(help="the folder of pictures, and of all below it, that the labels speak of")],
     out: Annotated[Path, typer.Option(help="a new folder for the data set, in MVTec AD's layout")],
     classes: Annotated[
-        Path | None, typer.Option(help="table.csv: class,product,anomaly_type; is it not there, it is proposed there, and nothing imported")
+        Path | None, typer.Option(help="a CSV: class,product,anomaly_type; is it not there, it is proposed there, and nothing imported")
     ] = None,
     product: Annotated[str | None, typer.Option(help="what to call the product; default: as the folder of pictures, or --classes")] = None,
     normals: Annotated[

@@ -42,10 +42,11 @@ def guess_layout(root: Path) -> Layout:
 def _tabled(root: Path) -> int:
     """Products with a table; in one that has MVTec AD's folders too, a table without the columns is somebody's own."""
     own = set(mvtec.products(root))
-    return sum(name not in own or _reads(root / name / folder.TABLE) for name in folder.products(root))
+    return sum(name not in own or is_table(root / name / folder.TABLE) for name in folder.products(root))
 
 
-def _reads(table: Path) -> bool:
+def is_table(table: Path) -> bool:
+    """Whether a file is a table of images (``cadiff.data.folder``): one with its columns."""
     try:
         next(iter(read_csv(table, folder.COLUMNS)), None)
     except UsageError:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from cadiff.data import folder as tables
 from cadiff.data import mvtec
+from cadiff.data.guess import is_table
 from cadiff.errors import CADiffError, UsageError
 from cadiff.importing.order import Imported, Order, product_of
 from cadiff.importing.placing import Placing
@@ -69,8 +70,15 @@ def _check_out(order: Order) -> None:
         if out.resolve().is_relative_to(taken.resolve()):
             raise UsageError(f"{out}: lies in {taken}, which is imported from; name a folder elsewhere (--out)")
     for above in list(out.resolve().parents)[:3]:
-        if above.is_dir() and (mvtec.products(above) or tables.products(above) or (above / "train" / GOOD).is_dir()):
+        if above.is_dir() and _is_data_set(above):
             raise UsageError(f"{out}: lies in {above}, which is a data set already; name a folder elsewhere (--out)")
+
+
+def _is_data_set(folder: Path) -> bool:
+    """Whether pictures of products lie there, or of one product. A folder of programs may well have a ``test`` below it."""
+    places = [folder, *(folder / name for name in mvtec.products(folder))]
+    tabled = any(is_table(folder / name / tables.TABLE) for name in tables.products(folder))
+    return tabled or any((place / "train" / GOOD).is_dir() for place in places)
 
 
 @contextmanager

@@ -162,6 +162,8 @@ def test_nothing_is_written_over_or_among_other_data(tmp_path: Path, pictures: P
     ):
         with pytest.raises(UsageError, match=told):
             import_labels(Order(labels, pictures, out))
+    write_text(tmp_path / "program" / "test" / "test_it.py", "a program's own folder is no data set")
+    write_text(tmp_path / "notes" / "table.csv", "class,product,anomaly_type\n")
     (tmp_path / "empty").mkdir()
     import_labels(Order(labels, pictures, tmp_path / "empty"))
     assert (tmp_path / "empty" / "plate").is_dir()
