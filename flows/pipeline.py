@@ -28,6 +28,7 @@ from cadiff.params import Params, load_params
 from cadiff.progress import be_quiet, speaking
 from cadiff.storage import write_bytes
 from flows.artifacts import StageTable, publish_report
+from flows.glimpse import Glimpse
 from flows.rwlock import mend_rwlock
 from flows.stage import checkout_lock, end_all, in_run, run_stage, server_answers, stage_task, teller
 
@@ -235,7 +236,9 @@ def pipeline(
             plan = plan_stages(root, products or (), force)
             require_inputs(root, load_params(root / "params.yaml"), plan)
         say(f"{len(plan)} stages to run: {', '.join(node.address for node in plan)}" if plan else "everything is up to date")
-        outcomes = execute(plan, caller(root, devices), jobs, Board(plan, say).tell, accelerators) if plan else []
+        glimpse = Glimpse(root, say)
+        outcomes = execute(plan, caller(root, devices), jobs, Board(plan, say, glimpse).tell, accelerators) if plan else []
+        glimpse.end(report_is_current(outcomes, whole=not products))
         if in_run() and report_is_current(outcomes, whole=not products):
             publish_report(root, root / "reports")
     if failed := [outcome for outcome in outcomes if outcome.state == "failed"]:
@@ -315,10 +318,10 @@ def use_preset(root: Path, name: str) -> str:
 
 
 class Board:
-    """Tells people how far the run is: a line per finished stage, and a table and a bar in Prefect's UI."""
+    """Tells people how far the run is: a line per finished stage, the report so far, and a table and a bar in Prefect's UI."""
 
-    def __init__(self, plan: Sequence[Node], say: Callable[[str], None]) -> None:
-        self.total, self.finished, self.say = len(plan), 0, say
+    def __init__(self, plan: Sequence[Node], say: Callable[[str], None], glimpse: Glimpse) -> None:
+        self.total, self.finished, self.say, self.glimpse = len(plan), 0, say, glimpse
         self.table = StageTable([node.address for node in plan]) if in_run() else None
 
     def tell(self, news: Node | Outcome) -> None:
@@ -330,6 +333,8 @@ class Board:
         self.say(f"{self.finished}/{self.total} {news.stage}: {news.state} ({news.seconds:.1f} s)")
         if self.table:
             self.table.show(news.stage, news.state, news.seconds, news.message)
+        if news.state == "done":
+            self.glimpse.after(news.stage)
 
 
 def on_sigterm(signum: int, frame: FrameType | None) -> None:

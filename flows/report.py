@@ -14,10 +14,9 @@ from prefect import flow
 
 from cadiff.errors import CADiffError, exit_code
 from flows.artifacts import publish_report
+from flows.glimpse import PARTIAL
 from flows.pipeline import plan_stages
 from flows.stage import in_run, run_stage, server_answers
-
-PARTIAL = Path("reports/partial")
 
 
 @flow(name="cadiff-report")
