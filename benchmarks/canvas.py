@@ -21,7 +21,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parent))
+
 import numpy as np
+from bench.peak import own_peak
 from jaxtyping import Bool
 from PIL import Image
 
@@ -125,13 +128,10 @@ def in_process(name: str, folder: Path, canvas: int, images: int, detector_size:
     call = [sys.executable, __file__, "--work", name, "--folder", str(folder), "--canvases", str(canvas)]
     call += ["--images", str(images), "--detector-size", str(detector_size)]
     result = folder / f"{name}-{canvas}.json"
-    process = subprocess.Popen(call)
-    _, status, usage = os.wait4(process.pid, 0)  # subprocess tells the largest child's peak only
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise CADiffError(f"{' '.join(call)}: ended with exit code {process.returncode}; its own message is above.")
-    peak = usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-    return {**json.loads(result.read_text()), f"{name} MiB": peak}
+    done = subprocess.run(call, check=False)
+    if done.returncode:
+        raise CADiffError(f"{' '.join(call)}: ended with exit code {done.returncode}; its own message is above.")
+    return dict(json.loads(result.read_text()))
 
 
 COLUMNS = {
@@ -175,7 +175,7 @@ def main() -> None:
         if given.work:
             (canvas,) = given.canvases
             params = parameters(given.folder, canvas, given.images, given.detector_size)
-            figures = WORK[given.work](params, given.folder, canvas, given.images)
+            figures = WORK[given.work](params, given.folder, canvas, given.images) | {f"{given.work} MiB": own_peak()}
             (given.folder / f"{given.work}-{canvas}.json").write_text(json.dumps(figures))
             return
         load = os.getloadavg()[0]

@@ -17,7 +17,7 @@ from pathlib import Path
 from cadiff.detection.training import total_steps
 from cadiff.params import Params, load_params
 from cadiff.progress import duration
-from cadiff.records import SCENE_SCHEMA
+from cadiff.records import SAMPLE_SCHEMA, SCENE_SCHEMA
 from cadiff.showcase import TYPES
 from cadiff.stages import MADE, METHODS_OF, read_times
 from cadiff.storage import missing, read_table
@@ -28,11 +28,12 @@ TRAINED_PEER = "peer (trained)"  # of the stage peer, the detectors that are tra
 
 @dataclass(frozen=True)
 class Size:
-    """A run's products, and the mean anomaly types and generated images of one of them."""
+    """A run's products, and the mean anomaly types, generated images and exemplars of one of them."""
 
     products: int
     types: float
     images: float
+    exemplars: float
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ WORK = (
     Work("samples", "product", lambda params, size, method: 1),
     Work("scenes", "scene", lambda params, size, method: size.images),
     Work("adapt", "trained image", lambda params, size, method: (params.adapt.steps + params.adapt.vae_steps) * params.adapt.batch or 1),
-    Work("train", "trained image", lambda params, size, method: params.train.steps * params.train.batch),
+    Work("train", "trained image", lambda params, size, method: params.train.steps_for(round(size.exemplars)) * params.train.batch),
     Work("generate", "denoised image", lambda params, size, method: size.images * passes(params),
          lambda params, size: -(-size.images // params.generate.part)),
     Work("synthesize", "image", lambda params, size, method: size.images),
@@ -116,13 +117,14 @@ def recorded(params: Params) -> list[dict]:
 def size_of(product: str, params: Params) -> Size:
     """Of a product that was run here; of the report (no product) only the number of products counts."""
     if not product:
-        return Size(len(params.products), 0, 0)
+        return Size(len(params.products), 0, 0, 0)
     tables = sorted((MADE / "scenes").glob(f"*/{product}.parquet"))  # of the method perturbed, the last by name, all are of one type
     if not tables:
         raise missing(MADE / "scenes" / "cadiff" / f"{product}.parquet")
     rows = read_table(tables[0], SCENE_SCHEMA, ["named", "anomaly_types"]).to_pylist()
     kinds = [row["anomaly_types"][0] for row in rows if row["named"]]
-    return Size(len(params.products), len(set(kinds)), len(kinds))
+    roles = read_table(MADE / "samples" / f"{product}.parquet", SAMPLE_SCHEMA, ["role"])["role"].to_pylist()
+    return Size(len(params.products), len(set(kinds)), len(kinds), roles.count("exemplar"))
 
 
 def rates(params: Params) -> dict[str, float]:
@@ -169,6 +171,7 @@ def main() -> None:
     parser.add_argument("--products", type=int, default=15)
     parser.add_argument("--types", type=int, default=73)
     parser.add_argument("--per-type", type=int, default=1000)
+    parser.add_argument("--exemplars", type=int, default=390, help="of all types, which train.epochs counts; default: MVTec AD's")
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="what the measured stages ran with")
     parser.add_argument("--target", type=Path, help="parameters of the larger run (methods, steps, epochs, seeds); default: the same")
     given = parser.parse_args()
@@ -176,7 +179,9 @@ def main() -> None:
     target = load_params(given.target) if given.target else params
     measured = rates(params)
     check_comparable(measured, params, target)
-    size = Size(given.products, given.types / given.products, given.types * given.per_type / given.products)
+    size = Size(
+        given.products, given.types / given.products, given.types * given.per_type / given.products, given.exemplars / given.products
+    )
     print(f"{given.products} products, {given.types} types x {given.per_type} images, methods {', '.join(target.methods)}, "
           f"{len(target.detector.seeds)} seeds.")  # fmt: skip
     print(f"Rates measured on {params.base.path}, windows of {params.base.size} px, canvas {params.dataset.size}; the rest is computed.\n")

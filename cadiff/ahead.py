@@ -9,11 +9,12 @@ from pathlib import Path
 from cadiff.errors import UsageError
 from cadiff.masks.folder import drawn_mask, mask_files
 from cadiff.names import composed
-from cadiff.params import Params
+from cadiff.params import SMP, Params
 from cadiff.records import SampleRow
 from cadiff.visible import visible
 
 ANOMALIB, BACKBONES = frozenset({"draem", "sspcab", "rd4ad", "cfa"}), frozenset({"rd4ad", "cfa"})
+CONTROLLED = frozenset({"cadiff", "controlnet"})  # the generators that ``train.optimizer`` trains
 
 
 def check_ahead(params: Params, product: str, samples: Sequence[SampleRow]) -> None:
@@ -21,12 +22,14 @@ def check_ahead(params: Params, product: str, samples: Sequence[SampleRow]) -> N
 
     Raises:
         UsageError: names what is missing: a picture that is smaller than what the base draws, a type's masks in ``masks.folder``, a
-            detector's package, or a file of weights.
+            detector's or an optimizer's package, or a file of weights.
     """
     _check_size(params, samples)
     generators = [method for method in params.methods if params.kind_of(method) == "generator" and method != "perturbed"]
     if generators and params.masks.source == "folder":
         _check_masks(params, product, sorted({row.anomaly_type for row in samples if row.anomaly_type}))
+    _check_optimizer(params)
+    _check_network(params)
     _check_peers(params)
     if params.metrics.inception or params.metrics.lpips or params.classifier.weights:
         from cadiff.metrics.networks import find_networks  # imports torch, which reading pictures does not need
@@ -53,6 +56,22 @@ def _check_masks(params: Params, product: str, types: Sequence[str]) -> None:
             drawn_mask(path, (params.base.size, params.base.size))
     if unknown := [path for path in visible(folder) if path.is_dir() and composed(path.name) not in types]:
         raise UsageError(f"{unknown[0]}: no anomaly type of {product}, which has {', '.join(types)}; rename the folder, or remove it")
+
+
+def _check_optimizer(params: Params) -> None:
+    if params.train.optimizer == "adamw-8bit" and not CONTROLLED.isdisjoint(params.methods):
+        from cadiff.generator.steps import adamw_8bit
+
+        adamw_8bit()
+
+
+def _check_network(params: Params) -> None:
+    """An encoder that comes from elsewhere is built once: nothing less says that it is known, has its weights and fits."""
+    learned = [method for method in params.methods if params.kind_of(method) not in ("detector", "maps")]
+    if learned and params.detector.network.startswith(SMP):
+        from cadiff.detection.networks import network_of
+
+        network_of(params.detector.network).build(params.detector, True)
 
 
 def _check_peers(params: Params) -> None:

@@ -71,7 +71,7 @@ def load_training(
             counts = value.ndim == 0 and not value.is_floating_point()  # a number of steps, which 8-bit Adam keeps as such
             own[fields[-1]] = int(value) if counts else value
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
-    if scaler is not None and scaler.is_enabled():
+    if scaler is not None and scaler.is_enabled() and "scaler/scale" in metadata:  # not in what a card with bfloat16 has begun
         scaler.load_state_dict({key: type(value)(metadata[f"scaler/{key}"]) for key, value in scaler.state_dict().items()})
     return int(metadata["step"])
 

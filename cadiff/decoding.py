@@ -19,6 +19,7 @@ FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP", "GIF")  # none runs a pr
 ORIENTATION, BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 0x0112, 0x0102, 0x0106, 0x0153  # tags of EXIF and TIFF
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 OTHER_END = {"16B": "16L", "16L": "16B", "16N": "16B" if sys.byteorder == "little" else "16L"}
+TINT = 0.5  # of a mask's brightest value: channels that differ by more make a colour, such as a class is drawn in
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow's grey
 
 
@@ -29,7 +30,7 @@ def decode_image(data: bytes, mode: str, name: str = "image") -> np.ndarray:
         CADiffError: if it is no image, is larger than Pillow's limit, has more than 8 bits a channel, or would lose something without a
             word: see ``_refuse_what_would_be_lost``.
     """
-    with _image(io.BytesIO(data), name, len(data)) as image:
+    with _image(io.BytesIO(data), name) as image:
         _refuse_what_would_be_lost(image, name)
         if _is_deep(image, data):
             raise too_deep(name)
@@ -43,24 +44,28 @@ def decode_values(data: bytes, name: str = "image") -> Num[np.ndarray, "h w *c"]
     Raises:
         CADiffError: as ``decode_image``, but for the depth.
     """
-    with _image(io.BytesIO(data), name, len(data)) as image:
+    with _image(io.BytesIO(data), name) as image:
         _refuse_what_would_be_lost(image, name)
         return _stored(image, data, name) if _is_deep(image, data) else np.asarray(image.convert("RGB"))
 
 
 def decode_mask(data: bytes, name: str = "mask") -> Num[np.ndarray, "h w"]:
-    """A mask's values as stored; those of a coloured one as its brightness, not rounded, so that no colour but black becomes 0.
+    """A mask's values as stored. Of one that is drawn in colours 255 wherever it is not black; of one that is grey but for a tint its
+    brightness, not rounded.
 
     Raises:
         CADiffError: as ``decode_values``.
     """
-    with _image(io.BytesIO(data), name, len(data)) as image:
+    with _image(io.BytesIO(data), name) as image:
         _refuse_what_would_be_lost(image, name)
         if image.mode in ("1", "L", "LA") and not _is_deep(image, data):
             return np.asarray(image.convert("L"))
         values = _stored(image, data, name) if _is_deep(image, data) else np.asarray(image.convert("RGB"))
     if values.ndim == 2 or (values == values[..., :1]).all():
         return values if values.ndim == 2 else values[..., 0]
+    brightest = values.max(axis=-1)
+    if np.ptp(values, axis=-1).max() > TINT * brightest.max():
+        return np.where(brightest > 0, 255, 0).astype(np.uint8)
     return values.astype(np.float32) @ LUMA
 
 
@@ -70,7 +75,7 @@ def decode_grey(data: bytes, name: str = "map") -> Num[np.ndarray, "h w"]:
     Raises:
         CADiffError: as ``decode_values``, or if it is not grey.
     """
-    with _image(io.BytesIO(data), name, len(data)) as image:
+    with _image(io.BytesIO(data), name) as image:
         _refuse_what_would_be_lost(image, name)
         if image.mode != "L" and image.mode[0] not in "IF":
             raise CADiffError(f"{name}: expected one page of grey values, found mode {image.mode}. Save it as grey or as .npy.")
@@ -83,7 +88,7 @@ def decode_numbers(data: bytes, name: str = "mask") -> UInt8[np.ndarray, "h w"]:
     Raises:
         CADiffError: as ``decode_image``, or if its pixels are no such numbers.
     """
-    with _image(io.BytesIO(data), name, len(data)) as image:
+    with _image(io.BytesIO(data), name) as image:
         _refuse_what_would_be_lost(image, name)
         if image.mode not in ("P", "L"):
             raise CADiffError(f"{name}: expected a number a pixel (a palette, or grey of 8 bits), found mode {image.mode}. Export it anew.")
@@ -136,7 +141,7 @@ def is_deep(file: BinaryIO, name: str) -> bool:
         CADiffError: if it is no image.
     """
     start = file.read(32)
-    with _image(file, name, len(start)) as image:
+    with _image(file, name) as image:
         return _is_deep(image, start)
 
 
@@ -146,14 +151,14 @@ def size_of(file: BinaryIO, name: str) -> tuple[int, int]:
     Raises:
         CADiffError: if it is no image, or is stored turned.
     """
-    with _image(file, name, len(file.read(32))) as image:
+    with _image(file, name) as image:
         if image.getexif().get(ORIENTATION, 1) not in (0, 1):
             raise CADiffError(f"{name}: stored turned (EXIF orientation {image.getexif()[ORIENTATION]}). Save it upright, as its mask is.")
         return image.size
 
 
 @contextlib.contextmanager
-def _image(file: BinaryIO | io.BytesIO, name: str, size: int) -> Iterator[Image.Image]:
+def _image(file: BinaryIO, name: str) -> Iterator[Image.Image]:
     """An open image; what Pillow and its decoders raise, which for a broken file is of any type, names the file."""
     try:
         file.seek(0)
@@ -162,7 +167,7 @@ def _image(file: BinaryIO | io.BytesIO, name: str, size: int) -> Iterator[Image.
     except CADiffError:
         raise
     except UnidentifiedImageError:
-        raise CADiffError(_unknown(file, name, size)) from None
+        raise CADiffError(_unknown(file, name)) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise CADiffError(f"{name}: too large ({error}). Cut it into tiles or shrink it.") from None
     except MemoryError:
@@ -172,9 +177,10 @@ def _image(file: BinaryIO | io.BytesIO, name: str, size: int) -> Iterator[Image.
         raise CADiffError(f"{name}: expected an image, but it does not decode ({said}). Copy it from where it came anew.") from None
 
 
-def _unknown(file: BinaryIO | io.BytesIO, name: str, size: int) -> str:
+def _unknown(file: BinaryIO, name: str) -> str:
+    size = file.seek(0, io.SEEK_END)
     file.seek(0)
-    if size and file.read(4) in TIFF_MAGIC:
+    if file.read(4) in TIFF_MAGIC:
         return (
             f"{name}: expected an image, but Pillow does not read a TIFF of this kind. Save it anew: grey or colour in one plane, 8 or 16 "
             "bits, or grey real numbers of 32 bits."

@@ -5,11 +5,9 @@ from __future__ import annotations
 import platform
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from cadiff.errors import UsageError
 from cadiff.params import BaseParams, Params
-from cadiff.storage import read_json
 
 PACKAGES = ("torch", "torchvision", "diffusers", "transformers", "prefect", "dvc", "numpy", "pyarrow")
 
@@ -28,9 +26,14 @@ def facts(params: Params) -> list[tuple[str, str]]:
 
 
 def needed(params: Params) -> list[tuple[str, str]]:
-    """Memory, time and disk before anything is started; no error where the size is none that the base can draw, which is said above."""
+    """Memory, time and disk before anything is started; nothing where the device or the size is none, which is said above."""
+    from cadiff.devices import pick_device
     from cadiff.needs import needs
 
+    try:
+        pick_device(params.base.device)
+    except UsageError:
+        return []
     return [] if describe_size(params.base).startswith("error") else needs(params)
 
 
@@ -62,11 +65,12 @@ def weights(params: Params) -> list[tuple[str, str]]:
 
     from cadiff.backbone.load import weights_digest
     from cadiff.metrics.networks import PUBLISHED
+    from cadiff.needs import configurations
 
-    cached = Path(torch.hub.get_dir()) / "checkpoints"
-    found = [("weights base", describe_base(params.base.path))]
-    if params.base.path != "embedded" and Path(params.base.path).is_dir():
-        found.append(("weights digest", weights_digest(params.base.path)))
+    base, cached = params.base, Path(torch.hub.get_dir()) / "checkpoints"
+    found = [("weights base", describe_base(base.path))]
+    if base.path != "embedded" and (Path(base.path).is_dir() or configurations(base)):  # of a hub name where its cache has some of it
+        found.append(("weights digest", weights_digest(base.path, base.revision, base.variant)))
     for network, name in PUBLISHED.items():
         there = (cached / name).is_file()
         found.append((f"weights {network}", f"real ({cached / name})" if there else f"absent: {cached / name} is not there"))
@@ -97,22 +101,17 @@ def _pixels(size: int | str) -> str:
 def describe_size(base: BaseParams) -> str:
     """Whether the base's levels divide what it is asked to draw, read from its configurations alone; a line that begins with
     ``error`` where they do not."""
-    from cadiff.backbone import EMBEDDED
+    from cadiff.backbone.load import least_side, reduction_of
+    from cadiff.needs import configurations
 
-    folder = EMBEDDED if base.path == "embedded" else Path(base.path)
-    if not all((folder / part / "config.json").is_file() for part in ("unet", "vae")):
+    found = configurations(base)
+    if found is None:
         return f"{base.size} px; its levels are read when a stage starts"
-    step = step_of(read_json(folder / "unet" / "config.json"), read_json(folder / "vae" / "config.json"))
-    if base.size % step:
-        return f"error: base.size: expected a multiple of {step} for this base, found {base.size}"
-    return f"{base.size} px, a multiple of {step} as this base needs"
-
-
-def step_of(unet: dict[str, Any], vae: dict[str, Any]) -> int:
-    """What a side must be a multiple of: pixels per latent cell, times what the U-Net's levels halve."""
-    from cadiff.needs import reduction_of
-
-    return reduction_of(vae) * 2 ** (len(unet["block_out_channels"]) - 1)
+    unet, vae, _ = found
+    least = least_side(unet, reduction_of(vae))
+    if base.size % least:
+        return f"error: base.size: expected a multiple of {least} for this base, found {base.size}"
+    return f"{base.size} px, a multiple of {least} as this base needs"
 
 
 def describe_base(path: str) -> str:

@@ -118,14 +118,15 @@ def _products_in(folder: Path, products: Sequence[str], expected: str) -> list[s
 
 
 def dataset_at(params: Params, root: Path, layout: Layout | None) -> DatasetParams:
-    """The parameters' own data set if ``root`` is its root, else all of what is there, canvas and share for calibration the same."""
+    """The parameters' own data set if ``root`` is its root, else all of what is there, read as those say: canvas, depth, share for
+    calibration."""
     if root.resolve() == Path(params.dataset.root).resolve() and layout in (None, params.dataset.layout):
         return params.dataset
     name, layout = root.resolve().name, layout or guess_layout(root)
     own = params.dataset
     table = TABLES.get(layout, ".")
     return DatasetParams(
-        name=name, layout=layout, root=str(root), table=table, max_normals=None, size=own.size, calibration=own.calibration
+        name=name, layout=layout, root=str(root), table=table, max_normals=None, size=own.size, calibration=own.calibration, range=own.range
     )
 
 

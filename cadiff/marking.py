@@ -12,6 +12,7 @@ from scipy import ndimage
 from cadiff.errors import CADiffError
 
 MaskRule = Literal["any", "quarter", "half", "nearest", "cut"]
+SLOPE = 1 / 32  # of half of white: by so much, or by 1, a smoothed mask rises from one pixel to the next where it is flat
 MASK_RULES: dict[str, float] = {"any": 0.0, "quarter": 63.5, "half": 127.5}  # of 255: how much of a shrunk pixel is anomaly (less rounding)
 
 
@@ -47,10 +48,29 @@ def white(most: float, real: bool) -> float:
 
 
 def dark_area(values: Num[np.ndarray, "h w"], half: float) -> float:
-    """A value above 0 and up to ``half`` that fills 3 by 3 pixels somewhere (0: none): a label, where the rim of a smoothed mask has
-    none."""
+    """A value above 0 and up to ``half`` that is a label (0: none): it fills 3 by 3 pixels somewhere, and the area that it fills ends at a
+    jump. In a smoothed mask such an area is a step of a slope, beside which lies the next one."""
     flat = ndimage.minimum_filter(values, 3, mode="nearest") == ndimage.maximum_filter(values, 3, mode="nearest")
-    return float(np.where(flat & (values <= half), values, 0).max())
+    flat &= (values > 0) & (values <= half)
+    if not flat.any():
+        return 0.0
+    from skimage.measure import label  # takes a third of a second to import, and most masks have two values
+
+    areas = label(np.unique(values, return_inverse=True)[1].reshape(values.shape), background=-1, connectivity=2)
+    sloping = np.zeros(areas.max() + 1, bool)
+    sloping[areas[_next_is_near(values.astype(np.float64), max(1.0, half * SLOPE) if half > 1 else half * SLOPE)]] = True
+    return float(np.where(flat & ~sloping[areas], values, 0).max())
+
+
+def _next_is_near(values: Num[np.ndarray, "h w"], step: float) -> Bool[np.ndarray, "h w"]:
+    """Which pixels have a neighbour that is brighter, by no more than ``step``."""
+    height, width = values.shape
+    padded, found = np.pad(values, 1, mode="edge"), np.zeros(values.shape, bool)
+    for down in range(3):
+        for right in range(3):
+            rise = padded[down : down + height, right : right + width] - values
+            found |= (rise > 0) & (rise <= step)
+    return found
 
 
 def union(masks: list[Bool[np.ndarray, "h w"]], folder: object) -> Bool[np.ndarray, "h w"]:

@@ -25,13 +25,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from cadiff.backbone import EMBEDDED, CrossAttentionTap, recompute
+from cadiff.backbone.load import reduction_of
 from cadiff.control import SpatialControl
 from cadiff.devices import pick_device, pick_dtype
 from cadiff.params import BaseParams, Params
 from cadiff.progress import duration
 
 GIB = 2**30
-CONTEXT = 0.6 * GIB  # what CUDA's context and its libraries' work space take; with it one H200's 39 GB for a batch of 16 are met
+CUDA_SPACE = 0.6 * GIB  # what CUDA's context and its libraries' work space take; with it one H200's 39 GB for a batch of 16 are met
 ATTAINED = 0.35  # of what a matrix product reaches on the same card: one H200 took 0.44 s for a step at 512 px
 Shapes: TypeAlias = tuple[dict[str, Any], dict[str, Any], CLIPTextConfig]  # of U-Net, autoencoder and text encoder
 
@@ -98,13 +99,6 @@ class _Flash(torch.autograd.Function):
         return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
 
 
-def reduction_of(vae: dict[str, Any]) -> int:
-    """Pixels per latent cell along a side, from an autoencoder's configuration."""
-    widths = vae.get("block_out_channels") or vae.get("encoder_block_out_channels")
-    factor = vae.get("upsampling_scaling_factor", 2) if vae["_class_name"] == "AutoencoderTiny" else 2
-    return int(factor) ** (len(widths or []) - 1)
-
-
 @dataclass(frozen=True)
 class Step:
     """One pass of a training step over ``pictures``: parameters by part, bytes of activations at most in half precision, and
@@ -127,7 +121,7 @@ class Step:
         trained = self.trained * (4 + 4 + (8 if optimizer == "adamw" else 2) + (2 if narrow else 0))
         frozen = self.frozen * (2 if narrow else 4) + 4 * (self.autoencoder + self.text)
         activations = self.activations * (1 if narrow else 2)
-        return float(trained + frozen + activations + (CONTEXT if cuda else 0))
+        return float(trained + frozen + activations + (CUDA_SPACE if cuda else 0))
 
 
 def configurations(base: BaseParams) -> Shapes | None:

@@ -222,7 +222,7 @@ class TrainParams(Section):
         "gradients to rounding"
     )
     optimizer: Literal["adamw", "adamw-8bit"] = Field(
-        "adamw", description="adamw-8bit keeps its state in a quarter of the memory (bitsandbytes: pip install 'cadiff[adam8bit]')"
+        "adamw", description="adamw-8bit keeps its state in a quarter of the memory (bitsandbytes: pip install -e '.[adam8bit]')"
     )
     decay: Literal["none", "cosine"] = Field("none", description="of both learning rates; cosine: to 2 % (the paper names none)")
     normal_share: float = Field(0.25, ge=0, lt=1, description="normals under a mask, their anomaly not named or silenced; paper: 0")

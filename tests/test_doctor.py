@@ -7,9 +7,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 
 from cadiff.backbone import EMBEDDED, load_backbone
-from cadiff.doctor import describe_size, facts, sizes, step_of
+from cadiff.backbone.load import least_side, reduction_of, weights_digest
+from cadiff.doctor import describe_size, facts, sizes
 from cadiff.errors import UsageError
 from cadiff.params import BaseParams, Params
 
@@ -33,12 +35,36 @@ def test_a_base_of_the_hub_is_not_guessed(tmp_path: Path) -> None:
     assert "read when a stage starts" in describe_size(BaseParams(path=str(tmp_path))), "half of a base says nothing either"
 
 
+def test_a_base_in_the_hubs_cache_is_read_and_named_by_its_own_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = tmp_path / "models--someone--model"
+    for revision, left_out in (("a" * 40, "nothing"), ("b" * 40, "scheduler_config.json")):
+        shutil.copytree(EMBEDDED, cache / "snapshots" / revision, ignore=shutil.ignore_patterns(left_out))
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text("b" * 40)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    digests = {}
+    for revision in (None, "a" * 40, "b" * 40):
+        base = {"path": "someone/model", "revision": revision, "size": 72}
+        said = dict(facts(Params(products={"a": {}}, base=base)))
+        assert said["size base"] == "error: base.size: expected a multiple of 16 for this base, found 72"
+        assert "need memory" not in said, "no step of a size that it cannot draw"
+        digests[revision] = said["weights digest"]
+    assert digests["a" * 40] == weights_digest(str(EMBEDDED)) != digests["b" * 40] == digests[None]
+
+
+def test_a_device_that_is_not_here_leaves_the_other_facts() -> None:
+    said = dict(facts(Params(products={"a": {}}, base={"device": "cuda:99"})))
+    assert said["device used"].startswith("none: base.device: expected auto or a device that is here, found 'cuda:99'")
+    assert said["size base"].startswith("64 px")
+
+
 def test_steps_by_hand() -> None:
     four, three = {"block_out_channels": [1] * 4}, {"block_out_channels": [1] * 3}
-    assert step_of(four, {"_class_name": "AutoencoderKL", "block_out_channels": [1] * 4}) == 64, "Stable Diffusion 1.5"
-    assert step_of(three, {"_class_name": "AutoencoderDC", "encoder_block_out_channels": [1] * 3}) == 16
+    assert least_side(four, reduction_of({"_class_name": "AutoencoderKL", "block_out_channels": [1] * 4})) == 64, "Stable Diffusion 1.5"
+    assert least_side(three, reduction_of({"_class_name": "AutoencoderDC", "encoder_block_out_channels": [1] * 3})) == 16
     tiny = {"_class_name": "AutoencoderTiny", "encoder_block_out_channels": [1] * 4, "upsampling_scaling_factor": 2}
-    assert step_of(four, tiny) == 64
+    assert least_side(four, reduction_of(tiny)) == 64
 
 
 def test_every_size_is_told() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from cadiff.errors import CADiffError
 
+from .peak import own_peak
 from .place import FULL, QUICK, ROOT, Scale, Setting
 from .rows import Row, growth, row
 
@@ -98,14 +98,6 @@ def report(function: str, argument: object, setting: Setting, result: Path) -> N
     """What a process of ``in_process`` does."""
     rows = do(function, argument, setting)
     result.write_text(json.dumps({"rows": [asdict(one) for one in rows], "peak": own_peak()}))
-
-
-def own_peak() -> float:
-    """This program's peak memory in MiB. ``getrusage`` would count what its parent held before it was started."""
-    status = Path("/proc/self/status")
-    if status.is_file():
-        return int(status.read_text().partition("VmHWM:")[2].split()[0]) / 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 __all__ = ["FULL", "PARTS", "QUICK", "Work", "do", "in_process", "measured", "report", "works"]

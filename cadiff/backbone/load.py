@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -62,11 +63,7 @@ class Backbone:
     @property
     def reduction(self) -> int:
         """Pixels per latent cell, along a side."""
-        config = self.vae.config
-        if isinstance(self.vae, AutoencoderTiny):
-            return int(config["upsampling_scaling_factor"]) ** (len(config["decoder_block_out_channels"]) - 1)
-        widths = config["block_out_channels" if isinstance(self.vae, AutoencoderKL) else "encoder_block_out_channels"]
-        return 2 ** (len(widths) - 1)
+        return reduction_of({"_class_name": type(self.vae).__name__, **self.vae.config})
 
     def latent_side(self, size: int) -> int:
         """The side of the latents of ``size`` px images.
@@ -74,9 +71,9 @@ class Backbone:
         Raises:
             UsageError: if the U-Net's levels do not divide it.
         """
-        step = self.reduction * 2 ** (len(self.unet.config["block_out_channels"]) - 1)
-        if size % step:
-            raise UsageError(f"base.size: expected a multiple of {step} for this base, found {size}")
+        least = least_side(self.unet.config, self.reduction)
+        if size % least:
+            raise UsageError(f"base.size: expected a multiple of {least} for this base, found {size}")
         return size // self.reduction
 
     @torch.no_grad()
@@ -142,6 +139,18 @@ class Backbone:
         for module in (self.unet, self.vae, self.text_encoder):
             module.requires_grad_(False).eval()
         return self
+
+
+def reduction_of(vae: Mapping[str, Any]) -> int:
+    """Pixels per latent cell along a side, from an autoencoder's configuration."""
+    widths = vae["block_out_channels" if vae["_class_name"] == "AutoencoderKL" else "encoder_block_out_channels"]
+    factor = int(vae["upsampling_scaling_factor"]) if vae["_class_name"] == "AutoencoderTiny" else 2
+    return int(factor ** (len(widths) - 1))
+
+
+def least_side(unet: Mapping[str, Any], reduction: int) -> int:
+    """What a side in pixels must be a multiple of: pixels per latent cell, times what the U-Net's levels halve."""
+    return int(reduction * 2 ** (len(unet["block_out_channels"]) - 1))
 
 
 def load_whole(kind: Any, path: str | Path, **options: Any) -> Any:

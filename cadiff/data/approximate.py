@@ -27,7 +27,7 @@ def approximate_masks(base: Path) -> tuple[set[Path], list[str]]:
     table = base / TABLE
     if not table.is_file():
         return set(), []
-    masks = [table.parent / row["mask"] for row in read_csv(table, COLUMNS)]
+    masks = [table.parent / row["mask"] for _, row in read_csv(table, COLUMNS)]
     return set(masks), [f"{table}: {mask} is not there; remove its line" for mask in masks if not mask.is_file()]
 
 

@@ -27,7 +27,7 @@ def list_files(root: Path, product: str) -> Listing:
     base, problems = root / product, list[str]()
 
     def sound() -> Iterator[TableRow]:
-        for line, row in enumerate(read_csv(base / TABLE, COLUMNS), start=2):
+        for line, row in read_csv(base / TABLE, COLUMNS):
             where = f"{base / TABLE}: line {line} ({row['image'] or row['mask']})"
             if problem := _problem(row):
                 problems.append(f"{where}: {problem}")

@@ -82,8 +82,9 @@ def located(cell: str, root: Path, product: str) -> str:
     return next((form for form in (path, *forms) if os.path.lexists(root / form)), path)
 
 
-def read_csv(path: Path, columns: Iterable[str]) -> Iterator[dict[str, str]]:
-    """The rows of a CSV file with at least these columns; cells are stripped, absent ones empty.
+def read_csv(path: Path, columns: Iterable[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """The rows of a CSV file with at least these columns, each with the number of its (last) line; cells are stripped, absent ones empty.
+    A row in which no cell of these says anything, as spreadsheets leave them, is none.
 
     Raises:
         UsageError: if the file is absent, does not open, is no UTF-8 text, or lacks a column.
@@ -98,7 +99,9 @@ def read_csv(path: Path, columns: Iterable[str]) -> Iterator[dict[str, str]]:
                 told = ", ".join(found) if found else "an empty file"
                 raise UsageError(f"{path}: expected the columns {', '.join(columns)}; {lacking} is not there, found {told}{advice}")
             for row in reader:
-                yield {name: (row[name] or "").strip() for name in columns}
+                cells = {name: (row[name] or "").strip() for name in columns}
+                if any(cells.values()):
+                    yield reader.line_num, cells
     except UnicodeDecodeError:
         raise UsageError(f"{path}: expected UTF-8 text; save the table as UTF-8") from None
     except csv.Error as error:

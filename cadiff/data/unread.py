@@ -35,6 +35,8 @@ def left_in_root(root: Path, layout: Layout, products: Collection[str], told: It
     left = list(_beside(root, known, _above(known)))
     beside = [path for path in left if path.is_dir()]
     lines = []
+    if absent := [name for name in visa.listed(root) if name not in products] if layout == "visa" else []:
+        lines.append(f"Not here, though {visa.split_table(root)} names them: {', '.join(map(printable, absent))}")
     if beside:
         lines.append(f"Not read, as layout {layout} takes folders with {readers[layout].marks}: {_names(beside, root)}")
     for other in ("mvtec", "folder"):

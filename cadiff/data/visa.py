@@ -6,6 +6,7 @@ so that DVC watches it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -23,7 +24,13 @@ def split_table(root: Path) -> Path:
 
 
 def products(root: Path) -> list[str]:
-    return sorted({row["object"] for row in read_csv(split_table(root), COLUMNS)} - {""})
+    """The products of the split table whose folders are there; where none is, all, so that what is not there is told."""
+    return [name for name in listed(root) if os.path.isdir(root / name)] or listed(root)
+
+
+def listed(root: Path) -> list[str]:
+    """The products that the split table names."""
+    return sorted({row["object"] for _, row in read_csv(split_table(root), COLUMNS)} - {""})
 
 
 def list_files(root: Path, product: str) -> Listing:
@@ -31,7 +38,7 @@ def list_files(root: Path, product: str) -> Listing:
     table, problems = split_table(root), list[str]()
 
     def sound() -> Iterator[TableRow]:
-        for line, row in enumerate(read_csv(table, COLUMNS), start=2):
+        for line, row in read_csv(table, COLUMNS):
             if row["object"] != product:
                 continue
             where = f"{table}: line {line} ({row['image'] or row['mask']})"

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from cadiff.export.items import GOOD, Items, kind_of
+from cadiff.export.items import Items, kind_of
+from cadiff.names import GOOD
 from cadiff.params import as_written
 from cadiff.records import GENERATED_SCHEMA, GeneratedRow
 from cadiff.storage import read_batches, table_writer, write_text

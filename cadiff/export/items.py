@@ -13,8 +13,6 @@ from cadiff.errors import CADiffError
 from cadiff.records import GENERATED_SCHEMA, GeneratedRow, from_table
 from cadiff.storage import decode_image, missing, read_batches, read_table
 
-GOOD = "good"
-
 
 def kind_of(types: list[str]) -> str | None:
     """The class of an image's anomalies: ``hole+scratch`` where it has both, since its one mask does not tell them apart."""

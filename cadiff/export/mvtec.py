@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cadiff.export.items import GOOD, Items
+from cadiff.export.items import Items
+from cadiff.names import GOOD
 from cadiff.storage import write_bytes
 
 

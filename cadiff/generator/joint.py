@@ -102,7 +102,8 @@ def contrast_of(generator: Generator, view: View, text: Float[Tensor, "b tokens 
     of several embeddings a token their mean."""
     positions = view.positions.to(text.device)
     if prompt.contrastive_of == "all":
-        text = generator.encode(view.everything)
+        with generator.backbone.autocast():
+            text = generator.encode(view.everything)
         rows = [[said.positions[concept] for concept in generator.tokens.concepts] for said in view.everything]
         positions = torch.tensor(rows, device=text.device)
     present, index = positions >= 0, spread(positions, prompt.vectors).clamp(min=0)

@@ -160,14 +160,18 @@ def _sample_together(
 def _predicted(
     denoise: Callable[[], Tensor], rewriting: Reweighting, tap: CrossAttentionTap, step: int
 ) -> tuple[Float[Tensor, "b c hl wl"], Reading]:
-    """A step's prediction under re-weighting, and what the focus was; a second pass where each step is to be tested by its own maps."""
+    """A step's prediction under re-weighting, and what the focus was; a second pass where each step is to be tested by its own maps. The
+    maps are let go once they are read, before another pass brings its own."""
     if not rewriting.tests_each_step:
         predicted = denoise().float()
-        return predicted, rewriting.observe(tap.maps, step)
+        reading = rewriting.observe(tap.maps, step)
+        tap.clear()
+        return predicted, reading
     rewriting.enabled = False
     predicted = denoise().float()
     rewriting.enabled = True
     reading = rewriting.test(tap.maps, step)
+    tap.clear()
     return (denoise().float() if reading.acting.any() else predicted), reading
 
 

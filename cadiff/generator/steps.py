@@ -10,22 +10,29 @@ from cadiff.errors import UsageError
 
 
 def new_optimizer(name: Literal["adamw", "adamw-8bit"], groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-    """AdamW, or with its two averages in 8 bits (Dettmers et al., "8-bit Optimizers via Block-wise Quantization", 2022).
+    """AdamW, or with its two averages in 8 bits.
 
     Raises:
-        UsageError: if bitsandbytes, which the second is of, is not installed.
+        UsageError: as `adamw_8bit`.
     """
-    if name == "adamw":
-        return torch.optim.AdamW(groups)
+    optimizer: torch.optim.Optimizer = (torch.optim.AdamW if name == "adamw" else adamw_8bit())(groups)
+    return optimizer
+
+
+def adamw_8bit() -> Any:
+    """bitsandbytes' class (Dettmers et al., "8-bit Optimizers via Block-wise Quantization", 2022).
+
+    Raises:
+        UsageError: if bitsandbytes is not installed.
+    """
     try:
         from bitsandbytes.optim import AdamW8bit
     except ImportError as error:
         raise UsageError(
             f"train.optimizer: adamw-8bit needs bitsandbytes, which does not import ({str(error).splitlines()[0]}). "
-            "pip install 'cadiff[adam8bit]', or set train.optimizer: adamw"
+            'pip install -e ".[adam8bit]", or set train.optimizer: adamw'
         ) from None
-    optimizer: torch.optim.Optimizer = AdamW8bit(groups)
-    return optimizer
+    return AdamW8bit
 
 
 def in_passes(count: int, passes: int) -> list[slice]:

@@ -32,7 +32,7 @@ def import_labels(order: Order) -> Imported:
         UsageError: names every problem, up to ``SHOWN``, of the labels, their pictures or the call.
         CADiffError: if a picture does not open, or the disk does not take it.
     """
-    _check_out(order)
+    _check_paths(order)
     pictures = PictureFolder(order.images)
     known = FORMATS[order.format or recognised(order.labels)]
     if order.classes and not order.classes.exists():
@@ -61,9 +61,11 @@ def _propose(order: Order, path: Path, found: Iterator[Labelled], title: str) ->
     return done
 
 
-def _check_out(order: Order) -> None:
-    """An error where something would be written over, or beside pictures of other origin."""
+def _check_paths(order: Order) -> None:
+    """An error where the labels are not there, or something would be written over, or beside pictures of other origin."""
     out = order.out
+    if not order.labels.exists():
+        raise UsageError(f"{order.labels}: expected a label file or a folder of such, but it is not there")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out}: expected a new or empty folder (--out), found something there; name another")
     for taken in (order.images, order.labels):

@@ -53,7 +53,7 @@ class Imported:
         if any(kind == COMBINED for _, kind in self.placed):
             told.append(f"  {COMBINED}: several types in one picture; to learn them as one, give the classes one anomaly_type (--classes)")
         if self.ignored:
-            told.append(f"  left out, as the table of classes says: {counted(self.ignored)}")
+            told.append(f"  left out, as the table of classes says: {counted(self.ignored)}, and pictures with nothing else marked in them")
         if total := sum(self.approximate.values()):
             how = counted(self.approximate)
             told.append(f"  {total} masks are approximate, as they stem from boxes: {how}; pixel figures rest on them")

@@ -22,7 +22,7 @@ from cadiff.labels.model import Labelled, LabelObject, object_mask
 from cadiff.labels.pictures import PictureFolder
 from cadiff.names import GOOD, check_product
 from cadiff.records import Levels
-from cadiff.storage import read_values, write_image
+from cadiff.storage import IMAGE_SUFFIXES, read_values, write_image
 
 TEST_GOOD = 5  # every so many normals, one is for test/good
 SHOWN = 20  # problems that are told one by one
@@ -66,12 +66,15 @@ class Placing:
     def _place(self, key: str, labelled: Labelled) -> None:
         anomalies = [(one, meaning) for one in labelled.objects if (meaning := self._meaning(one.name)).anomaly_type not in ("", GOOD)]
         called = [meaning for name in labelled.classes if (meaning := self._meaning(name)).anomaly_type]
-        self.done.ignored.update(one.name for one in labelled.objects if not self._meaning(one.name).anomaly_type)
+        ignored = [one.name for one in labelled.objects if not self._meaning(one.name).anomaly_type]
+        self.done.ignored.update(ignored)
         if not anomalies:
             if wrong := [meaning.anomaly_type for meaning in called if meaning.anomaly_type != GOOD]:
                 raise ValueError(f"is called {wrong[0]}, but nothing is marked in it; mark it, or leave the class out (--classes)")
             if called:
                 self._add_normal(key, self._in_product(called[0], key))
+            elif ignored:
+                self.marked.add(key)  # with a defect of another kind, perhaps
             return
         if any(meaning.anomaly_type == GOOD for meaning in called):
             raise ValueError(f"is called {GOOD}, but {anomalies[0][0].name} is marked in it; remove one of the two")
@@ -174,16 +177,20 @@ class Placing:
             raise ValueError(f"a second picture would be {place.as_posix()}; rename one")
         self.pictures.size(key)  # one that does not open is found now
         target.parent.mkdir(parents=True, exist_ok=True)
-        if self.order.link:
-            os.link(source.resolve(), target)
-        else:
+        if not self.order.link:
             shutil.copyfile(source, target)
+            return
+        try:
+            os.link(source.resolve(), target)
+        except OSError as error:
+            raise UsageError(f"--link: {source} cannot be linked into {self.order.out} ({error.strerror}): leave --link out") from None
 
     def finish(self) -> None:
         """The table of approximate masks; or every problem as one error."""
         if self.missing:
             said = self.missing[0] + (f" (and {len(self.missing) - 1} more)" if len(self.missing) > 1 else "")
-            self.problems.insert(0, f"{said}: not below {self.order.images}; copy it there, or name its folder (--images)")
+            expected = f"expected it below {self.order.images}, as a file of {', '.join(sorted(IMAGE_SUFFIXES))}"
+            self.problems.insert(0, f"{said}: {expected}; copy it there, convert it, or name its folder (--images)")
         if self.problems:
             more = [f"and {len(self.problems) - SHOWN} more"] if len(self.problems) > SHOWN else []
             first = f"{self.order.labels}: {len(self.problems)} problems, nothing is written"

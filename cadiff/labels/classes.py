@@ -21,7 +21,8 @@ NORMAL = frozenset({"good", "ok", "normal", "background", "no defect", "no_defec
 
 
 class Meaning(NamedTuple):
-    """What a class stands for. ``anomaly_type`` ``good``: it marks no anomaly; empty: it is left out, as if not labelled."""
+    """What a class stands for. ``anomaly_type`` ``good``: it marks no anomaly; empty: it is left out, and a picture with nothing else
+    marked in it is no normal one."""
 
     product: str
     anomaly_type: str
@@ -56,10 +57,11 @@ def read_classes(path: Path) -> dict[str, Meaning]:
         UsageError: if it is no such table, has a class twice, or a name in it can be no product's or anomaly type's.
     """
     reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
-    if lacking := [name for name in COLUMNS if name not in (reader.fieldnames or [])]:
-        raise UsageError(f"{path}: expected the columns {', '.join(COLUMNS)}; {', '.join(lacking)} is not there")
     found: dict[str, Meaning] = {}
     try:
+        if lacking := [name for name in COLUMNS if name not in (reader.fieldnames or [])]:
+            told = f"{', '.join(COLUMNS)}, with commas between them; {', '.join(lacking)} is not there"
+            raise UsageError(f"{path}: expected the columns {told}")
         for row in reader:
             name, meaning = row["class"] or "", Meaning((row["product"] or "").strip(), (row["anomaly_type"] or "").strip())
             if name in found:

@@ -42,7 +42,7 @@ def read(path: Path, pictures: PictureFolder) -> Iterator[Labelled]:
     ):
         _spool(path, spool, known)
         for image in _images(path):
-            found = spool.execute("select said from annotations where image = ? order by rowid", (json.dumps(image["id"]),))
+            found = spool.execute("select said from annotations where image = ? order by rowid", (_spooled(image["id"]),))
             objects = []
             for one in (json.loads(said) for (said,) in found):
                 with told(path, f"annotation {one.get('id', '')} of {image['file_name']}"):
@@ -71,8 +71,13 @@ def _spool(path: Path, spool: sqlite3.Connection, known: set[Any]) -> None:
             if one["image_id"] not in known:
                 raise UsageError(f"{path}: annotation {one.get('id', '')}: image_id {one['image_id']} is none of its images")
             kept = {key: one[key] for key in ("id", "category_id", "segmentation", "bbox") if key in one}
-            spool.execute("insert into annotations values (?, ?)", (json.dumps(one["image_id"]), json.dumps(kept)))
+            spool.execute("insert into annotations values (?, ?)", (_spooled(one["image_id"]), json.dumps(kept)))
     spool.execute("create index of_image on annotations (image)")
+
+
+def _spooled(number: Any) -> str:
+    """A picture's id as the table has it: tools that keep their ids in columns of real numbers write 7 as 7.0."""
+    return json.dumps(int(number) if isinstance(number, float) and number.is_integer() else number)
 
 
 def _object(one: dict[str, Any], names: dict[Any, str]) -> LabelObject:

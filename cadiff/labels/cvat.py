@@ -54,7 +54,7 @@ def _object(kind: str, said: dict[str, Any]) -> LabelObject:
     if kind == "mask":
         counts = (int(count) for count in said["rle"].split(","))
         left, top, width, height = (int(float(said[key])) for key in ("left", "top", "width", "height"))
-        return LabelObject(name, mask=runs(counts, height, width, top=top, left=left))
+        return LabelObject(name, mask=runs(counts, height, width, corner=(top, left)))
     raise ValueError(f"a {kind} has no area that can be known; expected polygon, mask, ellipse or box: draw it so")
 
 

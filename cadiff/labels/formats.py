@@ -20,10 +20,8 @@ def recognised(path: Path) -> FormatName:
     """Which format a label file, or a folder of such, is of.
 
     Raises:
-        UsageError: if it is not there, or of none of them.
+        UsageError: if it is of none of them.
     """
-    if not path.exists():
-        raise UsageError(f"{path}: expected a label file or a folder of such, but it is not there")
     found = next((name for name, known in FORMATS.items() if known.holds(path)), None)
     if found is None:
         titles = ", ".join(known.title for known in FORMATS.values())

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cadiff.labels.model import Format, Labelled, LabelObject, ellipse, rectangle
-from cadiff.labels.pictures import PictureFolder
+from cadiff.labels.pictures import PictureFolder, local_path
 from cadiff.labels.reading import ring, start, stream, told
 from cadiff.labels.rle import unpack_brush
 from cadiff.storage import IMAGE_SUFFIXES
@@ -52,7 +52,8 @@ def _labelled(task: dict[str, Any], path: Path) -> Labelled:
 
 def _image(data: dict[str, Any]) -> str:
     """The picture among a task's data: the one value that ends as a picture's name does."""
-    named = [value for value in data.values() if isinstance(value, str) and PurePosixPath(value).suffix.lower() in IMAGE_SUFFIXES]
+    texts = [value for value in data.values() if isinstance(value, str)]
+    named = [text for text in texts if PurePosixPath(local_path(text)).suffix.lower() in IMAGE_SUFFIXES]
     if len(named) != 1:
         raise ValueError(f"expected one picture among the task's data, found {len(named)}")
     return named[0]

@@ -55,7 +55,8 @@ def _object(shape: dict[str, Any]) -> LabelObject:
         return LabelObject(name, polygons=(ellipse((x, y), (radius, radius)),))
     if kind == "mask" and len(points) == 2:
         pixels = decode_image(base64.b64decode(shape["mask"]), "L", f"the mask of {name}") > 0
-        return LabelObject(name, mask=to_runs(pixels, top=round(float(points[0][1])), left=round(float(points[0][0]))))
+        left, top = (round(float(number)) for number in points[0])
+        return LabelObject(name, mask=to_runs(pixels, corner=(top, left)))
     raise ValueError(f"a {kind} of {len(points)} points has no area that can be known; expected {SHAPES}: draw it so")
 
 

@@ -55,7 +55,7 @@ class PictureFolder:
         Raises:
             UsageError: if ``..`` leads out of the folder, or several pictures have the name.
         """
-        path = _plain(_local(name))
+        path = _plain(local_path(name))
         if ".." in PurePosixPath(path).parts:
             path = self._climbed(path, name, origin)
         parts = [part for part in path.split("/") if part not in ("", ".")]
@@ -129,7 +129,7 @@ def _plain(path: str) -> str:
     return unicodedata.normalize("NFC", path)
 
 
-def _local(name: str) -> str:
+def local_path(name: str) -> str:
     """The path in what a tool calls a picture: a path of any system, an address, a bucket's key, Label Studio's ``?d=``."""
     if "?d=" in name:
         return parse_qs(urlsplit(name).query).get("d", [""])[0].replace("\\", "/")

@@ -14,8 +14,9 @@ from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import ParseError, iterparse
 from jaxtyping import Float
 
-from cadiff.errors import UsageError
+from cadiff.errors import CADiffError, UsageError
 from cadiff.opening import opened, read_file
+from cadiff.visible import is_passed_over
 
 WHOLE = 2**28  # bytes of a file that is read at once: one that speaks of a single picture, which may lie in it as text
 
@@ -25,10 +26,13 @@ def told(origin: Path, place: str) -> Iterator[None]:
     """What is wrong in ``place`` of a label file as an error that names both; files of strangers hold anything anywhere."""
     try:
         yield
+    except UsageError:
+        raise
     except KeyError as error:
         raise UsageError(f"{origin}: {place}: expected {error.args[0]!r}, but it is not there; export the labels again") from None
-    except (ValueError, TypeError, AttributeError, IndexError, OverflowError) as error:
-        raise UsageError(f"{origin}: {place}: {error}; mend it in the labelling tool, and export again") from None
+    except (ValueError, TypeError, AttributeError, IndexError, OverflowError, CADiffError) as error:  # the last: of a mask within it
+        said = str(error).rstrip(".")
+        raise UsageError(f"{origin}: {place}: {said}; mend it in the labelling tool, and export again") from None
 
 
 def read_whole(path: Path) -> bytes:
@@ -109,7 +113,8 @@ def files_of(path: Path, suffix: str) -> list[Path]:
     """A label file itself, or the visible files of this suffix below a folder, by name."""
     if path.is_file():
         return [path]
-    return sorted(p for p in path.rglob("*") if p.suffix.lower() == suffix and p.is_file() and not p.name.startswith("."))
+    found = (p for p in path.rglob("*") if p.suffix.lower() == suffix and p.is_file())
+    return sorted(p for p in found if not any(map(is_passed_over, p.relative_to(path).parts)))
 
 
 def ring(numbers: Any) -> Float[np.ndarray, "n 2"]:

@@ -16,7 +16,7 @@ MOST = 2**28  # pixels of the largest mask that is decoded: more than Pillow ope
 
 
 class Runs(NamedTuple):
-    """A mask of ``height`` x ``width`` px whose top left pixel lies at (``top``, ``left``) of the picture.
+    """A mask of ``height`` x ``width`` px: of the whole picture, or, with a ``corner`` (row, column), of the part that begins there.
 
     ``counts``: how many pixels are outside, then inside, then outside again; their sum is the mask's pixels. They go down the columns
     (``by_columns``: COCO) or along the rows.
@@ -26,8 +26,7 @@ class Runs(NamedTuple):
     height: int
     width: int
     by_columns: bool = False
-    top: int = 0
-    left: int = 0
+    corner: tuple[int, int] | None = None
 
     def pixels(self) -> Bool[np.ndarray, "h w"]:
         """The mask itself, without its place."""
@@ -38,17 +37,20 @@ class Runs(NamedTuple):
         """The mask on a picture of this size.
 
         Raises:
-            ValueError: if it does not lie within the picture.
+            ValueError: if it is not of the picture's size, or does not lie within the picture.
         """
-        if self.top < 0 or self.left < 0 or self.top + self.height > height or self.left + self.width > width:
-            place = f" at ({self.left}, {self.top})" if self.top or self.left else ""
+        top, left = self.corner or (0, 0)
+        bottom, right = top + self.height, left + self.width
+        fits = (bottom, right) == (height, width) if self.corner is None else min(top, left) >= 0 and bottom <= height and right <= width
+        if not fits:
+            place = "" if self.corner is None else f" at ({left}, {top})"
             raise ValueError(f"a mask of {self.width}x{self.height}{place} on a picture of {width}x{height}")
         whole = np.zeros((height, width), bool)
-        whole[self.top : self.top + self.height, self.left : self.left + self.width] = self.pixels()
+        whole[top:bottom, left:right] = self.pixels()
         return whole
 
 
-def runs(counts: Iterable[int], height: int, width: int, by_columns: bool = False, top: int = 0, left: int = 0) -> Runs:
+def runs(counts: Iterable[int], height: int, width: int, by_columns: bool = False, corner: tuple[int, int] | None = None) -> Runs:
     """Runs that are known to fill their mask.
 
     Raises:
@@ -59,10 +61,10 @@ def runs(counts: Iterable[int], height: int, width: int, by_columns: bool = Fals
         raise ValueError(f"a mask of {width}x{height}; expected 1 to {MOST} pixels")
     if any(number < 0 for number in numbers) or sum(numbers) != height * width:
         raise ValueError(f"the counts of a mask are of {sum(numbers)} pixels; expected {width}x{height}, which are {height * width}")
-    return Runs(np.asarray(numbers, np.int64), height, width, by_columns, top, left)
+    return Runs(np.asarray(numbers, np.int64), height, width, by_columns, corner)
 
 
-def to_runs(mask: Bool[np.ndarray, "h w"], by_columns: bool = False, top: int = 0, left: int = 0) -> Runs:
+def to_runs(mask: Bool[np.ndarray, "h w"], by_columns: bool = False, corner: tuple[int, int] | None = None) -> Runs:
     """A mask's runs, beginning with those outside (0 of them, if the first pixel is inside)."""
     flat = np.ravel(mask, order="F" if by_columns else "C")
     changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
@@ -70,7 +72,7 @@ def to_runs(mask: Bool[np.ndarray, "h w"], by_columns: bool = False, top: int = 
     if flat.size and flat[0]:
         counts = np.concatenate([[0], counts])
     height, width = mask.shape
-    return Runs(counts.astype(np.int64), height, width, by_columns, top, left)
+    return Runs(counts.astype(np.int64), height, width, by_columns, corner)
 
 
 def unpack_coco(text: str) -> list[int]:

@@ -16,7 +16,7 @@ from cadiff.params import read_mapping
 
 LISTS = ("classes.txt", "obj.names")
 TABLES = ("data.yaml", "dataset.yaml", "data.yml")
-NOT_LABELS = frozenset({"classes.txt", "train.txt", "val.txt", "test.txt", "readme.txt", "notes.txt"})
+NOT_LABELS = frozenset({"classes.txt", "train.txt", "val.txt", "test.txt", "notes.txt"})
 
 
 def holds(path: Path) -> bool:
@@ -29,10 +29,12 @@ def read(path: Path, pictures: PictureFolder) -> Iterator[Labelled]:
     Raises:
         UsageError: if the classes' names are not there, or a line is none of YOLO's.
     """
+    if not path.is_dir():
+        raise UsageError(f"{path}: expected a folder of YOLO's text files; name the folder that it lies in")
     names = _names(path)
     for file in _label_files(path):
         stem = file.relative_to(path).with_suffix("").as_posix()
-        key = pictures.with_stem(stem)
+        key = pictures.with_stem("/".join("images" if part == "labels" else part for part in stem.split("/")))
         if key is None:
             yield Labelled(stem, origin=file)
             continue
@@ -64,7 +66,9 @@ def _edges(x: float, y: float, across: float, down: float, width: int, height: i
 
 
 def _label_files(path: Path) -> list[Path]:
-    return [file for file in files_of(path, ".txt") if file.name.lower() not in NOT_LABELS]
+    """The text files that are no lists and no notes (Roboflow leaves README.roboflow.txt)."""
+    files = [(file, file.name.lower()) for file in files_of(path, ".txt")]
+    return [file for file, name in files if name not in NOT_LABELS and not name.startswith("readme")]
 
 
 def _table(path: Path) -> Path | None:
@@ -78,7 +82,7 @@ def _names(path: Path) -> dict[int, str]:
     if table is None:
         raise UsageError(f"{path}: expected the classes' names in {', '.join((*TABLES[:1], *LISTS))} there or above; put one there")
     if table.name in LISTS:
-        return dict(enumerate(line.strip() for line in read_text(table).splitlines() if line.strip()))
+        return {number: line.strip() for number, line in enumerate(read_text(table).splitlines()) if line.strip()}
     with told(table, "names"):
         names = read_mapping(table)["names"]
         pairs = names.items() if isinstance(names, dict) else enumerate(names)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib
 import math
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -67,6 +70,13 @@ def test_what_grows_is_measured_at_each_size(folder: Path, name: str, counts: tu
     found = [measure(folder, f"growing:{name}", count) for count in counts]
     assert len({tuple(row.what for row in rows) for rows in found}) == 1, "the same figures at every size"
     assert all(row.value > 0 for rows in found for row in rows)
+
+
+def test_a_peak_is_of_its_own_process_alone() -> None:
+    held = np.ones(2**29, np.uint8)
+    call = [sys.executable, "-c", "from bench.peak import own_peak; print(own_peak())"]
+    child = subprocess.run(call, cwd=BENCHMARKS, capture_output=True, text=True, check=True)
+    assert float(child.stdout) < 100 < held.nbytes / 2**20 < module("peak").own_peak(), "what a parent holds is none of it"
 
 
 def test_the_plan_runs_only_what_there_is() -> None:

@@ -11,11 +11,11 @@ import pytest
 import yaml
 
 from cadiff.params import Params, load_params
-from cadiff.records import SCENE_SCHEMA, SceneRow, to_table
+from cadiff.records import SAMPLE_SCHEMA, SCENE_SCHEMA, SampleRow, SceneRow, to_table
 from cadiff.storage import write_json, write_table
 
 ROOT = Path(__file__).parents[2]
-TYPES, PER_TYPE = ("chip", "rust"), 5
+TYPES, PER_TYPE, EXEMPLARS = ("chip", "rust"), 5, 6
 SECONDS = {"samples": 1.0, "scenes": 2.0, "adapt": 3.0, "train": 40.0, "generate": 20.0, "synthesize": 1.5, "quality": 7.0,
            "showcase": 9.0, "detect": 30.0}  # fmt: skip
 REALISM = 6.0
@@ -37,6 +37,8 @@ def params(bench: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     for product in params.products:
         rows = [scene(product, kind, k, named) for kind in TYPES for k in range(PER_TYPE) for named in (True, False)]
         write_table(Path("data/made/scenes/cadiff") / f"{product}.parquet", to_table(rows, SCENE_SCHEMA))
+        samples = [sample(product, index, "exemplar") for index in range(EXEMPLARS)] + [sample(product, EXEMPLARS, "normal")]
+        write_table(Path("data/made/samples") / f"{product}.parquet", to_table(samples, SAMPLE_SCHEMA))
         for stage, seconds in SECONDS.items():
             for method in bench.methods_of(stage, params):
                 record(stage, product, method, seconds)
@@ -48,6 +50,10 @@ def params(bench: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def scene(product: str, kind: str, index: int, named: bool) -> SceneRow:
     blank = {"bytes": b"", "path": ""}
     return SceneRow(f"{kind}-{index}-{named}", product, named, [kind], [blank], ["drawn"], [1.0], [None], [None], None, None, 0, 0)
+
+
+def sample(product: str, index: int, role: str) -> SampleRow:
+    return SampleRow(f"{product}-{index}", "demo", product, TYPES[index % 2], role, f"{index}.png", None, 64, 64, "")  # type: ignore[arg-type]
 
 
 def record(stage: str, product: str, method: str, seconds: float) -> None:
@@ -68,7 +74,7 @@ def predicted(bench: ModuleType, params: Params, size: object, devices: int = 1,
 
 def test_the_measured_run_is_predicted_as_it_was(bench: ModuleType, params: Params) -> None:
     measured = sum(SECONDS[s] * 2 * len(bench.methods_of(s, params)) for s in SECONDS) + 8.0
-    found = predicted(bench, params, bench.Size(2, len(TYPES), len(TYPES) * PER_TYPE))
+    found = predicted(bench, params, bench.Size(2, len(TYPES), len(TYPES) * PER_TYPE, EXEMPLARS))
     assert sum(found.values()) == pytest.approx(measured)
     assert found["realism"] == pytest.approx(2 * 2 * REALISM), "two products, two methods with images of their own"
     assert found["detect"] == pytest.approx(2 * 3 * SECONDS["detect"] - found["realism"])
@@ -98,15 +104,25 @@ def test_a_detector_without_parts_is_refused_only_where_it_counts(bench: ModuleT
 
 
 def test_more_images_cost_where_images_are_touched(bench: ModuleType, params: Params) -> None:
-    one, ten = (predicted(bench, params, bench.Size(2, len(TYPES), n * len(TYPES) * PER_TYPE)) for n in (1, 10))
+    one, ten = (predicted(bench, params, bench.Size(2, len(TYPES), n * len(TYPES) * PER_TYPE, EXEMPLARS)) for n in (1, 10))
     ratio = {stage: ten[stage] / one[stage] for stage in one}
     assert [s for s, r in ratio.items() if r == pytest.approx(10)] == ["scenes", "generate", "synthesize", "quality", "realism"]
     assert 1 < ratio["detect"] < 10, "the classifier sees every image, the detector a set number"
     assert [s for s, r in ratio.items() if r == pytest.approx(1)] == ["samples", "adapt", "train", "showcase", "report"]
 
 
+def test_a_training_by_epochs_costs_by_the_products_exemplars(bench: ModuleType, params: Params) -> None:
+    train = {**params.train.model_dump(), "steps": None, "epochs": 8, "batch": 4, "normal_share": 0.0}
+    params = Params(**{**params.model_dump(), "train": train})
+    rates, (own, twice) = bench.rates(params), (bench.Size(2, len(TYPES), 10, n * EXEMPLARS) for n in (1, 2))
+    assert rates["train"] == pytest.approx(SECONDS["train"] / (8 * EXEMPLARS)), "seconds an exemplar shown"
+    work = next(work for work in bench.WORK if work.stage == "train")
+    found = [bench.predict(work, rates["train"], params, size, 1, False) for size in (own, twice)]
+    assert found == pytest.approx([2 * SECONDS["train"], 4 * SECONDS["train"]])
+
+
 def test_devices_share_stages_and_a_cluster_their_parts(bench: ModuleType, params: Params) -> None:
-    size = bench.Size(4, 2, 320)
+    size = bench.Size(4, 2, 320, EXEMPLARS)
     one, eight, cluster = (predicted(bench, params, size, *place) for place in ((1, False), (8, False), (32, True)))
     assert eight["train"] == pytest.approx(one["train"] / 4), "no more devices than products train at a time"
     assert cluster["generate"] == pytest.approx(one["generate"] / 32)
@@ -117,7 +133,7 @@ def test_the_target_decides_methods_and_what_was_not_measured_is_named(bench: Mo
     fewer = params.model_copy(update={"methods": ["cadiff"]})
     rates = bench.rates(params)
     bench.check_comparable(rates, params, fewer)
-    size = bench.Size(2, len(TYPES), len(TYPES) * PER_TYPE)
+    size = bench.Size(2, len(TYPES), len(TYPES) * PER_TYPE, EXEMPLARS)
     quality = next(work for work in bench.WORK if work.stage == "quality")
     assert bench.predict(quality, rates["quality"], fewer, size, 1, False) == pytest.approx(2 * SECONDS["quality"])
     more = params.model_copy(update={"methods": [*params.methods, "patchcore"]})

@@ -9,7 +9,7 @@ import yaml
 from PIL import Image
 
 from cadiff.cli import main
-from cadiff.evaluate import metrics_table
+from cadiff.evaluate import dataset_at, metrics_table
 from cadiff.metrics.generated import IC_LPIPS, IS
 from cadiff.params import load_params
 from cadiff.records import METRIC_SCHEMA, MetricRow
@@ -227,3 +227,11 @@ def test_problems_name_the_file(drawn_root: Path, tmp_path: Path, capsys: pytest
     folder.rename(tmp_path / "spelt")
     (tmp_path / "spelt" / "nut").rename(tmp_path / "spelt" / "metal nut")
     assert "'metal nut' cannot name a product: expected letters" in error_of(capsys, tmp_path / "spelt", drawn_root)
+
+
+def test_another_root_is_read_as_the_parameters_say(tmp_path: Path) -> None:
+    """Its pictures may have more than 8 bits a channel; the error that says so names ``dataset.range``, which has to help."""
+    params = load_params()
+    own = params.dataset.model_copy(update={"range": (0.0, 4095.0), "size": 64, "calibration": 0.1})
+    found = dataset_at(params.model_copy(update={"dataset": own}), tmp_path, "mvtec")
+    assert (found.root, found.range, found.size, found.calibration) == (str(tmp_path), (0.0, 4095.0), 64, 0.1)

@@ -37,6 +37,27 @@ def test_a_soft_mask_has_its_area_at_any_depth(white: int, tmp_path: Path) -> No
     assert area(tmp_path / "mask.png") == (values > white / 2).sum()
 
 
+@pytest.mark.parametrize("sigma", [8, 20])
+@pytest.mark.parametrize("white", [255, 4095])
+def test_a_mask_with_a_wide_soft_rim_is_no_mask_of_labels(sigma: int, white: int, tmp_path: Path) -> None:
+    """As image editors feather selections: far from the edge the slope has steps of several pixels, each of one value."""
+    bar = np.zeros((300, 300))
+    bar[100:200, 80:220] = white
+    values = ndimage.gaussian_filter(bar, sigma).round()
+    Image.fromarray(values.astype(np.uint8 if white == 255 else np.uint16)).save(tmp_path / "mask.png")
+    assert area(tmp_path / "mask.png") == (values > white / 2).sum()
+
+
+@pytest.mark.parametrize("labels", [(1, 255), (1, 2, 255), (7, 300), (3, 200)])
+def test_labels_beside_each_other_and_bright_ones_are_still_refused(labels: tuple[int, ...], tmp_path: Path) -> None:
+    values = np.zeros((40, 40), np.uint16)
+    for place, label in enumerate(labels):
+        values[4:30, 4 + 8 * place : 12 + 8 * place] = label
+    Image.fromarray(values).save(tmp_path / "mask.png")
+    with pytest.raises(CADiffError, match="Save it with two values"):
+        read_image(tmp_path / "mask.png", "L")
+
+
 def test_a_soft_mask_of_real_numbers_has_its_area_too(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "mask.tif", soft().astype(np.float32))
     assert area(tmp_path / "mask.tif") == (soft() > 0.5).sum()
@@ -79,6 +100,24 @@ def test_no_colour_but_black_is_unmarked(tmp_path: Path) -> None:
     for colour in ((0, 0, 1), (1, 0, 0), (0, 0, 255), (128, 0, 0)):
         write_image(tmp_path / "mask.png", np.where(square()[..., None] > 0, colour, 0).astype(np.uint8))
         assert np.array_equal(read_image(tmp_path / "mask.png", "L"), square())
+
+
+@pytest.mark.parametrize(("one", "other"), [("red", "lime"), ("blue", "yellow"), ("white", "red"), ("maroon", "lime")])
+@pytest.mark.parametrize("palette", [False, True])
+def test_a_mask_with_a_colour_for_each_class_marks_them_all(one: str, other: str, palette: bool, tmp_path: Path) -> None:
+    """As annotation tools draw them: in grey one colour is more than half of white, and the other less."""
+    image = Image.new("RGB", (24, 24))
+    image.paste(one, (2, 2, 8, 8))
+    image.paste(other, (12, 12, 20, 20))
+    (image.quantize(8) if palette else image).save(tmp_path / "mask.png")
+    assert area(tmp_path / "mask.png") == 6 * 6 + 8 * 8
+
+
+def test_a_tint_is_no_colour(tmp_path: Path) -> None:
+    """A mask that once was a JPEG: what is nearly black is not marked, of whatever colour."""
+    values = np.repeat(square()[..., None], 3, axis=2).astype(int) + np.random.default_rng(0).integers(-9, 10, (*square().shape, 3))
+    write_image(tmp_path / "mask.png", values.clip(0, 255).astype(np.uint8))
+    assert np.array_equal(read_image(tmp_path / "mask.png", "L"), square())
 
 
 @pytest.mark.parametrize("mode", ["1", "P"])

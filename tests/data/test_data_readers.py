@@ -63,7 +63,7 @@ def test_max_normals_keeps_the_first_by_name(mvtec_root):
 
 def test_visa_has_one_type_and_reads_numbered_masks(visa_root):
     dataset = DatasetParams(name="visa", layout="visa", root=str(visa_root))
-    assert list_products(dataset) == ["candle", "other"]
+    assert list_products(dataset) == ["candle"]
     rows = read_samples(dataset, "candle")
     assert Counter(row.role for row in rows) == {"normal": 2, "test_good": 1, "exemplar": 1, "held_out": 3}
     assert {row.anomaly_type for row in rows} == {None, "anomaly"}

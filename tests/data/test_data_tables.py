@@ -131,6 +131,21 @@ def test_visas_rows_lead_into_their_product_alone(visa_root: Path) -> None:
     assert len(read_samples(dataset, "candle")) == 7
 
 
+def test_one_product_of_visas_table_can_be_there_alone(visa_root: Path) -> None:
+    """As it was unpacked: the table names a product ``other``, too."""
+    found = inspect_root(visa_root, base=16)
+    assert ([summary.product for summary in found.products], found.problems) == (["candle"], [])
+    assert f"Not here, though {visa_root / 'split_csv/1cls.csv'} names them: other" in found.text()
+
+
+def test_rows_without_a_cell_are_none_and_lines_keep_their_numbers(part: Path) -> None:
+    write_rows(part, [ROWS[0], "", ",,,", *ROWS[1:]])
+    assert problems_of(part) == []
+    write_rows(part, [ROWS[0], "", ",,,", *ROWS[1:], "photos/ok/none.png,,,dev"])
+    (problem,) = problems_of(part)
+    assert f"line {len(ROWS) + 4} (photos/ok/none.png): split: expected train or test" in problem
+
+
 def test_several_masks_of_one_image_in_a_folder_are_one(mvtec_root: Path) -> None:
     truth = mvtec_root / "nut/ground_truth/scratch"
     write_image(truth / "001_mask_1.png", np.roll(square(), 10, axis=0))

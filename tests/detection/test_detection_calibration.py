@@ -62,7 +62,7 @@ def test_the_file_says_what_was_trained_and_promised(inspected) -> None:
     assert trained.as_json() == values
     assert {*values} == {
         "product", "method", "seed", "network", "width", "standardise", "canvas", "size", "tile", "pooling", "made_by", "false_alarms",
-        "threshold", "image", "pixel", "classes", "classifier", "normals",
+        "threshold", "image", "pixel", "classes", "classifier", "normals", "range",
     }  # fmt: skip
     assert values["normals"] == {"width": [32, 48], "height": [32, 44]}
     assert values["classes"] == ["blot", "line"]

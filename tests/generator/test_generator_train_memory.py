@@ -197,7 +197,7 @@ def test_an_adaptation_in_passes_has_the_same_weights_to_rounding(
 
 def test_without_bitsandbytes_eight_bits_are_refused_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
-    with pytest.raises(UsageError, match=r"train.optimizer: adamw-8bit needs bitsandbytes, .* pip install 'cadiff\[adam8bit\]'"):
+    with pytest.raises(UsageError, match=r"train.optimizer: adamw-8bit needs bitsandbytes, .* pip install -e \"\.\[adam8bit\]\""):
         new_optimizer("adamw-8bit", [{"params": [torch.nn.Parameter(torch.zeros(1))]}])
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from label_examples import BRUSH, EXAMPLES, png
-from plates import BOTTOM, CORNERS, HEIGHT, LEFT, RIGHT, TOP, WIDTH, marked
+from plates import BOTTOM, CORNERS, HEIGHT, LEFT, RIGHT, TOP, WIDTH, marked, picture
 from pycocotools import mask as cocomask
 
 from cadiff.errors import UsageError
@@ -20,7 +20,7 @@ from cadiff.labels.formats import FORMATS, recognised
 from cadiff.labels.model import Box, Labelled, LabelObject, object_mask
 from cadiff.labels.pictures import PictureFolder
 from cadiff.labels.rle import pack_coco, runs, to_runs, unpack_brush, unpack_coco
-from cadiff.storage import write_text
+from cadiff.storage import write_image, write_text
 
 CVAT = "<annotations><image name='b1.png' width='4' height='4'>"
 
@@ -63,6 +63,19 @@ def test_coco_masks_as_runs(compressed: bool, tmp_path: Path, pictures: Path) ->
     said = {"size": [HEIGHT, WIDTH], "counts": pack_coco(counts) if compressed else counts.tolist()}
     labels = coco_file(tmp_path, [{"id": 1, "image_id": 1, "category_id": 1, "segmentation": said, "iscrowd": 1}])
     np.testing.assert_array_equal(object_mask(only(read(labels, pictures)), HEIGHT, WIDTH), marked())
+
+
+def test_a_mask_of_another_size_is_not_set_into_a_corner(tmp_path: Path, pictures: Path) -> None:
+    said = {"size": [HEIGHT // 2, WIDTH // 2], "counts": [0, HEIGHT * WIDTH // 4]}
+    half = only(read(coco_file(tmp_path, [{"id": 1, "image_id": 1, "category_id": 1, "segmentation": said}]), pictures))
+    with pytest.raises(ValueError, match="a mask of 20x15 on a picture of 40x30"):
+        object_mask(half, HEIGHT, WIDTH)
+
+
+def test_coco_ids_from_a_column_of_real_numbers_are_the_same(tmp_path: Path, pictures: Path) -> None:
+    """As pandas writes them: 1 is 1.0 where a cell of the column was empty."""
+    labels = coco_file(tmp_path, [{"id": 1, "image_id": 1.0, "category_id": 1.0, "bbox": [LEFT, TOP, 3, 4]}])
+    assert only(read(labels, pictures)).box == Box(LEFT, TOP, LEFT + 3, TOP + 4)
 
 
 @given(st.lists(st.tuples(st.floats(0, WIDTH), st.floats(0, HEIGHT)), min_size=3, max_size=8))
@@ -241,6 +254,43 @@ def test_what_is_wrong_in_a_line_is_named(line: str, told: str, tmp_path: Path, 
     with pytest.raises(UsageError, match=r"b1\.txt: line 1") as error:
         read(tmp_path / "l", pictures)
     assert told in str(error.value)
+
+
+def test_a_mask_within_a_file_that_does_not_decode_names_the_file(tmp_path: Path, pictures: Path) -> None:
+    shape = {"label": "spot", "shape_type": "mask", "points": [[1, 1], [2, 2]], "mask": base64.b64encode(b"none").decode()}
+    write_text(tmp_path / "b1.json", json.dumps({"shapes": [shape], "imagePath": "b1.png"}))
+    with pytest.raises(UsageError, match=rf"^{tmp_path / 'b1.json'}: shape 1: the mask of spot: expected an image"):
+        read(tmp_path / "b1.json", pictures)
+
+
+def test_copies_that_an_editor_hides_are_no_labels(tmp_path: Path, pictures: Path) -> None:
+    labels = EXAMPLES["labelme"](tmp_path / "labels")
+    write_text(labels / ".ipynb_checkpoints" / "b1-checkpoint.json", (labels / "b1.json").read_text())
+    assert len(read(labels, pictures)) == 2
+
+
+def test_a_root_as_roboflow_exports_it(tmp_path: Path) -> None:
+    """``train/images`` beside ``train/labels``, one name in two parts, and texts about the data set."""
+    for part, line in (("train", "0 0.5 0.5 0.2 0.2\n"), ("valid", "")):
+        write_image(tmp_path / part / "images" / "1.png", picture(1))
+        write_text(tmp_path / part / "labels" / "1.txt", line)
+    write_text(tmp_path / "data.yaml", "names: [spot]\n")
+    write_text(tmp_path / "README.roboflow.txt", "Exported on a day\n")
+    assert [(one.image, len(one.objects)) for one in read(tmp_path, tmp_path)] == [("train/images/1.png", 1), ("valid/images/1.png", 0)]
+    with pytest.raises(UsageError, match=r"1\.txt: expected a folder of YOLO's text files"):
+        read(tmp_path / "train" / "labels" / "1.txt", tmp_path, "yolo")
+
+
+def test_the_numbers_of_classes_are_those_of_their_lines(tmp_path: Path, pictures: Path) -> None:
+    write_text(tmp_path / "l" / "classes.txt", "dent\n\nspot\n")
+    write_text(tmp_path / "l" / "b1.txt", "2 0.5 0.5 0.1 0.1\n")
+    assert only(read(tmp_path / "l", pictures)).name == "spot"
+
+
+def test_a_picture_in_a_bucket_with_a_signature_is_known(tmp_path: Path, pictures: Path) -> None:
+    write_text(tmp_path / "p.json", json.dumps([{"data": {"image": "https://b.example/bad/b1.png?Signature=a%2Fb.c"}, "annotations": []}]))
+    (found,) = read(tmp_path / "p.json", pictures)
+    assert PictureFolder(pictures).find(found.image, found.origin) == "bad/b1.png"
 
 
 def test_an_unknown_file_is_named_with_what_is_read(tmp_path: Path) -> None:

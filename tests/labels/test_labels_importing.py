@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +104,30 @@ def test_several_types_in_one_picture_are_combined_or_one_by_the_table(tmp_path:
     assert done.ignored == {"dent": 1}
 
 
+def test_a_picture_with_a_class_that_is_left_out_is_no_normal(tmp_path: Path, pictures: Path) -> None:
+    labels = labels_of(tmp_path, {"bad/b1.png": [("scratch", 2)], "bad/b2.png": [("dent", 2)], "bad/b3.png": [("label", 2)]})
+    write_text(tmp_path / "c.csv", "class,product,anomaly_type\nscratch,plate,scratch\ndent,,\nlabel,plate,good\n")
+    order = Order(labels, pictures, tmp_path / "out", classes=tmp_path / "c.csv", normals=("*",))
+    said = "\n".join(import_labels(order).lines(order))
+    assert not list((tmp_path / "out").rglob("b2.png"))
+    assert (tmp_path / "out/plate/train/good/b3.png").is_file()
+    assert "dent (1), and pictures with nothing else marked in them" in said
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="there is no second file system")
+def test_links_to_another_disk_are_refused_with_advice_that_works(tmp_path: Path, pictures: Path) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as elsewhere:
+        order = Order(coco(tmp_path / "l"), pictures, Path(elsewhere) / "out", link=True)
+        with pytest.raises(UsageError, match="leave --link out"):
+            import_labels(order)
+        import_labels(replace(order, link=False))
+
+
+def test_labels_that_are_not_there_are_named_whatever_their_format(tmp_path: Path, pictures: Path) -> None:
+    with pytest.raises(UsageError, match=r"none: expected a label file or a folder of such, but it is not there"):
+        import_labels(Order(tmp_path / "none", pictures, tmp_path / "out", format="voc"))
+
+
 def test_a_class_of_a_whole_picture_needs_something_marked(tmp_path: Path, pictures: Path) -> None:
     tasks = [
         {"data": {"image": f"{name}.png"}, "annotations": [{"result": [{"type": "choices", "value": {"choices": [called]}}]}]}
@@ -131,7 +157,8 @@ def labels_of(folder: Path, said: dict[str, list[tuple[str, int]]], size: tuple[
 @pytest.mark.parametrize(
     ("said", "size", "told"),
     [
-        ({"bad/none.png": [("spot", 3)]}, (WIDTH, HEIGHT), "bad/none.png: not below"),
+        ({"bad/none.png": [("spot", 3)]}, (WIDTH, HEIGHT), "bad/none.png: expected it below"),
+        ({"bad/b1.webp": [("spot", 3)]}, (WIDTH, HEIGHT), r"bad/b1.webp: .* as a file of .*\.png.*; copy it there, convert it"),
         ({"../../etc/passwd.png": [("spot", 3)]}, (WIDTH, HEIGHT), "leads out of"),
         ({"bad/b1.png": [("spot", 3)], "b1.png": [("spot", 3)]}, (WIDTH, HEIGHT), "labelled twice"),
         ({"bad/b1.png": [("spot", 3)]}, (HEIGHT, WIDTH), "its labels are of 30x40, the picture is of 40x30"),
@@ -173,6 +200,7 @@ def test_nothing_is_written_over_or_among_other_data(tmp_path: Path, pictures: P
     ("text", "told"),
     [
         ("class,product\n", "anomaly_type is not there"),
+        ("class;product;anomaly_type\nDark Spot;a;x\n", "with commas between them"),
         ("class,product,anomaly_type\nDark Spot,a b,x\n", "line 2: 'a b' cannot name a product"),
         ("class,product,anomaly_type\nDark Spot,a,x/y\n", "line 2: 'x/y' names no anomaly type"),
         ("class,product,anomaly_type\nDark Spot,a,x\nDark Spot,a,y\n", "line 3: the class 'Dark Spot' is there twice"),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from huggingface_hub import constants
 from stages.conftest import draw_plates
 
 from cadiff.data import inspect_root
@@ -131,6 +133,27 @@ def test_a_detectors_weights_are_asked_for_first(own: Path) -> None:
     write({"metrics": {"inception": "nowhere.pth"}})
     with pytest.raises(UsageError, match=r"nowhere.pth"):
         samples()
+
+
+def test_an_optimizers_package_is_asked_for_first(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
+    write({"train": {"optimizer": "adamw-8bit"}})
+    with pytest.raises(UsageError, match=r"train.optimizer: adamw-8bit needs bitsandbytes, .* or set train.optimizer: adamw"):
+        samples()
+    write({"train": {"optimizer": "adamw-8bit"}, "methods": {"generators": ["pasted"], "unions": []}, "ship": {"methods": ["pasted"]}})
+    samples()  # which trains nothing
+    write({"train": {"optimizer": "adamw"}})  # as it says
+    samples()
+
+
+def test_a_detectors_encoder_is_asked_for_first(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("segmentation_models_pytorch", reason="the extra smp is not installed")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(own / "hub"))
+    write({"detector": {"network": "smp:resnet18"}})
+    with pytest.raises(UsageError, match=r"smp:resnet18: its weights are not here .* or start from none with smp:resnet18:scratch"):
+        samples()
+    write({"detector": {"network": "smp:resnet18:scratch"}})  # as it says
+    samples()
 
 
 def test_visas_table_is_named_where_dvc_watches_it() -> None:
