@@ -46,9 +46,13 @@ def measure(folder: Path, function: str, argument: object = None) -> list:
 @pytest.mark.parametrize(
     ("function", "expected"),
     [
-        ("sampling:rates", ["ours, 2 together", "stock, one at a time with 3 DDIM", "ours, 2 together / stock, 2 together", "matrix peak"]),
-        ("training:rates", ["ours", "plain ControlNet and token", "ours / plain"]),
-        ("detector:rates", ["training (", "prediction, 4 together", "prediction, one at a time"]),
+        pytest.param(
+            "sampling:rates",
+            ["ours, 2 together", "stock, one at a time with 3 DDIM", "ours, 2 together / stock, 2 together", "matrix peak"],
+            marks=pytest.mark.slow,
+        ),
+        pytest.param("training:rates", ["ours", "plain ControlNet and token", "ours / plain"], marks=pytest.mark.slow),
+        pytest.param("detector:rates", ["training (", "prediction, 4 together", "prediction, one at a time"], marks=pytest.mark.slow),
         ("files:rates", ["scenes made", "quality signals", "pictures read", "pictures encoded", "shard written", "shard read", "PNG"]),
     ],
 )
@@ -62,6 +66,7 @@ def test_every_figure_is_there_with_its_spread(folder: Path, function: str, expe
         assert math.isfinite(row.value), row
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "counts"),
     [("written", (10, 20)), ("loaded", (10, 20)), ("ranked", (10,)), ("judged", (4,)), ("beside_exemplars", (1,)), ("of_products", (1, 2))],
