@@ -17,17 +17,15 @@ Tables 4 and 5 with a generated background, are not among them.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 import numpy as np
-import pandas as pd
 from cells import Cell, cell_for, draw_if_demo
 from jaxtyping import Bool, Float
 from method import (
@@ -40,20 +38,18 @@ from method import (
     held_out_attention,
     margin,
     requests_of,
-    table,
+    run_parts,
     windows_of,
 )
 from scipy import ndimage
 from sklearn.manifold import TSNE
 from sklearn.metrics import silhouette_score
 
-from cadiff.errors import UsageError, exit_code
 from cadiff.metrics.control import change, control_figures, intensity_figures
 from cadiff.metrics.imagenet import embeddings
-from cadiff.params import Params, load_params
+from cadiff.params import Params
 from cadiff.prompt import CONTEXT
-from cadiff.records import METRIC_SCHEMA, MetricRow, SampleRow, to_table
-from cadiff.storage import write_table
+from cadiff.records import MetricRow, SampleRow
 
 FASTER = {"a tenth": 0.1, "as set": 1.0, "tenfold": 10.0}
 
@@ -171,29 +167,8 @@ def measure(params: Params, parts: list[str], products: list[str], seeds: list[i
             print(f"seed {seed} {product} {part}: {setting}", flush=True)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"some of {', '.join(PARTS)}; default: all")
-    parser.add_argument("--params", type=Path, default=Path("presets/ablations.yaml"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--products", nargs="+", default=[])
-    parser.add_argument("--count", type=int, default=8, help="images of each anomaly type")
-    parser.add_argument("--out", type=Path, default=Path("reports/claims.parquet"))
-    parser.add_argument("--work", type=Path, default=Path(".cadiff/cells"))
-    options = parser.parse_args()
-
-    def work() -> None:
-        params = load_params(options.params)
-        for what, given, known in (("PART", options.parts, PARTS), ("--products", options.products, params.products)):
-            if unknown := [name for name in given if name not in known]:
-                raise UsageError(f"{what} {unknown[0]}: unknown; there are {', '.join(known)}")
-        products, parts = options.products or list(params.products), options.parts or list(PARTS)
-        rows = list(measure(params, parts, products, options.seeds, options.count, options.work))
-        write_table(options.out, to_table(rows, METRIC_SCHEMA))
-        frame = pd.DataFrame([dataclasses.asdict(row) for row in rows])
-        print("\n\n".join("\n".join(table(frame, part)) for part in parts))
-
-    sys.exit(exit_code(work))
+def main(arguments: Sequence[str] | None = None) -> None:
+    run_parts(__doc__, PARTS, measure, "reports/claims.parquet", arguments)
 
 
 if __name__ == "__main__":

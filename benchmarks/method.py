@@ -21,7 +21,7 @@ import copy
 import dataclasses
 import itertools
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -279,29 +279,37 @@ def table(frame: pd.DataFrame, part: str) -> list[str]:
     return lines
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"some of {', '.join(PARTS)}; default: all")
+def run_parts(
+    description: str | None, known_parts: Collection[str], measured: Callable[..., Iterator[MetricRow]], out: str,
+    arguments: Sequence[str] | None,
+) -> None:  # fmt: skip
+    """The command line of a script of parts: measures those that are asked for, writes METRIC_SCHEMA to ``out``, prints a table a part."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"some of {', '.join(known_parts)}; default: all")
     parser.add_argument("--params", type=Path, default=Path("presets/ablations.yaml"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--products", nargs="+", default=[])
     parser.add_argument("--count", type=int, default=8, help="images of each anomaly type")
-    parser.add_argument("--out", type=Path, default=Path("reports/method.parquet"))
+    parser.add_argument("--out", type=Path, default=Path(out))
     parser.add_argument("--work", type=Path, default=Path(".cadiff/cells"))
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
 
     def work() -> None:
         params = load_params(options.params)
-        for what, given, known in (("PART", options.parts, PARTS), ("--products", options.products, params.products)):
+        for what, given, known in (("PART", options.parts, known_parts), ("--products", options.products, params.products)):
             if unknown := [name for name in given if name not in known]:
                 raise UsageError(f"{what} {unknown[0]}: unknown; there are {', '.join(known)}")
-        products, parts = options.products or list(params.products), options.parts or list(PARTS)
-        rows = list(measure(params, parts, products, options.seeds, options.count, options.work))
+        products, parts = options.products or list(params.products), options.parts or list(known_parts)
+        rows = list(measured(params, parts, products, options.seeds, options.count, options.work))
         write_table(options.out, to_table(rows, METRIC_SCHEMA))
         frame = pd.DataFrame([dataclasses.asdict(row) for row in rows])
         print("\n\n".join("\n".join(table(frame, part)) for part in parts))
 
     sys.exit(exit_code(work))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    run_parts(__doc__, PARTS, measure, "reports/method.parquet", arguments)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ itself at its full resolution, through one convolution of its own.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -25,7 +26,7 @@ WIDTH = 16  # channels of the decoder at full resolution; times 2, 3, 4 and 8 at
 DECODER = (8, 4, 3, 2, 1)
 
 
-class EncoderUNet(nn.Module):
+class EncoderUNet(nn.Module, ABC):
     """Logits of (normal, anomaly) for every pixel, from an image in [-1, 1] with sides divisible by 32.
 
     Args:
@@ -49,13 +50,13 @@ class EncoderUNet(nn.Module):
         )
         self.head = nn.Conv2d(width, 2, 1)
 
+    @abstractmethod
     def prepared(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
         """The image as the encoder was trained to see it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def levels(self, x: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b c h2 w2"]]:
         """The encoder's features at strides 2, 4, 8, 16 and 32."""
-        raise NotImplementedError
 
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 2 h w"]:
         if self.standardise:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -65,8 +64,7 @@ def test_settings_are_the_claims_alternatives(claims: ModuleType) -> None:
 
 @pytest.mark.slow
 def test_every_part_is_measured(
-    claims: ModuleType, tiny_base: Path, drawn_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    claims: ModuleType, tiny_base: Path, drawn_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     values = {
         "dataset": {"name": "demo", "layout": "demo", "root": str(drawn_root), "size": 96}, "products": {"nut": {}},
@@ -76,9 +74,8 @@ def test_every_part_is_measured(
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
     out = tmp_path / "claims.parquet"
     call = ["--params", str(tmp_path / "params.yaml"), "--seeds", "0", "--count", "2", "--out", str(out), "--work", str(tmp_path / "cells")]
-    monkeypatch.setattr(sys, "argv", ["claims.py", *call])
     with pytest.raises(SystemExit) as ended:
-        claims.main()
+        claims.main(call)
     assert ended.value.code == 0
     frame = read_table(out, METRIC_SCHEMA).to_pandas()
     assert list(dict.fromkeys(frame["variant"])) == [f"{part}: {name}" for part, names in SETTINGS.items() for name in names]
