@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import torch
+
 from cadiff.data import read_samples
 from cadiff.data.demo import draw_product
 from cadiff.detection import score, train_detector
@@ -118,7 +120,8 @@ class Cell:
         out = self.work / stage / f"{self.product}-{digest(key)}"
         if not (out / DONE).is_file():
             started, unfinished = time.monotonic(), out.with_name(out.name + ".work")
-            make(out, unfinished)
+            with torch.enable_grad():  # who asks first may be measuring without gradients; what is asked for may be a training
+                make(out, unfinished)
             write_json(out / DONE, {"seconds": round(time.monotonic() - started, 1), **key["params"]})
             shutil.rmtree(unfinished, ignore_errors=True)
         return out

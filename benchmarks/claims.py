@@ -87,7 +87,7 @@ def training(cell: Cell, setting: str, count: int) -> Figures:
     requests, masks = requests_of(cell, count)
     changed = change(drawn(cell, at_weight(requests, 1.0)), drawn(cell, requests, silent=True))
     found = control_figures(changed, masks, margin(cell))
-    return {name: found[name] for name in ("inside_share", "missing", "leakage")} | {"sharpness": sharpness(changed, masks)}
+    return {name: found[name] for name in ("inside_share", "missing_rate", "leakage_rate")} | {"sharpness": sharpness(changed, masks)}
 
 
 def sharpness(changed: Float[np.ndarray, "n h w"], masks: Bool[np.ndarray, "n h w"]) -> float:

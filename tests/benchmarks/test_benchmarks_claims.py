@@ -82,4 +82,4 @@ def test_every_part_is_measured(
     assert frame["value"].notna().all()
     shown = capsys.readouterr().out
     assert "| a generator a type |" in shown
-    assert {"silhouette", "attention_iou", "sharpness", "missing", "leakage", "exemplar", "apart"} <= set(frame["metric"])
+    assert {"silhouette", "attention_iou", "sharpness", "missing_rate", "leakage_rate", "exemplar", "apart"} <= set(frame["metric"])
