@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cadiff.reporting.artefacts import Artefacts
-from cadiff.reporting.tables import counted
+from cadiff.reporting.comparing import counted
 
 
 def approximate_said(artefacts: Artefacts) -> list[str]:

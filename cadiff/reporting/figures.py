@@ -15,7 +15,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from cadiff.reporting.tables import HEADLINE, mean_and_spread, percent
+from cadiff.reporting.comparing import HEADLINE, mean_and_spread, percent
 
 # Colours that no one would choose stand for the page's own (CSS variables --ink, --muted, --rule, --s0 ...).
 INK, MUTED, RULE = "#010101", "#020202", "#030303"

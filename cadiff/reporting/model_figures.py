@@ -14,8 +14,9 @@ from sklearn.metrics import silhouette_score
 from cadiff.records import AttentionRow, ShowcaseRow, VectorRow
 from cadiff.reporting import figures
 from cadiff.reporting.artefacts import Artefacts
+from cadiff.reporting.comparing import ABSENT
 from cadiff.reporting.gallery import Picture, data_uri, heat, picture, real_picture
-from cadiff.reporting.tables import ABSENT, Cell, Row, Table
+from cadiff.reporting.tables import Cell, Row, Table
 from cadiff.storage import decode_image
 
 SEEN = 0.01  # mean change inside the mask, of the full range: less cannot be seen

@@ -17,12 +17,13 @@ from markupsafe import Markup
 
 from cadiff.params import RESULT_KEYS, SMP, Params
 from cadiff.records import WITHOUT_GOOD
-from cadiff.reporting import figures, model_figures, paper, signals, tables, take_away
+from cadiff.reporting import comparing, figures, model_figures, paper, signals, tables, take_away, verdict
 from cadiff.reporting.approximate import approximate_said
 from cadiff.reporting.artefacts import SHOWN, WITH_SHOWN, Artefacts
+from cadiff.reporting.comparing import counted
 from cadiff.reporting.gallery import EXACT_SIDE, Group, Picture, gallery, shard_methods
 from cadiff.reporting.maps import map_rows
-from cadiff.reporting.tables import Cell, Row, Table, counted
+from cadiff.reporting.tables import Cell, Row, Table
 from cadiff.storage import write_bytes, write_json, write_table, write_text
 from cadiff.threshold_words import asked
 
@@ -59,7 +60,7 @@ def write_report(params: Params, root: Path, out: Path, partial: bool = False) -
         CADiffError: names the first artefact that is absent (unless ``partial``) or does not read.
     """
     artefacts = Artefacts(params, Path(root), partial)
-    joined = tables.join_metrics(artefacts)
+    joined = comparing.join_metrics(artefacts)
     frame = joined.to_pandas()
     dots = figures.product_dots(frame, "pixel_ap", list(params.products), list(params.methods))
     curves = training_curves(artefacts)
@@ -67,7 +68,7 @@ def write_report(params: Params, root: Path, out: Path, partial: bool = False) -
     for name, chart in {"pixel-ap": dots, **curves}.items():  # for `dvc plots`
         write_text(Path(out) / "plots" / f"{name}.svg", figures.plain(chart))
     write_table(Path(out) / "metrics.parquet", joined)
-    write_json(Path(out) / "metrics.json", tables.means(frame))
+    write_json(Path(out) / "metrics.json", comparing.means(frame))
     write_bytes(Path(out) / "paper.csv", paper.SOURCE.read_bytes())
     write_text(Path(out) / "summary.md", summary(artefacts, frame, Path(out)))
     write_text(Path(out) / "index.html", page)
@@ -119,7 +120,7 @@ def render(artefacts: Artefacts, frame: pd.DataFrame, dots: Markup, curves: dict
         "maps": {product: map_rows(artefacts, product) for product in products},
         "curves": list(curves.values()),
         "paper": paper.paper_tables(
-            frame, params, scale(params), artefacts.ablations(params.dataset.name).to_pandas(), tables.join_published(artefacts)
+            frame, params, scale(params), artefacts.ablations(params.dataset.name).to_pandas(), comparing.join_published(artefacts)
         ),
         "images": image_table(artefacts, groups),
         "parameters": params.model_dump_json(indent=2, exclude={"variants"}),  # the pipeline runs none of them
@@ -151,7 +152,7 @@ def render(artefacts: Artefacts, frame: pd.DataFrame, dots: Markup, curves: dict
 def summary(artefacts: Artefacts, frame: pd.DataFrame, out: Path) -> str:
     """The headline in Markdown, and the detectors to be taken away with their folders as seen from ``out``."""
     headline = tables.headline_table(frame, artefacts.params.methods, detectors_of(artefacts.params))
-    said = " ".join([*lead(artefacts, frame), tables.place_among(frame, sources_of(artefacts.params))]).strip()
+    said = " ".join([*lead(artefacts, frame), verdict.place_among(frame, sources_of(artefacts.params))]).strip()
     text = f"# CADiff: {scale(artefacts.params)}\n\n{said}\n\n"
     text += f"{headline.caption} Protocol: {protocol_of(artefacts.params, frame)}; {scored_at(artefacts.params)}.\n\n"
     text += tables.markdown(headline)
@@ -252,8 +253,8 @@ def facts(artefacts: Artefacts, frame: pd.DataFrame, groups: list[Group]) -> lis
     params = artefacts.params
     made = sum(group.total for group in groups if group.source == "cadiff")
     kinds = len({(group.product, group.anomaly_type) for group in groups if group.source == "cadiff"})
-    peers = [tables.METHOD_NAMES.get(method, method) for method in sources_of(params) if method != "cadiff"]
-    others = [tables.METHOD_NAMES.get(method, method) for method in detectors_of(params)]
+    peers = [comparing.METHOD_NAMES.get(method, method) for method in sources_of(params) if method != "cadiff"]
+    others = [comparing.METHOD_NAMES.get(method, method) for method in detectors_of(params)]
     against = f"The same detector, trained the same way, on {'; on '.join(peers) or 'nothing else: no peer'}."
     if others:
         against += f" Beside it, detectors of their own: {'; '.join(others)}."
@@ -275,7 +276,7 @@ def facts(artefacts: Artefacts, frame: pd.DataFrame, groups: list[Group]) -> lis
         ("Are the generated anomalies good?",
          " ".join(filter(None, [signals.spoken(artefacts), judged])) + f" Judge by eye: {shown}, {used}; "
          "the gallery shows them beside the real exemplars that they were learned from."),
-        ("Do they help the detector?", " ".join([concluded(artefacts, frame)[0], tables.place_among(frame, sources_of(params))]).strip()),
+        ("Do they help the detector?", " ".join([concluded(artefacts, frame)[0], verdict.place_among(frame, sources_of(params))]).strip()),
         ("Against what?", against),
         ("Can it be believed?",
          f"{tested}; {counted(len(seeds), 'seed')} of the detector{generators}; {protocol}. {overlap(artefacts)}{origin(params)}"),
@@ -284,13 +285,13 @@ def facts(artefacts: Artefacts, frame: pd.DataFrame, groups: list[Group]) -> lis
 
 def lead(artefacts: Artefacts, frame: pd.DataFrame) -> list[str]:
     """The page's first line and what follows it: that no defect is needed at all, where that is so; else the verdict."""
-    without = tables.needs_no_defect(frame, sources_of(artefacts.params))
+    without = verdict.needs_no_defect(frame, sources_of(artefacts.params))
     found = concluded(artefacts, frame)
     return [without, " ".join(found)] if without else found
 
 
 def concluded(artefacts: Artefacts, frame: pd.DataFrame) -> list[str]:
-    return tables.verdict(frame, held_out(artefacts))
+    return verdict.verdict(frame, held_out(artefacts))
 
 
 def held_out(artefacts: Artefacts) -> dict[str, int]:

@@ -12,7 +12,8 @@ import pandas as pd
 
 from cadiff.params import Params
 from cadiff.reporting.artefacts import ablations_of
-from cadiff.reporting.tables import ABSENT, Cell, Row, Table, counted, mean_and_spread
+from cadiff.reporting.comparing import ABSENT, counted, mean_and_spread
+from cadiff.reporting.tables import Cell, Row, Table
 
 SOURCE = Path(__file__).with_name("paper.csv")
 NAMES = {

@@ -10,7 +10,8 @@ import pandas as pd
 
 from cadiff.records import QualityRow
 from cadiff.reporting.artefacts import Artefacts
-from cadiff.reporting.tables import ABSENT, Cell, Row, Table
+from cadiff.reporting.comparing import ABSENT
+from cadiff.reporting.tables import Cell, Row, Table
 
 COPY = 0.5  # exemplar_distance below this: twice as near to one exemplar as exemplars usually are to each other (benchmarks/copies.py)
 LEAK = 0.5  # mask_agreement below this: most of the visible change lies outside the mask

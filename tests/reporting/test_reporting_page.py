@@ -94,7 +94,7 @@ def test_page_answers_the_four_questions(page: Page) -> None:
     for text in ("Are the generated anomalies good?", "Do they help the detector?", "Against what?"):
         assert text in page.text
     assert "Can it be believed?" in page.text
-    assert "Yes: the generated images helped, in every seed." in page.text
+    assert "Yes: the generated images, added to the exemplars, helped, in every seed." in page.text
     assert "augmented exemplars alone" in page.text
     assert "No test image is byte for byte a training image; near-duplicates were not looked for." in page.text
     assert "The demo’s images are drawn, not photographed" in page.text
