@@ -9,6 +9,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,6 +106,26 @@ def read_batches(path: str | Path, schema: pa.Schema, rows: int = 64) -> Iterato
     with _opened(path, schema) as file:
         for batch in file.iter_batches(rows):
             yield pa.Table.from_batches([batch])
+
+
+Stored = Callable[[], bytes]  # gives what was put aside
+
+
+class Spill:
+    """Bytes put aside in a temporary file, which goes with the object and with what it gave: a process's memory does not grow with them,
+    and what is read often stays in the system's cache."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile(prefix="cadiff-")  # noqa: SIM115 (it lives as long as this)
+
+    def put(self, data: bytes) -> Stored:
+        start = self._file.tell()
+        self._file.write(data)
+        self._file.flush()
+        return partial(self._read, start, len(data))
+
+    def _read(self, start: int, size: int) -> bytes:
+        return os.pread(self._file.fileno(), size, start)
 
 
 @contextlib.contextmanager

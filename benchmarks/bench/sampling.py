@@ -89,7 +89,7 @@ def generator_of(params: Params) -> Generator:
     """What the base brings, as a trained generator has it: its control and SAIM, and tokens of a product."""
     backbone = load_backbone(params.base)
     tokens = LearnedTokens(backbone, PRODUCT, [KIND], params.prompt.initial_word, initial_context=params.prompt.initial_context)
-    control = SpatialControl.load(Path(params.base.path), backbone)
+    control = SpatialControl.load(Path(params.base.path), backbone).narrow(backbone.dtype)
     return Generator(backbone.narrow(), tokens.requires_grad_(False), control, "bench")
 
 

@@ -124,21 +124,27 @@ class Backbone:
         return self.text_encoder(ids)[0]
 
     def narrow(self) -> Backbone:
-        """Keeps the frozen U-Net's linear and convolution weights in the precision that they are computed in.
-
-        Autocast rounds the same weights at every use and keeps a second copy of each for the backward pass: the
-        results have the same bits, without the copies and in half of the room.
-        """
-        if self.dtype != torch.float32:
-            for module in self.unet.modules():
-                if isinstance(module, nn.Linear | nn.Conv2d):
-                    module.to(self.dtype)
+        """The frozen U-Net's weights in the precision that they are computed in (``narrowed``)."""
+        narrowed(self.unet, self.dtype)
         return self
 
     def freeze(self) -> Backbone:
         for module in (self.unet, self.vae, self.text_encoder):
             module.requires_grad_(False).eval()
         return self
+
+
+def narrowed(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Keeps a frozen model's linear and convolution weights in the precision that they are computed in.
+
+    Autocast rounds the same weights at every use, and where something is trained keeps a second copy of each for the backward pass: the
+    results have the same bits, without the copies and in half of the room.
+    """
+    if dtype != torch.float32:
+        for module in model.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                module.to(dtype)
+    return model
 
 
 def reduction_of(vae: Mapping[str, Any]) -> int:

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from cadiff.backbone import Backbone
-from cadiff.backbone.load import LOADING_ERRORS, load_whole
+from cadiff.backbone.load import LOADING_ERRORS, load_whole, narrowed
 from cadiff.backbone.save import save_part
 from cadiff.control.saim import SelfAdaptiveInteraction
 from cadiff.errors import CADiffError, UsageError
@@ -83,6 +83,11 @@ class SpatialControl(nn.Module):
         except LOADING_ERRORS as error:
             raise CADiffError(f"{folder}: its controlnet/ or saim/ cannot be loaded ({str(error).splitlines()[0]}).") from None
         return control.to(backbone.device).requires_grad_(False).eval()
+
+    def narrow(self, dtype: torch.dtype) -> SpatialControl:
+        """A trained one's weights in the precision that they are computed in (``narrowed``)."""
+        narrowed(self, dtype)
+        return self
 
     def features(
         self, latents: Float[Tensor, "b c hl wl"], t: Tensor, text: Float[Tensor, "b tokens d"], mask: Float[Tensor, "b 1 h w"]

@@ -21,7 +21,7 @@ from cadiff.detection.tiles import View, random_tile, smallest_side
 from cadiff.errors import CADiffError
 from cadiff.pictures import MEMORY, MaskRule, Picture, Pictures, fitted, scaled
 from cadiff.records import GENERATED_SCHEMA, SampleRow
-from cadiff.storage import decode_image, digest, read_batches
+from cadiff.storage import Spill, Stored, decode_image, digest, read_batches
 
 GOOD = "good.parquet"  # normal images that took the generator's path
 BRIGHTNESS = CONTRAST = 0.1
@@ -56,11 +56,11 @@ def _bytes(picture: Picture) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """A shard's image and mask at the canvas, as PNG bytes; ``name`` says where they are."""
+    """A shard's image and mask at the canvas, as PNG bytes; ``name`` says where they come from."""
 
     name: str
-    image: bytes
-    mask: bytes
+    image: Stored
+    mask: Stored
 
     def decoded(self) -> Picture:
         """Its pixels.
@@ -68,7 +68,7 @@ class Encoded:
         Raises:
             CADiffError: if it does not decode.
         """
-        return Picture(decode_image(self.image, "RGB", self.name), decode_image(self.mask, "L", self.name) > 127)
+        return Picture(decode_image(self.image(), "RGB", self.name), decode_image(self.mask(), "L", self.name) > 127)
 
 
 class ShardPictures(Sequence[Picture]):
@@ -86,7 +86,7 @@ class ShardPictures(Sequence[Picture]):
     def shape(self, index: int) -> tuple[int, int]:
         """Height and width, without decoding."""
         encoded = self.encoded[index]
-        return fitted(*_shape_of(encoded.image, encoded.name), self.view.seen)
+        return fitted(*_shape_of(encoded.image(), encoded.name), self.view.seen)
 
 
 Pool = Pictures | ShardPictures
@@ -126,9 +126,10 @@ def load_training_data(
     found: dict[str, list[Encoded]] = {}
     good: list[Encoded] = []
     makers: set[str] = set()
+    spill = Spill()
     for shard in shards:
         for row in islice(shard_rows(shard), most):
-            encoded = _encoded(row, view, shard)
+            encoded = _encoded(row, view, shard, spill)
             makers.add(maker(row))
             (good if shard.name == GOOD else found.setdefault("+".join(row["anomaly_types"]), [])).append(encoded)
     if not found:
@@ -202,7 +203,7 @@ def _shape_of(png: bytes, name: str) -> tuple[int, int]:
         raise CADiffError(f"{name}: expected an image, but it does not open ({error}). Generate it again.") from None
 
 
-def _encoded(row: dict[str, Any], view: View, shard: Path) -> Encoded:
+def _encoded(row: dict[str, Any], view: View, shard: Path, spill: Spill) -> Encoded:
     name = f"{shard}: {row['sample_id']}"
     image, mask = (_shape_of(row[part]["bytes"], name) for part in ("image", "mask"))
     if image != mask:
@@ -212,4 +213,4 @@ def _encoded(row: dict[str, Any], view: View, shard: Path) -> Encoded:
             f"{name}: expected an image of {view.canvas} px on its shorter side (dataset.size), found {image[1]} x {image[0]}. "
             "Generate it again at this size."
         )
-    return Encoded(name, row["image"]["bytes"], row["mask"]["bytes"])
+    return Encoded(name, spill.put(row["image"]["bytes"]), spill.put(row["mask"]["bytes"]))

@@ -10,16 +10,16 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-from cadiff.detection.batches import GOOD, Encoded, shard_rows
+from cadiff.detection.batches import GOOD, shard_rows
 from cadiff.detection.measuring import Detector, batches
 from cadiff.detection.segmenter import Segmenter
 from cadiff.detection.thresholds import Thresholds, between, conformal
 from cadiff.errors import CADiffError
 from cadiff.params import Params
-from cadiff.pictures import scaled
+from cadiff.pictures import fitted, resize_picture
 from cadiff.records import SampleRow
 from cadiff.seeds import numpy_generator
-from cadiff.storage import read_table
+from cadiff.storage import decode_image, read_table
 
 Rule = Literal["good", "generated"]
 GENERATED = 64  # anomalies of the shards that the rule ``generated`` looks at, at most
@@ -76,8 +76,8 @@ def generated_scores(detector: Segmenter, generated: Sequence[Path], seed: int) 
     for path in shards:
         for row in shard_rows(path):
             if index in wanted:
-                encoded = Encoded(f"{path}: {row['sample_id']}", row["image"]["bytes"], row["mask"]["bytes"])
-                shown = scaled(encoded.decoded(), detector.view.seen).image
+                image = decode_image(row["image"]["bytes"], "RGB", f"{path}: {row['sample_id']}")
+                shown = resize_picture(image, fitted(*image.shape[:2], detector.view.seen))
                 scores.append(float(detector.score_images([shown]).images[0]))
             index += 1
     return np.array(scores)

@@ -38,7 +38,7 @@ from cadiff.pictures import Size, read_picture, resize_picture
 from cadiff.progress import Progress
 from cadiff.records import MetricRow, ProtocolName, SampleRow
 from cadiff.seeds import derive_seed, torch_generator
-from cadiff.storage import decode_image, digest, read_tensors, write_tensors
+from cadiff.storage import Spill, Stored, decode_image, digest, read_tensors, write_tensors
 
 METRIC = "classification_accuracy"
 LEAST_SIDE = 128  # EfficientNet-Lite0 sees smaller images enlarged to this: of 64 px its last map has 2 x 2 cells, too few for a crack
@@ -203,25 +203,25 @@ def square(params: Params) -> int:
 class Stretched(Sequence[UInt8[np.ndarray, "s s 3"]]):
     """Images of shards, each decoded and stretched to a square when it is asked for."""
 
-    pngs: list[bytes]
+    pngs: list[Stored]
     side: int
 
     def __len__(self) -> int:
         return len(self.pngs)
 
     def __getitem__(self, index: int) -> UInt8[np.ndarray, "s s 3"]:  # type: ignore[override]
-        return resize_picture(decode_image(self.pngs[index], "RGB"), (self.side, self.side))
+        return resize_picture(decode_image(self.pngs[index](), "RGB"), (self.side, self.side))
 
 
 def load_labelled(
     shards: dict[str, list[Path]], classes: Sequence[str], side: int, most: int | None = None
 ) -> tuple[Stretched, Int[Tensor, " n"], str]:
     """All images of the shards, or the first ``most`` of each, each one's class, and a digest of what made them."""
-    pngs, labels, makers = [], [], set()
+    pngs, labels, makers, spill = [], [], set(), Spill()
     for name, paths in shards.items():
         for path in paths:
             for row in islice(shard_rows(path), most):
-                pngs.append(row["image"]["bytes"])
+                pngs.append(spill.put(row["image"]["bytes"]))
                 labels.append(classes.index(name))
                 makers.add(maker(row))
     return Stretched(pngs, side), torch.tensor(labels), digest(sorted(makers))

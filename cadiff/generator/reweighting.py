@@ -39,7 +39,8 @@ class Reading:
 
 
 class Reweighting:
-    """IAR during one batch's denoising: rewrites maps as they pass, and reads the focus.
+    """IAR during one batch's denoising: rewrites maps as they pass, and reads the focus. What a pass computes beyond the batch's images
+    (their empty prompts, which guidance asks for) stays as it is and is not read.
 
     ``healed`` types are re-weighted from the first step on: what is to go must not be drawn first. ``positions`` are each type's in its
     prompt, the first of its ``vectors``.
@@ -68,8 +69,9 @@ class Reweighting:
             return maps
         own = (self.touched(maps.shape[2]), self._strength, self.focus.active)
         touched, weights, active = (values.repeat_interleave(self.vectors, 1) for values in own)
-        positions = spread(self.positions, self.vectors)
-        return reweight(maps, positions, touched, weights, active, self.params.masked_focus, self.params.outside)
+        positions, count = spread(self.positions, self.vectors), len(self.positions)
+        changed = reweight(maps[:count], positions, touched, weights, active, self.params.masked_focus, self.params.outside)
+        return changed if len(maps) == count else torch.cat([changed, maps[count:]])
 
     @property
     def tests_each_step(self) -> bool:
@@ -94,7 +96,7 @@ class Reweighting:
 
     def _read(self, maps: Sequence[Tensor]) -> tuple[Float[Tensor, "b k cells"], Float[Tensor, "b k"]]:
         """Each type's attention, the mean over heads and over the layers at the focus's level, and its degree of focus."""
-        level = [layer.float().mean(1) for layer in maps if layer.shape[2] == self.side**2]
+        level = [layer[: len(self.positions)].float().mean(1) for layer in maps if layer.shape[2] == self.side**2]
         if not level:
             sides = sorted({round(layer.shape[2] ** 0.5) for layer in maps})
             raise UsageError(f"intensity.resolution: expected the side of one of this base's maps ({sides}), found {self.side}")

@@ -20,7 +20,7 @@ from cadiff.intensity import touched_cells
 from cadiff.params import GenerateParams, IntensityParams
 from cadiff.prompt import Prompt
 
-LANES = 4
+LANES = 8
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,8 @@ def lanes(backbone: Backbone, size: int) -> int | None:
     """How many squares of ``size`` px are computed together on this device; None: as many as there are.
 
     On a CPU the kernel that is chosen for a shape decides the last bits, so the shape must not depend on how many
-    images were asked for. Four of them fill a core at small latents; one does at large ones.
+    images were asked for. Eight of them fill a core at small latents, unless more are asked for, and one alone does not wait long for
+    seven others (`make bench`); at large latents one does.
     """
     if backbone.device.type != "cpu":
         return None
@@ -138,17 +139,14 @@ def _sample_together(
     rewriting.focus.since = torch.where(rewriting.focus.active, first, rewriting.focus.since)  # no earlier step is taken
     with tapped(backbone.unet, generator.controlnet, rewriting, intensity.in_control) as tap:
         for step, t in enumerate(scheduler.timesteps[first:], start=first):
-            tap.clear()
             scaled = scheduler.scale_model_input(latents, t)
             with backbone.autocast():
-                predicted, reading = _predicted(partial(generator.denoise, scaled, t, text, control), rewriting, tap, step)
-                if record is not None:
-                    record(reading)
-                if empty is not None:
-                    rewriting.enabled = False  # the conditional half alone is re-weighted
-                    without = generator.denoise(scaled, t, empty, control).float()
-                    rewriting.enabled = True
-                    predicted = without + params.guidance_scale * (predicted - without)
+                predicted, reading = _predicted(partial(_guided, generator, scaled, t, control), text, empty, rewriting, tap, step)
+            if record is not None:
+                record(reading)
+            if empty is not None:
+                conditional, without = predicted.chunk(2)
+                predicted = without + params.guidance_scale * (conditional - without)
             latents = scheduler.step(predicted, t, latents, return_dict=False)[0]
             latents = _keep_background(latents, requests, union, noise, scheduler, step, params.dilate)
     images = backbone.decode(latents)
@@ -157,22 +155,36 @@ def _sample_together(
     return Sampled(images, known, rewriting.focus.since.cpu())
 
 
+def _guided(
+    generator: Generator, latents: Float[Tensor, "b c hl wl"], t: Tensor, control: Float[Tensor, "b 1 h w"],
+    texts: Sequence[Float[Tensor, "b tokens d"]],
+) -> Float[Tensor, "n c hl wl"]:  # fmt: skip
+    """The predictions under each of some texts, one after the other in one batch: it is the larger ones that fill a processor."""
+    every = len(texts)
+    return generator.denoise(torch.cat([latents] * every), t, torch.cat(list(texts)), torch.cat([control] * every)).float()
+
+
 def _predicted(
-    denoise: Callable[[], Tensor], rewriting: Reweighting, tap: CrossAttentionTap, step: int
-) -> tuple[Float[Tensor, "b c hl wl"], Reading]:
-    """A step's prediction under re-weighting, and what the focus was; a second pass where each step is to be tested by its own maps. The
-    maps are let go once they are read, before another pass brings its own."""
+    denoise: Callable[[Sequence[Tensor]], Tensor], text: Tensor, empty: Tensor | None, rewriting: Reweighting, tap: CrossAttentionTap,
+    step: int,
+) -> tuple[Float[Tensor, "n c hl wl"], Reading]:  # fmt: skip
+    """A step's prediction under re-weighting, followed by that under the ``empty`` text where there is one, and what the focus was; a
+    second pass where each step is to be tested by its own maps. The maps are let go once they are read."""
+    texts = [text] if empty is None else [text, empty]
     if not rewriting.tests_each_step:
-        predicted = denoise().float()
+        predicted = denoise(texts)
         reading = rewriting.observe(tap.maps, step)
         tap.clear()
         return predicted, reading
     rewriting.enabled = False
-    predicted = denoise().float()
+    predicted = denoise(texts)
     rewriting.enabled = True
     reading = rewriting.test(tap.maps, step)
     tap.clear()
-    return (denoise().float() if reading.acting.any() else predicted), reading
+    if reading.acting.any():
+        predicted = torch.cat([denoise([text]), *predicted.chunk(len(texts))[1:]])
+        tap.clear()
+    return predicted, reading
 
 
 def _conditions(

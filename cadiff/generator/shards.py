@@ -25,7 +25,7 @@ from cadiff.progress import Progress
 from cadiff.records import GENERATED_SCHEMA, REDRAWN, GeneratedRow, SampleRow, to_table
 from cadiff.scene import Scene
 from cadiff.seeds import numpy_generator
-from cadiff.storage import digest, encode_png, read_table, sha256_bytes, write_table
+from cadiff.storage import digest, encode_png, read_table, sha256_bytes, table_writer, write_table
 
 DIGESTED = ("seed", "dataset", "base", "window", "adapt", "prompt", "control", "train", "masks", "intensity", "generate", "perturbed")
 GOOD = "good"
@@ -85,13 +85,16 @@ def generate_shards(
     for stale in (path for path in out.glob("*.parquet") if path.stem not in shards):
         stale.unlink()  # of a type that there was: a detector is trained on all shards
     for shard in shards:
-        tables = [read_table(work / part.name, GENERATED_SCHEMA) for part in parts if part.shard == shard]
-        table = pa.concat_tables(tables).combine_chunks()
-        write_table(out / f"{shard}.parquet", table)
-        if unseen := pc.sum(pc.greater(table["attempts"], ATTEMPTS)).as_py():
+        unseen = rows = 0
+        with table_writer(out / f"{shard}.parquet", GENERATED_SCHEMA) as append:  # a part in memory at a time
+            for part in (part for part in parts if part.shard == shard):
+                table = read_table(work / part.name, GENERATED_SCHEMA)
+                append(table)
+                unseen, rows = unseen + (pc.sum(pc.greater(table["attempts"], ATTEMPTS)).as_py() or 0), rows + table.num_rows
+        if unseen:
             what = "are not seen" if params.generate.background == "real" else "do not lie on the product that was drawn"
             print(
-                f"generate {product} {method}: {unseen} of {table.num_rows} of {shard} {what} after {ATTEMPTS} drawings; kept "
+                f"generate {product} {method}: {unseen} of {rows} of {shard} {what} after {ATTEMPTS} drawings; kept "
                 f"(attempts: {ATTEMPTS + 1})", file=sys.stderr,
             )  # fmt: skip
 

@@ -121,4 +121,4 @@ def load(params: Params, product: str, adapted: Path, folder: Path) -> Generator
     if isinstance(tokens, LearnedTokens):
         tokens.restore(folder / "tokens")
     tokens.to(backbone.device).requires_grad_(False)
-    return Generator(backbone.narrow(), tokens, SpatialControl.load(folder, backbone), sha256_folder(folder)[:16])
+    return Generator(backbone.narrow(), tokens, SpatialControl.load(folder, backbone).narrow(backbone.dtype), sha256_folder(folder)[:16])

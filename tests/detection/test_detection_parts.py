@@ -23,7 +23,7 @@ from cadiff.errors import CADiffError, UsageError
 from cadiff.metrics import imagenet
 from cadiff.params import DetectorParams, MetricParams
 from cadiff.records import GENERATED_SCHEMA, SampleRow, to_table
-from cadiff.storage import decode_image, encode_png, write_image, write_table
+from cadiff.storage import Spill, decode_image, encode_png, write_image, write_table
 
 
 @pytest.mark.parametrize("side", [32, 64, 96])
@@ -238,14 +238,15 @@ def _columns_of(image: torch.Tensor) -> torch.Tensor:
 def test_what_is_decoded_is_kept_up_to_a_limit_and_no_more(toy) -> None:
     shard = toy.generated / "blot.parquet"
     view = View.of(toy.params)
-    encoded = [Encoded(row["sample_id"], row["image"]["bytes"], row["mask"]["bytes"]) for row in shard_rows(shard)]
+    spill = Spill()
+    encoded = [Encoded(row["sample_id"], *(spill.put(row[part]["bytes"]) for part in ("image", "mask"))) for row in shard_rows(shard)]
     recent = Recent(memory=3 * 32 * 48 * 4)
     pool = ShardPictures(encoded, view, recent)
     first = pool[0]
     assert pool[0] is first, "kept"
     assert [pool.shape(k) for k in range(3)] == [pool[k].mask.shape for k in range(3)]
     for k in range(12):
-        assert np.array_equal(pool[k].image, decode_image(encoded[k].image, "RGB"))
+        assert np.array_equal(pool[k].image, decode_image(encoded[k].image(), "RGB"))
         assert recent._used == sum(p.image.nbytes + p.mask.nbytes for p in recent._found.values()) <= recent.memory
     assert pool[0] is not first, "long gone"
     assert np.array_equal(pool[0].image, first.image)

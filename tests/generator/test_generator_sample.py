@@ -133,7 +133,7 @@ def test_re_weighting_begins_no_earlier_than_the_first_step_that_is_taken(genera
     assert since.tolist() == [[2]], "of steps 0 to 3 the last two are taken"
 
 
-def test_guidance_moves_the_conditional_half_and_a_scale_of_one_costs_no_second_pass(
+def test_guidance_moves_the_conditional_half_and_a_scale_of_one_computes_no_other(
     generator: Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One DDIM step by hand: to x0 of the guided velocity."""
@@ -146,10 +146,13 @@ def test_guidance_moves_the_conditional_half_and_a_scale_of_one_costs_no_second_
     monkeypatch.setattr(generator.control, "denoise", counted)
     one = request(generator, 0)
     sample(generator, [one], GenerateParams(steps=1), IntensityParams(threshold=9))
-    assert len(calls) == 1
+    (single,) = calls
     calls.clear()
     image = sample(generator, [one], GenerateParams(steps=1, guidance_scale=3.0), IntensityParams(threshold=9)).drawn
-    said, unsaid = (call[0].numpy().astype(float) for call in calls)
+    (double,) = calls
+    assert len(double) == 2 * len(single)
+    said, unsaid = (half[0].numpy().astype(float) for half in double.chunk(2))
+    assert np.allclose(said, single[0].numpy(), atol=1e-4), "the first half is what is said"
     velocity = unsaid + 3.0 * (said - unsaid)
     schedule = generator.backbone.schedule
     assert (schedule.config["timestep_spacing"], schedule.config["prediction_type"]) == ("trailing", "v_prediction")
