@@ -5,11 +5,12 @@ export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help env demo demo-full test test-slow test-schedule test-kill check-sd15 bench lint
+.PHONY: help env demo demo-full check test test-slow test-schedule test-kill check-sd15 bench lint
 
 help:
 	@echo "make demo       environment, then the whole pipeline on params.yaml; ends with reports/index.html"
 	@echo "make demo-full  the same with all four products and three seeds of each detector: hours"
+	@echo "make check      lint, types, import rule, and the tests that were changed"
 	@echo "make test       environment, lint, types, import rule, tests"
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make check-sd15 Stable Diffusion 1.5's architecture (random weights) through the pipeline; memory and time"
@@ -47,6 +48,10 @@ lint: env
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+check: lint
+	@changed="$$(git diff --name-only --diff-filter=d HEAD -- 'tests/**/test_*.py'; git ls-files --others --exclude-standard -- 'tests/**/test_*.py')"; \
+	if [ -n "$$changed" ]; then OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $$changed; fi
 
 # Files side by side, one thread each: what is small gains nothing from a second thread.
 test: lint
