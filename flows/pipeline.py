@@ -26,12 +26,14 @@ from prefect import flow
 from cadiff.errors import CADiffError, TransientError, UsageError, exit_code
 from cadiff.params import Params, load_params
 from cadiff.progress import be_quiet, speaking
-from cadiff.storage import write_bytes
+from cadiff.records import SAMPLE_SCHEMA, SampleRow, from_table
+from cadiff.storage import read_table, write_bytes
 from flows.artifacts import StageTable, publish_report
 from flows.glimpse import Glimpse
 from flows.rwlock import mend_rwlock
 from flows.stage import checkout_lock, end_all, in_run, run_stage, server_answers, stage_task, teller
 
+SAMPLES = Path("data/made/samples")
 ACCELERATOR = "accelerator"  # the tag of stages that compute on a device, of which there are few
 REPORT = "report"  # the stage that writes what a run shows
 State = Literal["done", "failed", "not run"]
@@ -107,11 +109,12 @@ def plan_stages(root: Path, products: Sequence[str] = (), force: str | None = No
 
 
 def require_inputs(root: Path, params: Params, plan: Sequence[Node]) -> None:
-    """That what a plan's stages read is there, before any of them runs: images, and the weights that a detector's stage asks
-    for after hours of training.
+    """That what a plan's stages read is there, before any of them runs: images, and what later stages ask for after hours of training. A
+    product whose stage ``samples`` is to run is asked there, once its pictures are known.
 
     Raises:
-        UsageError: if a product's images or a file of weights are not there, or the weights are others than those that are meant.
+        UsageError: if a product's images or a file of weights are not there, the weights are others than those that are meant, or as
+            ``cadiff.ahead.check_ahead``.
     """
     stages: dict[str | None, set[str]] = {}
     for node in plan:
@@ -123,6 +126,11 @@ def require_inputs(root: Path, params: Params, plan: Sequence[Node]) -> None:
                 f"{folder}: expected this product's images, but it is not there; set dataset.root and products in params.yaml "
                 "(`cadiff inspect ROOT` lists what a folder holds)"
             )
+        rows = root / SAMPLES / f"{product}.parquet"
+        if ahead and "samples" not in ahead and rows.is_file():
+            from cadiff.ahead import check_ahead  # which imports more than most plans need
+
+            check_ahead(params.for_product(product), product, from_table(read_table(rows, SAMPLE_SCHEMA), SampleRow))
     scored = [params.for_product(name) for name in params.products if any(s.startswith("detect-") for s in stages.get(name, set()))]
     asking = [own for own in scored if own.classifier.weights or own.metrics.inception or own.metrics.lpips]
     for own in {own.digest_of("classifier", "metrics"): own for own in asking}.values():  # each file is read once
