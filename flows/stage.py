@@ -198,9 +198,9 @@ def checkout_lock(root: Path, say: Callable[[str], None] = print, patience: floa
         path.parent.mkdir(exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
-        if (told := refused(path, error)) is None:
+        if (mine := refused(path, error)) is None:
             raise
-        raise told from error
+        raise mine from error
     started, told = time.monotonic(), -SILENCE
     try:
         while True:
