@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from cadiff.errors import CADiffError, TransientError, UsageError, exit_code
+from cadiff.errors import UsageError, exit_code
 from cadiff.params import RESULT_KEYS, Kind, Params, load_params
 from cadiff.progress import be_quiet, speaking
 from cadiff.records import (
@@ -46,7 +46,7 @@ from cadiff.storage import (
     write_json,
     write_table,
 )
-from cadiff.unchanged import Stamps, all_below, changed, files_of, stamps
+from cadiff.unchanged import Stamps, all_below, check_unchanged, files_of, stamps
 from cadiff.visible import check_links
 
 MADE = Path("data/made")
@@ -449,7 +449,7 @@ def run_stage(stage: str, params: Params, product: str = "", method: str = "") -
     try:
         with speaking(" ".join(part for part in (stage, product, method) if part)):
             STAGES[stage].work(run)
-            check_unchanged(run)
+            check_unchanged(run.seen, stage, run.used)
     except (KeyboardInterrupt, SystemExit):
         print(kept(run), file=sys.stderr, flush=True)
         raise
@@ -479,23 +479,6 @@ def resolve(stage: str, params: Params, product: str = "", method: str = "") -> 
     if method:
         raise UsageError(f"{stage}: is of the product, whatever the method; expected no --method, found {method}")
     return Run(stage, params_of_product, product)
-
-
-def check_unchanged(run: Run) -> None:
-    """That the pictures are as they were when the stage began; else what was made of them, and what is kept to go on from, is of no one
-    state. DVC takes a stage that fails for not run.
-
-    Raises:
-        TransientError: of the stage that reads them: it may be run again at once.
-        CADiffError: of any other, which has to wait for that one.
-    """
-    if (path := changed(run.seen)) is None:
-        return
-    for folder in run.used:
-        shutil.rmtree(folder, ignore_errors=True)
-    if run.stage == "samples":
-        raise TransientError(f"{path}: changed while the data set was read. Run again when nothing is written there.")
-    raise CADiffError(f"{path}: changed while {run.stage} ran. Run again (dvc repro), which reads the data anew.")
 
 
 def record_times(run: Run, seconds: float) -> None:

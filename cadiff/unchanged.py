@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from cadiff.errors import CADiffError, TransientError
 from cadiff.records import SampleRow
 from cadiff.storage import mask_files
 from cadiff.visible import visible
@@ -35,6 +37,23 @@ def all_below(folder: Path) -> list[Path]:
 def changed(before: Mapping[Path, tuple[int, int] | None]) -> Path | None:
     """The first that is not as it was; None: all are."""
     return next((path for path, stamp in before.items() if _stamp(path) != stamp), None)
+
+
+def check_unchanged(before: Stamps, stage: str, kept: Iterable[Path]) -> None:
+    """That pictures are as they were when a stage began; else what was made of them, and the folders that are ``kept`` to go on from, are
+    of no one state, and the latter are removed. DVC takes a stage that fails for not run.
+
+    Raises:
+        TransientError: of the stage that reads them: it may be run again at once.
+        CADiffError: of any other, which has to wait for that one.
+    """
+    if (path := changed(before)) is None:
+        return
+    for folder in kept:
+        shutil.rmtree(folder, ignore_errors=True)
+    if stage == "samples":
+        raise TransientError(f"{path}: changed while the data set was read. Run again when nothing is written there.")
+    raise CADiffError(f"{path}: changed while {stage} ran. Run again (dvc repro), which reads the data anew.")
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

@@ -26,14 +26,12 @@ from prefect import flow
 from cadiff.errors import CADiffError, TransientError, UsageError, exit_code
 from cadiff.params import Params, load_params
 from cadiff.progress import be_quiet, speaking
-from cadiff.records import SAMPLE_SCHEMA, SampleRow, from_table
-from cadiff.storage import read_table, write_bytes
+from cadiff.storage import write_bytes
 from flows.artifacts import StageTable, publish_report
 from flows.glimpse import Glimpse
 from flows.rwlock import mend_rwlock
 from flows.stage import checkout_lock, end_all, in_run, run_stage, server_answers, stage_task, teller
 
-SAMPLES = Path("data/made/samples")
 ACCELERATOR = "accelerator"  # the tag of stages that compute on a device, of which there are few
 REPORT = "report"  # the stage that writes what a run shows
 State = Literal["done", "failed", "not run"]
@@ -126,9 +124,11 @@ def require_inputs(root: Path, params: Params, plan: Sequence[Node]) -> None:
                 f"{folder}: expected this product's images, but it is not there; set dataset.root and products in params.yaml "
                 "(`cadiff inspect ROOT` lists what a folder holds)"
             )
-        rows = root / SAMPLES / f"{product}.parquet"
+        rows = root / "data/made/samples" / f"{product}.parquet"
         if ahead and "samples" not in ahead and rows.is_file():
             from cadiff.ahead import check_ahead  # which imports more than most plans need
+            from cadiff.records import SAMPLE_SCHEMA, SampleRow, from_table
+            from cadiff.storage import read_table
 
             check_ahead(params.for_product(product), product, from_table(read_table(rows, SAMPLE_SCHEMA), SampleRow))
     scored = [params.for_product(name) for name in params.products if any(s.startswith("detect-") for s in stages.get(name, set()))]
