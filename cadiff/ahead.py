@@ -1,4 +1,5 @@
-"""What a product's stages would be refused for after hours, asked before anything is computed: the stage ``samples`` does."""
+"""What a product's stages would be refused for after hours, asked before anything is computed: by the stage ``samples``, by the
+pipeline where that is up to date."""
 
 from __future__ import annotations
 

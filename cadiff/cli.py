@@ -39,6 +39,32 @@ def inspect(
         raise CADiffError(f"{root}: {len(found.problems)} problems, named above. Mend or remove those files.")
 
 
+@app.command()
+def cut(
+    root: Annotated[Path, typer.Argument(metavar="ROOT", help="the data set, in any layout; nothing is written there")],
+    out: Annotated[Path, typer.Option(help="a new folder for the data set, in MVTec AD's layout")],
+    layout: Annotated[Layout | None, typer.Option(help="recognised if not given")] = None,
+    background: Annotated[
+        str | None, typer.Option(metavar="R,G,B", help="what transparent pictures are laid on; default: what borders the opaque normals")
+    ] = None,
+) -> None:
+    """Make a data set of one with files of several pages, scans longer than 8 to 1 or transparent pictures, whole or not at all.
+
+    A page becomes a picture, a scan overlapping pieces, what is transparent lies on a background; masks with them. All other pictures stay
+    byte for byte."""
+    from cadiff.cutting import cut_root
+    from cadiff.cutting.backgrounds import parse_colour
+    from cadiff.data.inspect import inspect_root
+
+    for line in cut_root(root, out, layout, parse_colour(background) if background else None).lines():
+        typer.echo(line)
+    typer.echo(f"{out}: written\n")
+    found = inspect_root(out, "mvtec")
+    typer.echo(found.text())
+    if found.problems:
+        raise CADiffError(f"{out}: written, with {len(found.problems)} problems, named above. Mend those files.")
+
+
 @app.command("import")
 def import_(
     labels: Annotated[Path, typer.Argument(metavar="LABELS", help="a label file, or a folder of such; see --format for the tools")],

@@ -6,7 +6,7 @@ import contextlib
 import io
 import sys
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from jaxtyping import Num, UInt8
@@ -20,6 +20,7 @@ ORIENTATION, BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 0x0112, 0x0102, 0x010
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 OTHER_END = {"16B": "16L", "16L": "16B", "16N": "16B" if sys.byteorder == "little" else "16L"}
 TINT = 0.5  # of a mask's brightest value: channels that differ by more make a colour, such as a class is drawn in
+CUT = "cadiff cut ROOT --out NEW"  # the command that makes of a data set with such pictures one without
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow's grey
 
 
@@ -61,12 +62,42 @@ def decode_mask(data: bytes, name: str = "mask") -> Num[np.ndarray, "h w"]:
         if image.mode in ("1", "L", "LA") and not _is_deep(image, data):
             return np.asarray(image.convert("L"))
         values = _stored(image, data, name) if _is_deep(image, data) else np.asarray(image.convert("RGB"))
+    return mask_values(values)
+
+
+def mask_values(values: Num[np.ndarray, "h w *c"]) -> Num[np.ndarray, "h w"]:
+    """What a mask says by its values, grey or coloured (``decode_mask``)."""
     if values.ndim == 2 or (values == values[..., :1]).all():
         return values if values.ndim == 2 else values[..., 0]
     brightest = values.max(axis=-1)
     if np.ptp(values, axis=-1).max() > TINT * brightest.max():
         return np.where(brightest > 0, 255, 0).astype(np.uint8)
     return values.astype(np.float32) @ LUMA
+
+
+class Page(NamedTuple):
+    """One page of a file: its values as ``decode_values`` has them, and how opaque each pixel is (255: wholly; None: all are)."""
+
+    values: Num[np.ndarray, "h w *c"]
+    alpha: UInt8[np.ndarray, "h w"] | None
+
+
+def decode_pages(data: bytes, name: str = "image") -> Iterator[Page]:
+    """A file's pages, one at a time, with what ``decode_values`` refuses: several of them, and transparent pixels.
+
+    Raises:
+        CADiffError: as ``decode_values`` for the rest, or if a picture with transparent pixels is grey with more than 8 bits.
+    """
+    with _image(io.BytesIO(data), name) as image:
+        for number in range(_pages(image)):
+            image.seek(number)
+            _refuse_turned_and_inks(image, name)
+            deep, clear = _is_deep(image, data), _is_transparent(image)
+            if clear and image.mode[0] in "IF":
+                raise CADiffError(f"{name}: expected an opaque image, found transparent pixels. Save it without an alpha channel.")
+            alpha = np.asarray(image.convert("RGBA"))[..., 3] if clear else None
+            plain = image.convert("RGBA").convert("RGB") if clear else image.convert("RGB")
+            yield Page(_stored(image, data, name) if deep else np.asarray(plain), alpha)
 
 
 def decode_grey(data: bytes, name: str = "map") -> Num[np.ndarray, "h w"]:
@@ -191,14 +222,25 @@ def _unknown(file: BinaryIO, name: str) -> str:
 def _refuse_what_would_be_lost(image: Image.Image, name: str) -> None:
     """Pillow takes the first of several pages, drops what is transparent, leaves a picture lying as it was stored and guesses what inks
     look like: none of that is seen before a detector has learned from it. (A camera's MPO holds its picture first, then previews.)"""
-    if image.format != "MPO" and (pages := getattr(image, "n_frames", 1)) > 1:
-        raise CADiffError(f"{name}: expected one picture, found {pages} pages. Save each as a file.")
+    if (pages := _pages(image)) > 1:
+        raise CADiffError(f"{name}: expected one picture, found {pages} pages. Save each as a file, as `{CUT}` does.")
+    _refuse_turned_and_inks(image, name)
+    if _is_transparent(image):
+        raise CADiffError(
+            f"{name}: expected an opaque image, found transparent pixels. Save it without an alpha channel, or lay it on a background, as "
+            f"`{CUT}` does."
+        )
+
+
+def _pages(image: Image.Image) -> int:
+    return 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
+
+
+def _refuse_turned_and_inks(image: Image.Image, name: str) -> None:
     if image.getexif().get(ORIENTATION, 1) not in (0, 1):
         raise CADiffError(f"{name}: stored turned (EXIF orientation {image.getexif()[ORIENTATION]}). Save it upright, as its mask is.")
     if image.mode in ("CMYK", "LAB"):
         raise CADiffError(f"{name}: expected grey or RGB, found {image.mode}, whose colours depend on the printer. Save it as RGB.")
-    if _is_transparent(image):
-        raise CADiffError(f"{name}: expected an opaque image, found transparent pixels. Save it without an alpha channel.")
 
 
 def _is_transparent(image: Image.Image) -> bool:
@@ -235,6 +277,7 @@ def _stored(image: Image.Image, data: bytes, name: str) -> Num[np.ndarray, "h w 
 def _colour(image: Image.Image, data: bytes, name: str) -> Num[np.ndarray, "h w 3"]:
     """Colours of 16 bits: Pillow decodes the upper byte of each, and, asked for the other byte order, the lower one."""
     with Image.open(io.BytesIO(data), formats=FORMATS) as again:
+        again.seek(image.tell())
         again.tile = [tile._replace(args=_other_end(tile.args, name)) for tile in again.tile]  # type: ignore[attr-defined]
         upper, lower = (np.asarray(each).astype(np.uint16) for each in (image, again))
     return (upper * np.uint16(256) + lower)[..., :3]

@@ -46,6 +46,7 @@ from cadiff.storage import (
     write_json,
     write_table,
 )
+from cadiff.unchanged import Stamps, all_below, check_unchanged, files_of, stamps
 from cadiff.visible import check_links
 
 MADE = Path("data/made")
@@ -70,6 +71,8 @@ class Run:
     product: str = ""
     method: str = ""
     parts: dict[str, float] = field(default_factory=dict)  # seconds of what is worth telling apart, for record_times
+    seen: Stamps = field(default_factory=dict)  # pictures as they were when the stage began
+    used: set[Path] = field(default_factory=set)  # folders of ``work``
 
     @property
     def name(self) -> str:
@@ -139,7 +142,9 @@ class Run:
 
     @cached_property
     def samples(self) -> list[SampleRow]:
-        return from_table(read_table(self.samples_path, SAMPLE_SCHEMA), SampleRow)
+        rows = from_table(read_table(self.samples_path, SAMPLE_SCHEMA), SampleRow)
+        self.seen.update(stamps(files_of(rows)))
+        return rows
 
     @cached_property
     def scenes(self) -> list[SceneRow]:
@@ -159,6 +164,7 @@ class Run:
         }
         folder = WORK / self.stage / f"{self.name}-{digest(key)}"
         folder.mkdir(parents=True, exist_ok=True)
+        self.used.add(folder)
         return folder
 
 
@@ -206,6 +212,7 @@ def samples(run: Run) -> None:
     from cadiff.ahead import check_ahead
     from cadiff.data import read_samples
 
+    run.seen.update(stamps([run.raw / run.params.dataset.table, *all_below(run.raw)]))
     rows = read_samples(run.params.dataset, run.product)
     check_ahead(run.params, run.product, rows)
     write_table(run.samples_path, to_table(rows, SAMPLE_SCHEMA))
@@ -362,7 +369,7 @@ STAGES = {
         ("seed", "draw.normals", "draw.test_good", "draw.anomalies_per_type"),
         ("data/demo.py", "data/drawing"),
     ),
-    "samples": Stage(samples, ("dataset",), ("data", "pictures.py")),
+    "samples": Stage(samples, ("dataset",), ("data", "pictures.py", "decoding.py", "marking.py", "opening.py", "visible.py", "names.py")),
     "adapt": Stage(
         adapt, ("seed", "dataset.size", "base", "window", "adapt", GENERATORS_KEY),
         ("generator/adapt.py", "generator/steps.py", "generator/windows.py", "prompt", "backbone", "data", "scene.py", "pictures.py"),
@@ -442,6 +449,7 @@ def run_stage(stage: str, params: Params, product: str = "", method: str = "") -
     try:
         with speaking(" ".join(part for part in (stage, product, method) if part)):
             STAGES[stage].work(run)
+            check_unchanged(run.seen, stage, run.used)
     except (KeyboardInterrupt, SystemExit):
         print(kept(run), file=sys.stderr, flush=True)
         raise
@@ -508,7 +516,7 @@ def work_folders(run: Run) -> list[Path]:
     """The folders that ``Run.work`` made for this run, one for each fingerprint; the latest last."""
     length = len(run.name) + 1 + 16  # other runs' names may begin with this one's
     folders = [path for path in (WORK / run.stage).glob(f"{run.name}-*") if len(path.name) == length]
-    return sorted(folders, key=lambda path: path.stat().st_mtime)
+    return sorted(folders, key=lambda path: (path in run.used, path.stat().st_mtime))  # a clock may have been set back
 
 
 def prune_work(run: Run) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -21,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 
 from cadiff.decoding import decode_image as decode_image
 from cadiff.decoding import decode_mask, decode_values, shown, size_of
-from cadiff.errors import CADiffError, UsageError
+from cadiff.errors import CADiffError, UsageError, refused
 from cadiff.marking import MASK_RULES as MASK_RULES
 from cadiff.marking import MaskRule, marked, resize_mask, union
 from cadiff.opening import opened, read_file
@@ -38,18 +39,33 @@ LOSSY_SUFFIXES = frozenset({".jpg", ".jpeg"})
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that takes its place when the block ends well, and is removed when not."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:64]}.", suffix=".tmp")  # a name has 255 bytes at most
-    os.close(handle)
-    temporary = Path(name)
+    """A temporary path beside ``path`` that takes its place when the block ends well, and is removed when not.
+
+    Raises:
+        CADiffError: if the disk is full, or does not let it be written.
+    """
+    path, temporary = Path(path), None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:64]}.", suffix=".tmp")  # a name has 255 bytes at most
+        os.close(handle)
+        temporary = Path(name)
         yield temporary
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
+    except OSError as error:
+        told = refused(path, error) if error.filename is None or _is_for(path.absolute(), Path(error.filename).absolute()) else None
+        if told is None:
+            raise
+        raise told from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary:
+            temporary.unlink(missing_ok=True)
+
+
+def _is_for(path: Path, named: Path) -> bool:
+    """Whether a name is that of a file to be written, of its temporary one, or of a folder that it lies in."""
+    return named in (path, *path.parents) or (named.parent == path.parent and named.name.startswith(f".{path.name[:64]}."))
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
@@ -245,7 +261,12 @@ def write_tensors(path: str | Path, tensors: dict[str, torch.Tensor], metadata: 
             plain[name] = plain[name].clone()  # the library refuses memory that two share
         seen.add(place)
     with replacing(path) as temporary:
-        save_file(plain, temporary, metadata)
+        try:
+            save_file(plain, temporary, metadata)
+        except SafetensorError as error:
+            if number := re.search(r"\(os error (\d+)\)", str(error)):
+                raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+            raise
         _sort_metadata(temporary)
 
 

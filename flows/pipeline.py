@@ -107,11 +107,12 @@ def plan_stages(root: Path, products: Sequence[str] = (), force: str | None = No
 
 
 def require_inputs(root: Path, params: Params, plan: Sequence[Node]) -> None:
-    """That what a plan's stages read is there, before any of them runs: images, and the weights that a detector's stage asks
-    for after hours of training.
+    """That what a plan's stages read is there, before any of them runs: images, and what later stages ask for after hours of training. A
+    product whose stage ``samples`` is to run is asked there, once its pictures are known.
 
     Raises:
-        UsageError: if a product's images or a file of weights are not there, or the weights are others than those that are meant.
+        UsageError: if a product's images or a file of weights are not there, the weights are others than those that are meant, or as
+            ``cadiff.ahead.check_ahead``.
     """
     stages: dict[str | None, set[str]] = {}
     for node in plan:
@@ -123,6 +124,13 @@ def require_inputs(root: Path, params: Params, plan: Sequence[Node]) -> None:
                 f"{folder}: expected this product's images, but it is not there; set dataset.root and products in params.yaml "
                 "(`cadiff inspect ROOT` lists what a folder holds)"
             )
+        rows = root / "data/made/samples" / f"{product}.parquet"
+        if ahead and "samples" not in ahead and rows.is_file():
+            from cadiff.ahead import check_ahead  # which imports more than most plans need
+            from cadiff.records import SAMPLE_SCHEMA, SampleRow, from_table
+            from cadiff.storage import read_table
+
+            check_ahead(params.for_product(product), product, from_table(read_table(rows, SAMPLE_SCHEMA), SampleRow))
     scored = [params.for_product(name) for name in params.products if any(s.startswith("detect-") for s in stages.get(name, set()))]
     asking = [own for own in scored if own.classifier.weights or own.metrics.inception or own.metrics.lpips]
     for own in {own.digest_of("classifier", "metrics"): own for own in asking}.values():  # each file is read once

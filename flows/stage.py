@@ -24,7 +24,7 @@ from prefect.context import FlowRunContext, TaskRunContext
 from prefect.logging import get_run_logger
 from prefect.settings import get_current_settings
 
-from cadiff.errors import CADiffError, exit_code
+from cadiff.errors import CADiffError, exit_code, refused
 from cadiff.progress import SILENCE, speaking
 from flows.artifacts import StageBar
 from flows.rwlock import mend_rwlock
@@ -194,8 +194,13 @@ def checkout_lock(root: Path, say: Callable[[str], None] = print, patience: floa
 
     global _checkout
     path = root / ".cadiff" / "pipeline.lock"
-    path.parent.mkdir(exist_ok=True)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        path.parent.mkdir(exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        if (mine := refused(path, error)) is None:
+            raise
+        raise mine from error
     started, told = time.monotonic(), -SILENCE
     try:
         while True:

@@ -20,7 +20,7 @@ from cadiff.data.readers import READERS, list_products, scan_product
 from cadiff.data.rectangles import box_lines
 from cadiff.data.resaved import copy_lines
 from cadiff.data.unread import left_in_product, left_in_root, told_paths
-from cadiff.errors import UsageError
+from cadiff.errors import CADiffError
 from cadiff.names import check_products
 from cadiff.params import BUILT_IN, TABLES, DatasetParams, Layout, as_written
 from cadiff.pictures import Size, fitted
@@ -140,7 +140,7 @@ def inspect_root(root: str | Path, layout: Layout | None = None, size: Size = CA
     for product in list_products(dataset):
         try:
             rows, found = scan_product(with_range(dataset, product), product)
-        except UsageError as error:  # a product whose own table does not read must not hide the others
+        except CADiffError as error:  # a product whose own table does not read must not hide the others
             rows, found = [], [str(error)]
         found += _smaller_than_the_base(rows, base) if size == "native" else []
         files = [Path(path) for row in rows for path in (row.image_path, *(row.mask_path or "").split("\n")) if path]

@@ -25,6 +25,7 @@ def levels_of(dataset: DatasetParams, normals: Sequence[Path]) -> Levels | None:
     problems of their own.
 
     Raises:
+        CADiffError: if none reads, the first one's.
         UsageError: if none has more than 8 bits a channel, or all of these have one value.
     """
     if dataset.range is None:
@@ -32,7 +33,10 @@ def levels_of(dataset: DatasetParams, normals: Sequence[Path]) -> Levels | None:
     shares = percentiles(dataset.range)
     if shares is None:
         return Levels(*map(float, dataset.range))
-    found = [values for path in normals if (values := _some_values(path, COUNTED // max(1, len(normals)))) is not None]
+    read = [values for path in normals if (values := _some_values(path, COUNTED // max(1, len(normals)))) is not None]
+    if normals and not read:
+        read_values(normals[0])
+    found = [values for values in read if values.dtype != np.uint8]
     if not found:
         where = f"{normals[0].parent}: " if normals else ""
         raise UsageError(
@@ -54,7 +58,7 @@ def _some_values(path: Path, most: int) -> np.ndarray | None:
     except CADiffError:
         return None
     step = math.ceil(math.sqrt(max(1.0, values.size / max(1, most))))
-    return None if values.dtype == np.uint8 else values[::step, ::step].reshape(-1)
+    return values[::step, ::step].reshape(-1)
 
 
 def all_deep(paths: Sequence[Path]) -> bool:

@@ -13,6 +13,7 @@ from cadiff.storage import IMAGE_SUFFIXES
 from cadiff.visible import visible
 
 Split = Literal["train", "test"]
+LABELS = (".json", ".xml", ".txt")  # of LabelMe, of Pascal VOC, of YOLO
 SPLITS: tuple[Split, ...] = get_args(Split)
 
 
@@ -62,10 +63,12 @@ def folders(path: Path) -> list[Path]:
 
 
 def unread(path: Path, read: Iterable[Path]) -> list[str]:
-    """A problem for each visible file and folder in ``path`` that is not among ``read``: nothing is skipped without a word."""
+    """A problem for each visible file and folder in ``path`` that is not among ``read``: nothing is skipped without a word. What a
+    labelling tool left beside an image, under its name, is none: `cadiff inspect` lists it as not read."""
     known = set(read)
+    labels = {image.with_suffix(suffix) for image in known for suffix in LABELS}
     expected = f"expected images alone here ({', '.join(sorted(IMAGE_SUFFIXES))})"
-    return [f"{p}: not read; {expected}: convert it, or move it away" for p in visible(path) if p not in known]
+    return [f"{p}: not read; {expected}: convert it, or move it away" for p in visible(path) if p not in known and p not in labels]
 
 
 def alike(name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cadiff import names
@@ -12,9 +12,10 @@ from cadiff.data import folder, loco, mvtec, visa
 from cadiff.data.approximate import approximate_masks
 from cadiff.data.levels import levels_of
 from cadiff.data.listing import Entry, Listing, Reader
+from cadiff.data.pieces import whole_pictures
 from cadiff.data.problems import printable, said_once
 from cadiff.data.split import assign_roles
-from cadiff.decoding import check_depth
+from cadiff.decoding import CUT, check_depth
 from cadiff.errors import CADiffError, UsageError
 from cadiff.params import DatasetParams, Layout
 from cadiff.progress import Progress
@@ -79,11 +80,12 @@ def scan_product(dataset: DatasetParams, product: str) -> tuple[list[SampleRow],
     base = Path(dataset.root) / product
     problems = listing.problems + _listing_problems(listing, base) + _name_problems(listing, base) + _place_problems(listing.entries, base)
     approximate, untrue = approximate_masks(base)
-    problems += untrue
+    wholes, astray = whole_pictures(base, listing.entries)
+    problems += untrue + astray
     rows: list[SampleRow] = []
     entries = _first_normals(listing.entries, dataset.max_normals)
     bar = Progress(f"read {product}", len(entries))
-    with_roles = assign_roles(entries, dataset.calibration)
+    with_roles = assign_roles(entries, dataset.calibration, wholes)
     levels = levels_of(dataset, [entry.image for entry, role in with_roles if role == "normal"])
     for entry, role in with_roles:
         bar.advance()
@@ -100,7 +102,7 @@ def scan_product(dataset: DatasetParams, product: str) -> tuple[list[SampleRow],
                 low=levels and levels.low, high=levels and levels.high, approximate=not approximate.isdisjoint(entry.masks),
             )
         )  # fmt: skip
-    return rows, said_once(problems or _too_little(listing.entries, base))
+    return rows, said_once(problems or _too_little(listing.entries, base, wholes))
 
 
 def _first_normals(entries: list[Entry], most: int | None) -> list[Entry]:
@@ -121,9 +123,10 @@ def _listing_problems(listing: Listing, base: Path) -> list[str]:
     return problems
 
 
-def _too_little(entries: Sequence[Entry], base: Path) -> list[str]:
+def _too_little(entries: Sequence[Entry], base: Path, wholes: Mapping[Path, str]) -> list[str]:
     """What no stage could make anything of, hours after the first one: no anomaly, or nothing to score a detector on."""
-    types = Counter(entry.anomaly_type for entry in entries if entry.anomaly_type)
+    pictures = {(entry.anomaly_type, wholes.get(entry.image, entry.key)) for entry in entries if entry.anomaly_type}
+    types = Counter(kind for kind, _ in pictures)
     if not types:
         return [
             f"{base}: no anomaly of any type, so that nothing can be generated or scored; put images of one with their masks there, or "
@@ -182,7 +185,8 @@ def check_shape(path: Path | str, width: int, height: int) -> None:
     if short < SMALLEST:
         raise UsageError(f"{path}: {width}x{height}; expected at least {SMALLEST} px of the shorter side: remove it")
     if long > LONGEST * short:
-        raise UsageError(f"{path}: {width}x{height}; expected sides of at most {LONGEST} to 1, found {long / short:.3g}: cut it in pieces")
+        told = f"expected sides of at most {LONGEST} to 1, found {long / short:.3g}"
+        raise UsageError(f"{path}: {width}x{height}; {told}: cut it in pieces, as `{CUT}` does")
 
 
 def verify_entry(entry: Entry, levels: Levels | None = None, made: bool = False) -> tuple[int, int, str]:

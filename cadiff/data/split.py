@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from cadiff.data.listing import Entry
 from cadiff.records import Role
@@ -11,23 +12,25 @@ from cadiff.records import Role
 LEAST = 3  # train normals: of fewer none is kept for calibration
 
 
-def assign_roles(entries: Sequence[Entry], calibration: float = 0.0) -> list[tuple[Entry, Role]]:
+def assign_roles(
+    entries: Sequence[Entry], calibration: float = 0.0, wholes: Mapping[Path, str] | None = None
+) -> list[tuple[Entry, Role]]:
     """Every entry, in key order, with its role.
 
     Per anomaly type, by sorted name, the first max(1, n // 3) of n images are exemplars and the rest is held
     out (so a type of one image has nothing held out); test normals are ``test_good``. Train normals are ``normal``, but for the share
-    ``calibration`` of them (``kept_apart``).
+    ``calibration`` of them (``kept_apart``). Those that ``wholes`` says to be pieces of one count as one image.
     """
-    by_type: dict[str, list[Entry]] = defaultdict(list)
-    for entry in entries:
-        if entry.anomaly_type is not None:
-            by_type[entry.anomaly_type].append(entry)
-    exemplars: set[str] = set()
-    for members in by_type.values():
-        first = sorted(members, key=lambda entry: entry.name)[: max(1, len(members) // 3)]
-        exemplars.update(entry.key for entry in first)
-    normals = sorted(entry.key for entry in entries if entry.anomaly_type is None and entry.split == "train")
-    apart = {normals[index] for index in kept_apart(len(normals), calibration)}
+    groups: dict[tuple[str, str | None], dict[str, list[Entry]]] = defaultdict(lambda: defaultdict(list))
+    for entry in sorted(entries, key=lambda entry: entry.name):
+        groups[entry.split, entry.anomaly_type][(wholes or {}).get(entry.image, entry.key)].append(entry)
+    exemplars, apart = set[str](), set[str]()
+    for (split, kind), members in groups.items():
+        pictures = list(members.values())
+        if kind is not None:
+            exemplars.update(entry.key for pieces in pictures[: max(1, len(pictures) // 3)] for entry in pieces)
+        elif split == "train":
+            apart.update(entry.key for index in kept_apart(len(pictures), calibration) for entry in pictures[index])
 
     def role(entry: Entry) -> Role:
         if entry.anomaly_type is not None:

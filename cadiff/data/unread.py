@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
-from cadiff.data import approximate, folder, visa
+from cadiff.data import approximate, folder, pieces, visa
 from cadiff.data.listing import Reader
 from cadiff.data.problems import MORE, printable
 from cadiff.errors import UsageError
@@ -24,7 +24,7 @@ def told_paths(problems: Iterable[str]) -> set[Path]:
 
 def left_in_product(base: Path, layout: Layout, read: Iterable[Path]) -> str:
     """A line of what is in a product's folder and neither read nor told; empty: nothing is."""
-    known = {*read, base / approximate.TABLE} | ({base / folder.TABLE} if layout == "folder" else set())
+    known = {*read, base / approximate.TABLE, base / pieces.TABLE} | ({base / folder.TABLE} if layout == "folder" else set())
     left = _names(_beside(base, known, _above(known)), base)
     return f"  not read: {left}" if left else ""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from defusedxml.ElementTree import ParseError, iterparse
 from jaxtyping import Float
 
 from cadiff.errors import CADiffError, UsageError
-from cadiff.opening import opened, read_file
+from cadiff.opening import opened
 from cadiff.visible import is_passed_over
 
 WHOLE = 2**28  # bytes of a file that is read at once: one that speaks of a single picture, which may lie in it as text
@@ -41,10 +42,11 @@ def read_whole(path: Path) -> bytes:
     Raises:
         UsageError: if it does not open, or is larger than ``WHOLE``.
     """
-    data = read_file(path, "a label file", WHOLE + 1)
-    if len(data) > WHOLE:
-        raise UsageError(f"{path}: expected at most {WHOLE} bytes of labels of one picture, found more: leave the picture out of them")
-    return data
+    with opened(path, "a label file") as file:
+        if (size := os.fstat(file.fileno()).st_size) > WHOLE:
+            expected = f"expected at most {WHOLE / 1e6:.0f} MB of labels of one picture, found {size / 1e6:.0f}"
+            raise UsageError(f"{path}: {expected}: leave the picture out of them")
+        return file.read()
 
 
 def read_text(path: Path) -> str:

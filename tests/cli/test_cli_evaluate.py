@@ -109,6 +109,23 @@ def test_a_folder_without_the_generators_normals_is_told_what_that_may_mean(
     assert "Caution: nut brought no normal images that took the generator’s path" in capsys.readouterr().out
 
 
+def test_copies_of_what_is_scored_are_told_before_anything_is_trained(
+    drawn_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(drawn_root / "nut", tmp_path / "root/nut")
+    held_out, copy = max((tmp_path / "root/nut/test/rust").iterdir()), tmp_path / "root/nut/train/good/copy.bmp"
+    Image.open(held_out).save(copy)
+    words = ("evaluate", str(Path("exported") / METHOD), "--against", str(tmp_path / "root"), "--seeds", "0")
+    assert call(*words) == 0
+    said = capsys.readouterr()
+    assert "nut: 1 images to be scored are copies of train normals or exemplars: their scores prove nothing; remove either of" in said.err
+    assert f"{held_out} (rust, held out) shows the same pixels as {copy} (train normal" in said.err
+    assert "pixel_ap" in said.out, "it is a remark: what is scored is the user's to say"
+    copy.unlink()  # as it says
+    assert call(*words) == 0
+    assert "copies" not in capsys.readouterr().err
+
+
 def test_a_product_that_the_parameters_do_not_have(drawn_root: Path, tmp_path: Path) -> None:
     shutil.copytree(drawn_root / "nut", tmp_path / "root" / "bolt")
     to_plain(Path("exported") / METHOD, tmp_path / "images")

@@ -62,6 +62,22 @@ def test_a_table_in_one_product_hides_no_other(mvtec_root: Path, folder_root: Pa
     assert line_of(other.text(), "layout mvtec reads bolt, nut")
 
 
+def test_labels_beside_their_pictures_are_named_once_and_are_no_problem(mvtec_root: Path) -> None:
+    nut = mvtec_root / "nut"
+    for folder, suffix in (("train/good", ".json"), ("test/scratch", ".xml"), ("test/good", ".txt")):
+        for path in sorted((nut / folder).glob("*.png")):
+            path.with_suffix(suffix).write_text("{}")
+    found = look(mvtec_root)
+    assert found.problems == []
+    left = line_of(found.text(), "not read:")
+    assert left.startswith("not read: test/good/000.txt, test/good/001.txt, test/scratch/000.xml, ")
+    assert left.endswith(" and 5 more")
+    assert len(read_samples(DatasetParams(layout="mvtec", root=str(mvtec_root)), "nut")) == 14
+    (nut / "train/good/other.json").write_text("{}")
+    (problem,) = look(mvtec_root).problems
+    assert problem.startswith(f"{nut}/train/good/other.json: not read;"), "of no picture here"
+
+
 def test_what_lies_anywhere_beside_what_is_read_is_named(mvtec_root: Path) -> None:
     nut = mvtec_root / "nut"
     for name in ("photos/raw/a.png", "photos/raw/b.png", "readme.txt", "table.csv", "test/notes.txt", "ground_truth/good/000_mask.png"):

@@ -182,6 +182,17 @@ def test_annotations_of_any_order_and_number_take_the_memory_of_one_picture(tmp_
     assert peak < labels.stat().st_size / 5, f"{peak} bytes for a file of {labels.stat().st_size}"
 
 
+@pytest.mark.parametrize(("tool", "suffix"), [("labelme", ".json"), ("yolo", ".txt")])
+def test_a_gigabyte_of_labels_of_one_picture_is_refused_at_once(tool: str, suffix: str, tmp_path: Path, pictures: Path) -> None:
+    """Formats with a file a picture read it whole; those with one for all stream it (above)."""
+    labels = EXAMPLES[tool](tmp_path / "labels")
+    huge = next(path for path in ([labels] if labels.is_file() else sorted(labels.rglob("*"))) if path.suffix == suffix)
+    with huge.open("r+b") as file:
+        file.truncate(2**30)
+    with pytest.raises(UsageError, match=rf"^{huge}: expected at most 268 MB of labels of one picture, found 1074: leave the picture out"):
+        read(labels, pictures, tool)
+
+
 def coco_file(folder: Path, annotations: list[dict], names: tuple[str, ...] | list[str] = ("bad/b1.png",)) -> Path:
     images = [{"id": index, "file_name": name} for index, name in enumerate(names, 1)]
     write_text(folder / "c.json", json.dumps({"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "spot"}]}))

@@ -183,7 +183,7 @@ def test_nothing_is_written_over_or_among_other_data(tmp_path: Path, pictures: P
     for out, told in (
         (tmp_path / "full", "expected a new or empty folder"),
         (labels, "expected a new or empty folder"),
-        (pictures / "out", "which is imported from"),
+        (pictures / "out", "which is read"),
         (drawn_root / "nut2", "which is a data set already"),
         (drawn_root / "nut" / "more", "which is a data set already"),
     ):

@@ -58,10 +58,11 @@ def test_work_is_named_by_what_the_result_depends_on(repository: Path) -> None:
     unrelated = params.model_copy(update={"train": params.train.model_copy(update={"steps": 99})})
     assert resolve("detect", unrelated, "plate", "exemplars").work(*run.sources) == same
     longer = params.model_copy(update={"detector": params.detector.model_copy(update={"epochs": 2})})
-    other = resolve("detect", longer, "plate", "exemplars").work(*run.sources)
+    later = resolve("detect", longer, "plate", "exemplars")
+    other = later.work(*run.sources)
     assert other != same
-    prune_work(run)
-    assert [path.name for path in Path(".cadiff/work/detect").iterdir()] == [other.name], "only the newest stays"
+    prune_work(later)
+    assert [path.name for path in Path(".cadiff/work/detect").iterdir()] == [other.name], "only its own stays"
 
 
 def test_a_stopped_run_tells_of_its_own_state_alone(repository: Path) -> None:
