@@ -96,6 +96,10 @@ class Run:
         return MADE / "generator" / self.method / self.product
 
     @property
+    def validation(self) -> Path:
+        return MADE / "reported" / "validation" / self.method / self.product
+
+    @property
     def showcase(self) -> Path:
         return MADE / "reported" / "showcase" / self.method / self.product
 
@@ -230,10 +234,11 @@ def scenes(run: Run) -> None:
 
 
 def train(run: Run) -> None:
-    from cadiff.generator import train_generator
+    from cadiff.generator import gather_validation, train_generator
 
     work = run.work(run.adapted)
     train_generator(run.method, run.params, run.product, run.samples, run.adapted, run.generator, work)
+    gather_validation(work, run.validation)
 
 
 def generate(run: Run) -> None:

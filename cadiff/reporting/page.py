@@ -20,6 +20,7 @@ from cadiff.records import WITHOUT_GOOD
 from cadiff.reporting import figures, model_figures, paper, signals, tables, take_away
 from cadiff.reporting.approximate import approximate_said
 from cadiff.reporting.artefacts import SHOWN, WITH_SHOWN, Artefacts
+from cadiff.reporting.films import films
 from cadiff.reporting.gallery import EXACT_SIDE, Group, Picture, gallery, shard_methods
 from cadiff.reporting.maps import map_rows
 from cadiff.reporting.tables import Cell, Row, Table, counted
@@ -118,6 +119,7 @@ def render(artefacts: Artefacts, frame: pd.DataFrame, dots: Markup, curves: dict
         "histograms": histograms(groups, products),
         "maps": {product: map_rows(artefacts, product) for product in products},
         "curves": list(curves.values()),
+        "films": {product: films(artefacts.validation(product)) for product in products},
         "paper": paper.paper_tables(
             frame, params, scale(params), artefacts.ablations(params.dataset.name).to_pandas(), tables.join_published(artefacts)
         ),
