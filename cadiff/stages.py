@@ -280,7 +280,7 @@ def import_images(run: Run) -> None:
 
 def detect(run: Run) -> None:
     """Trains and scores one detector and one classifier per seed, on the images that the filter keeps."""
-    from cadiff.detection import detect_seeds, filter_shards, rows_to_score
+    from cadiff.detection import detect_published, detect_seeds, filter_shards, rows_to_score
     from cadiff.metrics.generated import score_generated
     from cadiff.metrics.networks import find_networks
 
@@ -299,20 +299,9 @@ def detect(run: Run) -> None:
         )
     write_table(run.evaluated / "metrics.parquet", to_table(metrics, METRIC_SCHEMA))
     if run.params.detector.published:
-        write_table(run.evaluated / PUBLISHED, to_table(detect_as_published(run, sources, work / "published"), METRIC_SCHEMA))
-
-
-def detect_as_published(run: Run, sources: dict[str, Path], work: Path) -> list[MetricRow]:
-    """The same by the published evaluation, on all images; its detectors lie in a folder below the others."""
-    from cadiff.detection import detect_seeds
-    from cadiff.detection.published import published
-    from cadiff.metrics.generated import score_generated
-
-    params, shared = published(run.params), (run.method, run.product)
-    metrics = score_generated(params, *shared, run.samples, sources[run.method]) if run.method in sources else []
-    return metrics + detect_seeds(
-        params, *shared, list(sources.values()), run.samples, run.detector / "published", work, keep=lambda scored: None
-    )
+        own = (run.detector / "published", work / "published")
+        metrics = detect_published(run.params, run.method, run.product, sources, run.samples, *own)
+        write_table(run.evaluated / PUBLISHED, to_table(metrics, METRIC_SCHEMA))
 
 
 def peer(run: Run) -> None:
