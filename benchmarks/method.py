@@ -281,9 +281,10 @@ def table(frame: pd.DataFrame, part: str) -> list[str]:
 
 def run_parts(
     description: str | None, known_parts: Collection[str], measured: Callable[..., Iterator[MetricRow]], out: str,
-    arguments: Sequence[str] | None,
+    arguments: Sequence[str] | None, may_be_small: bool = False,
 ) -> None:  # fmt: skip
-    """The command line of a script of parts: measures those that are asked for, writes METRIC_SCHEMA to ``out``, prints a table a part."""
+    """The command line of a script of parts: measures those that are asked for, writes METRIC_SCHEMA to ``out`` after each setting, so that
+    one that is stopped leaves what it has, and prints a table a part."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"some of {', '.join(known_parts)}; default: all")
     parser.add_argument("--params", type=Path, default=Path("presets/ablations.yaml"))
@@ -292,6 +293,8 @@ def run_parts(
     parser.add_argument("--count", type=int, default=8, help="images of each anomaly type")
     parser.add_argument("--out", type=Path, default=Path(out))
     parser.add_argument("--work", type=Path, default=Path(".cadiff/cells"))
+    if may_be_small:
+        parser.add_argument("--small", action="store_true", help="less of everything: for one CPU core")
     options = parser.parse_args(arguments)
 
     def work() -> None:
@@ -300,8 +303,12 @@ def run_parts(
             if unknown := [name for name in given if name not in known]:
                 raise UsageError(f"{what} {unknown[0]}: unknown; there are {', '.join(known)}")
         products, parts = options.products or list(params.products), options.parts or list(known_parts)
-        rows = list(measured(params, parts, products, options.seeds, options.count, options.work))
-        write_table(options.out, to_table(rows, METRIC_SCHEMA))
+        rows: list[MetricRow] = []
+        more = {"small": options.small} if may_be_small else {}
+        every = measured(params, parts, products, options.seeds, options.count, options.work, **more)
+        for _, own in itertools.groupby(every, key=lambda row: (row.seed, row.product, row.variant)):
+            rows += own
+            write_table(options.out, to_table(rows, METRIC_SCHEMA))
         frame = pd.DataFrame([dataclasses.asdict(row) for row in rows])
         print("\n\n".join("\n".join(table(frame, part)) for part in parts))
 

@@ -4,6 +4,7 @@ pipeline where that is up to date."""
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,7 +30,9 @@ def check_ahead(params: Params, product: str, samples: Sequence[SampleRow]) -> N
     generators = [method for method in params.methods if params.kind_of(method) == "generator" and method != "perturbed"]
     if generators and params.masks.source == "folder":
         _check_masks(params, product, sorted({row.anomaly_type for row in samples if row.anomaly_type}))
+    _check_prompts(params, product, sorted({str(row.anomaly_type) for row in samples if row.role == "exemplar"}))
     _check_optimizer(params)
+    _check_tensorboard(params)
     _check_network(params)
     _check_peers(params)
     if params.metrics.inception or params.metrics.lpips or params.classifier.weights:
@@ -57,6 +60,39 @@ def _check_masks(params: Params, product: str, types: Sequence[str]) -> None:
             drawn_mask(path, (params.base.size, params.base.size))
     if unknown := [path for path in visible(folder) if path.is_dir() and composed(path.name) not in types]:
         raise UsageError(f"{unknown[0]}: no anomaly type of {product}, which has {', '.join(types)}; rename the folder, or remove it")
+
+
+def _check_prompts(params: Params, product: str, types: Sequence[str]) -> None:
+    """That the base reads the longest prompts whole: of two types, as the report composes them, or where the loss compares them of all.
+    With one embedding a token every base reads two."""
+    together = len(types) if params.prompt.contrastive_of == "all" else min(2, len(types))
+    if "cadiff" not in params.methods or (params.prompt.vectors == 1 and together <= 2):
+        return
+    from cadiff.backbone import load_words  # imports torch, as does the next
+    from cadiff.prompt import longest_prompt
+
+    if (words := load_words(params.base)) is None:
+        return
+    tokenizer, most = words
+
+    def needed(vectors: int) -> int:
+        own = params.prompt.model_copy(update={"vectors": vectors})
+        return longest_prompt(tokenizer, product, list(types[:together]), own)[0]
+
+    if (found := needed(params.prompt.vectors)) > most:
+        fits = next((vectors for vectors in range(params.prompt.vectors - 1, 0, -1) if needed(vectors) <= most), None)
+        advice = f"set it to {fits} or less" if fits else "set prompt.contrastive_of: shown" if together > 2 else "choose another base"
+        raise UsageError(
+            f"prompt.vectors: {params.prompt.vectors} embeddings a token make a prompt of {found} tokens where {product} has "
+            f"{together} anomaly types in it; this base reads {most}: {advice}"
+        )
+
+
+def _check_tensorboard(params: Params) -> None:
+    if not CONTROLLED.isdisjoint(params.methods) and os.environ.get("CADIFF_TENSORBOARD"):
+        from cadiff.generator.board import check_installed
+
+        check_installed()
 
 
 def _check_optimizer(params: Params) -> None:

@@ -189,7 +189,7 @@ def evaluate(
     folder of anomaly maps with the same metrics."""
     from rich.console import Console
 
-    from cadiff.evaluate import evaluate_folder, evaluate_maps, lack_good, metrics_table
+    from cadiff.evaluate import evaluate_folder, evaluate_maps, lack_good, metrics_tables
     from cadiff.records import METRIC_SCHEMA, WITHOUT_GOOD, to_table
     from cadiff.storage import write_table
 
@@ -204,7 +204,8 @@ def evaluate(
         rows = evaluate_maps(values, folder, against, layout, products or ())
     else:
         rows = evaluate_folder(values, folder, against, layout, products or (), seeds or ())
-    Console().print(metrics_table(rows))
+    for table in metrics_tables(rows):
+        Console().print(table)
     if not maps and (without := lack_good(folder, products or ())):
         typer.echo(f"Caution: {', '.join(without)} {WITHOUT_GOOD}.")
     if out:

@@ -15,7 +15,7 @@ from cadiff.data import read_samples
 from cadiff.data.inspect import guess_layout
 from cadiff.data.listing import folders
 from cadiff.data.resaved import copy_lines
-from cadiff.detection import detect_seeds, filter_shards, score_maps
+from cadiff.detection import detect_published, detect_seeds, filter_shards, score_maps
 from cadiff.errors import UsageError
 from cadiff.metrics.generated import score_generated
 from cadiff.metrics.networks import find_networks
@@ -36,7 +36,8 @@ def evaluate_folder(
     seeds: Sequence[int] = (),
 ) -> list[MetricRow]:  # fmt: skip
     """Trains ``params.detector`` on each product of ``folder`` and the train normals of ``root``, and scores it on
-    the held-out images of ``root``; scores the images themselves (IS, IC-LPIPS). The method is the folder's name.
+    the held-out images of ``root``; scores the images themselves (IS, IC-LPIPS). The method is the folder's name. With
+    ``detector.published`` the published evaluation's rows follow (protocol ``legacy``).
 
     The folder's layouts: cadiff.synthesis.folder.
 
@@ -68,8 +69,11 @@ def _evaluate(
         params = params.model_copy(update={"detector": params.detector.model_copy(update={"seeds": list(seeds)})})
     kept, rows = filter_shards(params, method, product, samples, {method: shards}, scratch / "kept" / product, foreign=True)
     rows += score_generated(params, method, product, samples, kept[method])
-    work = detectors / "checkpoints"
-    return rows + detect_seeds(params, method, product, [kept[method]], samples, detectors, work, keep=lambda table: None)
+    work, beside = detectors / "checkpoints", detectors / "published"
+    rows += detect_seeds(params, method, product, [kept[method]], samples, detectors, work, keep=lambda table: None)
+    if params.detector.published:
+        rows += detect_published(params, method, product, {method: shards}, samples, beside, beside / "checkpoints")
+    return rows
 
 
 def evaluate_maps(
@@ -135,6 +139,12 @@ def _params_of(params: Params, dataset: DatasetParams, product: str) -> Params:
     known = {product: params.products.get(product, {})}
     # nothing is drawn: the demo's parameters may be those that score anyone's images
     return params.model_copy(update={"dataset": dataset, "draw": DrawParams(), "products": known}).for_product(product)
+
+
+def metrics_tables(rows: Sequence[MetricRow]) -> list[Table]:
+    """``metrics_table`` of what was measured by this project's protocols or elsewhere, and apart from it by the published evaluation."""
+    parts = ([row for row in rows if (row.protocol == "legacy") == legacy] for legacy in (False, True))
+    return [metrics_table(part) for part in parts if part]
 
 
 def metrics_table(rows: Sequence[MetricRow]) -> Table:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,18 +32,24 @@ from cadiff.params import BaseParams, Params
 from cadiff.progress import duration
 
 GIB = 2**30
-CUDA_SPACE = 0.6 * GIB  # what CUDA's context and its libraries' work space take; with it one H200's 39 GB for a batch of 16 are met
+# What CUDA's context and its libraries' work space take. With it a batch of 16 is 36.5 GB, where an H200 took about 39: its allocator's
+# unused pieces are not counted.
+CUDA_SPACE = 0.6 * GIB
 ATTAINED = 0.35  # of what a matrix product reaches on the same card: one H200 took 0.44 s for a step at 512 px
 Shapes: TypeAlias = tuple[dict[str, Any], dict[str, Any], CLIPTextConfig]  # of U-Net, autoencoder and text encoder
 
 
 class Live(TorchDispatchMode):
-    """While entered, counts the bytes of all tensors that are alive: ``now``, and at most (``peak``)."""
+    """While entered, counts the bytes of all tensors that came to be and are alive: ``now``, and at most (``peak``).
 
-    def __init__(self) -> None:
+    ``there`` are those that were before. A view of one, such as the transpose that a linear layer takes of its weight, is nothing new.
+    """
+
+    def __init__(self, there: Iterable[Tensor] = ()) -> None:
         super().__init__()
         self.now = self.peak = 0
-        self._seen: set[int] = set()
+        self._there = [tensor.untyped_storage() for tensor in there]  # kept, or another could have the place of one
+        self._seen = {storage._cdata for storage in self._there}
 
     def __torch_dispatch__(self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
         made = function(*args, **(kwargs or {}))
@@ -157,7 +163,8 @@ def step_of(params: Params, unet_config: dict[str, Any], vae_config: dict[str, A
         parameter.register_post_accumulate_grad_hook(_let_go)
     for model in (unet, control.controlnet, control.saim) if params.train.checkpointing else ():
         recompute(model)
-    with CrossAttentionTap(unet, keep=False), _fused(), FlopCounterMode(display=False) as learning, Live() as live:
+    there = (*unet.parameters(), *control.parameters(), latents, text, mask, t)
+    with CrossAttentionTap(unet, keep=False), _fused(), FlopCounterMode(display=False) as learning, Live(there) as live:
         control.denoise(unet, latents, t, text, mask).float().square().mean().backward()
     for part in (control, vae, text):  # the counter hooks onto what has gradients
         part.requires_grad_(False)

@@ -19,6 +19,11 @@ def is_quiet() -> bool:
     return os.environ.get("CADIFF_QUIET", "") not in ("", "0")
 
 
+def say(line: str) -> None:
+    """A line for people, beside a progress or without one."""
+    _print(line)
+
+
 def be_quiet() -> None:
     """``--quiet``: no progress from this process and those that it starts."""
     os.environ["CADIFF_QUIET"] = "1"

@@ -219,6 +219,19 @@ class VectorRow:
     vector: list[float]
 
 
+@dataclass(frozen=True)
+class ValidationRow:
+    """A picture that was drawn in the middle of a training, after ``step`` of its steps; those of one type share mask, noise and
+    background. At step -1 it is the exemplar that the mask is of."""
+
+    product: str
+    anomaly_type: str
+    step: int
+    image: dict[str, Any]
+    mask: dict[str, Any]
+    prompt: str | None
+    seed: int
+
 
 def _with_features(fields: list[tuple[str, pa.DataType]]) -> pa.Schema:
     """A schema that tells Hugging Face ``datasets`` which columns are images, in the metadata that it writes itself."""
@@ -297,6 +310,12 @@ ATTENTION_SCHEMA = pa.schema(
 VECTOR_SCHEMA = pa.schema(
     [
         ("product", pa.string()), ("concept", pa.string()), ("prompt", pa.string()), ("vector", pa.list_(pa.float32())),
+    ]
+)
+VALIDATION_SCHEMA = pa.schema(
+    [
+        ("product", pa.string()), ("anomaly_type", pa.string()), ("step", pa.int32()), ("image", IMAGE), ("mask", IMAGE),
+        ("prompt", pa.string()), ("seed", pa.int64()),
     ]
 )
 # Losses over training steps: tidy, so that any number of parts fits one table.

@@ -99,6 +99,10 @@ class Run:
         return MADE / "generator" / self.method / self.product
 
     @property
+    def validation(self) -> Path:
+        return MADE / "reported" / "validation" / self.method / self.product
+
+    @property
     def showcase(self) -> Path:
         return MADE / "reported" / "showcase" / self.method / self.product
 
@@ -237,10 +241,11 @@ def scenes(run: Run) -> None:
 
 
 def train(run: Run) -> None:
-    from cadiff.generator import train_generator
+    from cadiff.generator import gather_validation, train_generator
 
     work = run.work(run.adapted)
     train_generator(run.method, run.params, run.product, run.samples, run.adapted, run.generator, work)
+    gather_validation(work, run.validation)
 
 
 def generate(run: Run) -> None:
@@ -282,7 +287,7 @@ def import_images(run: Run) -> None:
 
 def detect(run: Run) -> None:
     """Trains and scores one detector and one classifier per seed, on the images that the filter keeps."""
-    from cadiff.detection import detect_seeds, filter_shards, rows_to_score
+    from cadiff.detection import detect_published, detect_seeds, filter_shards, rows_to_score
     from cadiff.metrics.generated import score_generated
     from cadiff.metrics.networks import find_networks
 
@@ -301,20 +306,9 @@ def detect(run: Run) -> None:
         )
     write_table(run.evaluated / "metrics.parquet", to_table(metrics, METRIC_SCHEMA))
     if run.params.detector.published:
-        write_table(run.evaluated / PUBLISHED, to_table(detect_as_published(run, sources, work / "published"), METRIC_SCHEMA))
-
-
-def detect_as_published(run: Run, sources: dict[str, Path], work: Path) -> list[MetricRow]:
-    """The same by the published evaluation, on all images; its detectors lie in a folder below the others."""
-    from cadiff.detection import detect_seeds
-    from cadiff.detection.published import published
-    from cadiff.metrics.generated import score_generated
-
-    params, shared = published(run.params), (run.method, run.product)
-    metrics = score_generated(params, *shared, run.samples, sources[run.method]) if run.method in sources else []
-    return metrics + detect_seeds(
-        params, *shared, list(sources.values()), run.samples, run.detector / "published", work, keep=lambda scored: None
-    )
+        own = (run.detector / "published", work / "published")
+        metrics = detect_published(run.params, run.method, run.product, sources, run.samples, *own)
+        write_table(run.evaluated / PUBLISHED, to_table(metrics, METRIC_SCHEMA))
 
 
 def peer(run: Run) -> None:

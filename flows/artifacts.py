@@ -31,6 +31,7 @@ from cadiff.params import load_params
 from cadiff.records import GENERATED_SCHEMA
 from cadiff.storage import decode_image, read_json, read_table
 
+PICTURES = re.compile(r".+: pictures at step \d+: (?P<sheet>.+\.png)$")  # of cadiff.generator.validation
 EVERY = 5.0  # seconds between two updates of a stage's progress
 PROGRESS = re.compile(r"(?P<title>.+?) (?P<done>\d+)/(?P<total>\d+)(?= \(|$| )")
 SHOWN = ("pixel_ap", "pixel_auroc", "pixel_f1max", "pro", "image_auroc", "false_alarm_rate", "miss_rate")
@@ -65,10 +66,26 @@ class StageBar:
         self.title, self.updated = found["title"], now
         with harmless(f"progress of {self.address}"):
             if self.bar is None:
-                key = "progress-" + re.sub(r"[^a-z0-9]+", "-", self.address.lower()).strip("-")
-                self.bar = create_progress_artifact(percent, key=key, description=line)
+                self.bar = create_progress_artifact(percent, key=f"progress-{_key(self.address)}", description=line)
             else:
                 update_progress_artifact(self.bar, percent, description=line)
+
+
+def publish_sheet(address: str, line: str, root: Path) -> None:
+    """A training's pictures and losses so far, where its line says that there are new ones; each sheet is a version of one artifact."""
+    if not (found := PICTURES.match(line)):
+        return
+    with harmless(f"pictures of {address}"):
+        create_image_artifact(image_url=_png_uri((root / found["sheet"]).read_bytes()), key=f"training-{_key(address)}", description=line)
+
+
+def _png_uri(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+def _key(address: str) -> str:
+    """A stage's address as Prefect takes it in an artifact's key."""
+    return re.sub(r"[^a-z0-9]+", "-", address.lower()).strip("-")
 
 
 class StageTable:
@@ -115,7 +132,7 @@ def publish_report(root: Path, folder: Path) -> None:
     with harmless("generated pictures"):
         if (sheet := contact_sheet(root)) is not None:
             create_image_artifact(
-                image_url="data:image/png;base64," + base64.b64encode(sheet).decode(),
+                image_url=_png_uri(sheet),
                 key="pictures",
                 description=f"generated anomalies, a row per product and type: {PER_TYPE} of each shard, evenly spaced",
             )

@@ -26,7 +26,7 @@ from prefect.settings import get_current_settings
 
 from cadiff.errors import CADiffError, exit_code, refused
 from cadiff.progress import SILENCE, speaking
-from flows.artifacts import StageBar
+from flows.artifacts import StageBar, publish_sheet
 from flows.rwlock import mend_rwlock
 
 SILENT = {"DVC_NO_ANALYTICS": "1", "PYTHONUNBUFFERED": "1"}
@@ -108,6 +108,7 @@ def _attempt(
                 lines.append(text)
                 if bar:
                     bar.see(text)
+                    publish_sheet(address, text, root)
         return process.wait(), list(lines)
 
 

@@ -15,7 +15,7 @@ from huggingface_hub import snapshot_download
 from jaxtyping import Float
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
 from cadiff.devices import autocast, pick_device, pick_dtype
@@ -225,6 +225,17 @@ def weights_digest(path: str, revision: str | None = None, variant: str | None =
 @functools.cache
 def _file_digest(path: str, size: int, modified: int) -> str:
     return sha256_file(path)
+
+
+def load_words(params: BaseParams) -> tuple[CLIPTokenizer, int] | None:
+    """The base's tokenizer and how many tokens its text encoder reads, without its weights; None where they are not on this machine."""
+    path = str(EMBEDDED) if params.path == "embedded" else params.path
+    options = {} if Path(path).is_dir() else {"local_files_only": True, "revision": params.revision}
+    try:
+        config = CLIPTextConfig.from_pretrained(path, subfolder="text_encoder", **options)
+        return CLIPTokenizer.from_pretrained(path, subfolder="tokenizer", **options), int(config.max_position_embeddings)
+    except LOADING_ERRORS:  # what is wrong with a folder is said where the base is loaded
+        return None
 
 
 def load_backbone(params: BaseParams) -> Backbone:

@@ -6,9 +6,9 @@ import io
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice, zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from cadiff.storage import Spill, Stored, decode_image, digest, read_batches
 GOOD = "good.parquet"  # normal images that took the generator's path
 BRIGHTNESS = CONTRAST = 0.1
 EXPOSURE = 2.0  # up to this much brighter or darker
+T = TypeVar("T")
 _COLUMNS = ["sample_id", "anomaly_types", "image", "mask", "generator_digest", "params_digest"]
 
 
@@ -110,7 +111,7 @@ class TrainingData:
 def load_training_data(
     product: str, samples: Sequence[SampleRow], generated: Sequence[Path], view: View, most: int | None = None, rule: MaskRule = "quarter"
 ) -> TrainingData:
-    """The product's train normals, and every image of the generated shards (or the first ``most`` of each), grouped by anomaly type.
+    """The product's train normals, and every image of the generated shards (or ``most`` of a type: ``in_turn``), grouped by anomaly type.
 
     An image with several anomalies is a type of its own (``hole+scratch``). The same type from several
     folders is one pool, in which each image counts the same. ``rule`` says which pixels of a shrunk mask count.
@@ -123,7 +124,7 @@ def load_training_data(
     if not rows:
         raise CADiffError(f"{product}: expected normal images to train on, found none. Check dataset.root.")
     shards = sorted(path for folder in generated for path in Path(folder).glob("*.parquet"))
-    found: dict[str, list[Encoded]] = {}
+    found: dict[str, dict[Path, list[Encoded]]] = {}
     good: list[Encoded] = []
     makers: set[str] = set()
     spill = Spill()
@@ -131,7 +132,8 @@ def load_training_data(
         for row in islice(shard_rows(shard), most):
             encoded = _encoded(row, view, shard, spill)
             makers.add(maker(row))
-            (good if shard.name == GOOD else found.setdefault("+".join(row["anomaly_types"]), [])).append(encoded)
+            own = found.setdefault("+".join(row["anomaly_types"]), {}).setdefault(shard, []) if shard.name != GOOD else good
+            own.append(encoded)
     if not found:
         folders = ", ".join(map(str, generated))
         raise CADiffError(f"{folders}: expected shards of anomalies (*.parquet), found none. Generate them.")
@@ -139,9 +141,18 @@ def load_training_data(
     normals: list[Pool] = [Pictures(rows, view.canvas, seen=view.seen)]
     if good:
         normals.append(ShardPictures(good, view, recent))
-    anomalies = {name: ShardPictures(found[name], view, recent) for name in sorted(found)}
+    anomalies = {name: ShardPictures(in_turn(list(found[name].values()), most), view, recent) for name in sorted(found)}
     shapes = [pool.shape(index) for pool in (*normals, *anomalies.values()) for index in range(len(pool))]
     return TrainingData(normals, anomalies, smallest_side(view, shapes), digest(sorted(makers)))
+
+
+def in_turn(parts: Sequence[Sequence[T]], most: int | None = None) -> list[T]:
+    """``most`` of several sources' images, the first of each, then the second of each, and so on; where there are no more (None: whatever
+    there are) all, one source after the other."""
+    if most is None or sum(map(len, parts)) <= most:
+        return [one for part in parts for one in part]
+    rounds = zip_longest(*([(one,) for one in part] for part in parts), fillvalue=())
+    return [one for turn in rounds for one in chain.from_iterable(turn)][:most]
 
 
 def shard_rows(shard: Path) -> Iterator[dict[str, Any]]:

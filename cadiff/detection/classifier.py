@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from cadiff.checkpoint import load_training, save_training
 from cadiff.data.images import to_tensor
-from cadiff.detection.batches import jitter, maker, shard_rows
+from cadiff.detection.batches import in_turn, jitter, maker, shard_rows
 from cadiff.detection.published import MOST, PASSES
 from cadiff.detection.trained import ClassifierCard, Network
 from cadiff.detection.training import dropped
@@ -216,14 +216,14 @@ class Stretched(Sequence[UInt8[np.ndarray, "s s 3"]]):
 def load_labelled(
     shards: dict[str, list[Path]], classes: Sequence[str], side: int, most: int | None = None
 ) -> tuple[Stretched, Int[Tensor, " n"], str]:
-    """All images of the shards, or the first ``most`` of each, each one's class, and a digest of what made them."""
+    """All images of the shards, or ``most`` of each type (``in_turn``), each one's class, and a digest of what made them."""
     pngs, labels, makers, spill = [], [], set(), Spill()
     for name, paths in shards.items():
-        for path in paths:
-            for row in islice(shard_rows(path), most):
-                pngs.append(spill.put(row["image"]["bytes"]))
-                labels.append(classes.index(name))
-                makers.add(maker(row))
+        parts = [[(spill.put(row["image"]["bytes"]), maker(row)) for row in islice(shard_rows(path), most)] for path in paths]
+        for png, made_by in in_turn(parts, most):
+            pngs.append(png)
+            labels.append(classes.index(name))
+            makers.add(made_by)
     return Stretched(pngs, side), torch.tensor(labels), digest(sorted(makers))
 
 

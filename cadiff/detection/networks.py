@@ -45,6 +45,11 @@ def encoder_slower(model: nn.Module) -> Groups:
     return [(own, 1.0), ([value for name, value in named if name.startswith("encoder.")], ENCODER_RATE)]
 
 
+def knows_nothing(model: nn.Module) -> bool:
+    """Whether every weight of a network that was just built is drawn at random: there is no encoder, or one that starts from scratch."""
+    return isinstance(model, UNet) or (isinstance(model, SmpUNet) and not model.knows)
+
+
 NETWORKS: dict[str, Network] = {
     "unet": Network(lambda settings, start: UNet(settings.width, settings.standardise), focal_loss, "focal", all_alike),
     "efficientnet-lite0": Network(

@@ -7,8 +7,8 @@ and the paper follows, in one place.
 | 256 px | `cadiff.params.LEGACY` |
 | true masks bilinear in 8 bits, then cut to integers | ``metrics.mask_rule: cut`` |
 | F1 of pixels above 0, 0.05, ..., 1 | ``metrics.pixel_f1: steps`` |
-| the first 500 images of a type | `MOST` |
-| convolutions from N(0, 0.02), scales from N(1, 0.02) | `initialise` |
+| the first 500 images of a type | `MOST`; of a union's sources as many each, in turn |
+| convolutions from N(0, 0.02), scales from N(1, 0.02) | `initialise`, of networks that know nothing |
 | each picture of a batch normal by the toss of a coin; no jitter; no picture of the generator's path is a normal | `published_batch` |
 | an epoch of the classifier: five passes; no ImageNet normalisation, no jitter | `PASSES`, `cadiff.detection.classifier` |
 

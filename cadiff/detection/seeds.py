@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -14,9 +14,11 @@ from cadiff.cluster import run_parts
 from cadiff.detection.calibration import calibrate
 from cadiff.detection.classifier import TrainedClassifier, score_classifier, train_classifier, write_classifier
 from cadiff.detection.measuring import Keep
+from cadiff.detection.published import published
 from cadiff.detection.scoring import load_segmenter, score
 from cadiff.detection.trained import Trained, describe, write_trained
 from cadiff.detection.training import train_detector
+from cadiff.metrics.generated import score_generated
 from cadiff.params import Params
 from cadiff.progress import Progress
 from cadiff.records import METRIC_SCHEMA, MetricRow, SampleRow, from_table, to_table
@@ -64,6 +66,18 @@ def detect_seeds(
             metrics += from_table(ready.metrics, MetricRow)
             written += 1
     return metrics
+
+
+def detect_published(
+    params: Params, method: str, product: str, generated: Mapping[str, Path], samples: Sequence[SampleRow], out: Path, work: Path
+) -> list[MetricRow]:
+    """The published evaluation beside ``detect_seeds``: on all images, whatever a filter leaves out elsewhere, with detectors of its own.
+
+    ``generated`` are the sources by their names; a union's images are its parts', scored there.
+    """
+    own = published(params)
+    rows = score_generated(own, method, product, samples, generated[method]) if method in generated else []
+    return rows + detect_seeds(own, method, product, list(generated.values()), samples, out, work, keep=lambda scored: None)
 
 
 def detect_seed(

@@ -23,7 +23,7 @@ from cadiff.checkpoint import load_training, save_training
 from cadiff.data.images import Batch
 from cadiff.detection.batches import TrainingData, load_training_data, training_batch
 from cadiff.detection.measuring import figures, rows_to_score
-from cadiff.detection.networks import Loss, network_of
+from cadiff.detection.networks import Loss, knows_nothing, network_of
 from cadiff.detection.published import MOST, initialise, published_batch
 from cadiff.detection.segmenter import Segmenter
 from cadiff.detection.tiles import View
@@ -167,7 +167,7 @@ def _start(settings: DetectorParams, product: str, seed: int, device: torch.devi
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "detector", "weights", product))
         model = network.build(settings, True)
-        if settings.protocol == "legacy" and settings.network == "unet":  # an encoder that knows ImageNet keeps what it knows
+        if settings.protocol == "legacy" and knows_nothing(model):  # an encoder that knows ImageNet keeps what it knows
             initialise(model)
     place(model, device).train()
     groups = [{"params": parameters, "share": share} for parameters, share in network.groups(model)]

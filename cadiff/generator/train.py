@@ -14,6 +14,7 @@ from cadiff.generator.examples import Shown, collate, draw_ahead
 from cadiff.generator.joint import learn
 from cadiff.generator.model import Generator
 from cadiff.generator.steps import new_optimizer, new_scaler, update
+from cadiff.generator.validation import Watch
 from cadiff.params import Params
 from cadiff.progress import Progress
 from cadiff.prompt import LearnedTokens, PlainWords
@@ -57,7 +58,7 @@ def train(
     """Trains and writes ``tokens/``, ``controlnet/``, ``saim/``, ``curve.parquet`` and ``generator.json``.
 
     Goes on from ``work/training.safetensors`` where there is one, and ends with the same bytes (CPU), whatever the number of
-    ``workers``, processes that draw batches ahead; None: as the device asks for.
+    ``workers``, processes that draw batches ahead; None: as the device asks for. ``work/validation`` has pictures of what it has learned.
     """
     backbone = load_adapted(params, adapted)
     shown = Shown.of(samples, params)
@@ -80,6 +81,8 @@ def train(
     start = load_training(checkpoint, modules, optimizer, scaler)
     curve: list[dict[str, object]] = read_json(work / f"curve-{start}.json") if start else []
     bar, pace = Progress(f"train {product}", steps, start), Pace(params.train.checkpoint_seconds)
+    watch = Watch.of(generator, params, product, shown, steps, start, work)
+    watch.after(start, curve)
     for step, (examples, rng) in enumerate(draw_ahead(shown, tokens, backbone, params, product, start, steps, workers), start=start):
         for group, rate in zip(optimizer.param_groups, learning_rates(params, step, steps), strict=True):
             group["lr"] = rate
@@ -88,11 +91,14 @@ def train(
         update(optimizer, scaler, params.train.clip)
         if step % CURVE_EVERY == 0 or step + 1 == steps:
             curve += [{"step": step, "name": name, "value": value} for name, value in parts.items()]
+            watch.losses(step, parts, {f"rate/{name}": group["lr"] for name, group in zip(modules, optimizer.param_groups, strict=True)})
         bar.advance(1, parts)
         if pace.due() and step + 1 < steps:
             with pace.writing():
                 write_json(work / f"curve-{step + 1}.json", curve)
                 save_training(checkpoint, step + 1, modules, optimizer, scaler)
+        watch.after(step + 1, curve)
+    watch.close()
     tokens.save(out / "tokens")
     control.save(out)
     write_table(out / "curve.parquet", pa.Table.from_pylist(curve, schema=CURVE_SCHEMA))

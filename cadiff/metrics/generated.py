@@ -14,7 +14,7 @@ from torch import Tensor
 from cadiff.errors import CADiffError
 from cadiff.metrics.diversity import CAP, Single, cluster_distances, over_clusters
 from cadiff.metrics.imagenet import NAME
-from cadiff.metrics.networks import Embed, Networks, load_lpips, load_networks
+from cadiff.metrics.networks import Embed, Networks, load_networks
 from cadiff.metrics.realism import inception_score
 from cadiff.params import Params
 from cadiff.pictures import resize_picture
@@ -102,12 +102,11 @@ Variants = dict[str, tuple[int, Single]]  # by a metric's name its cap, and what
 def _measures(params: Params, networks: Networks) -> list[tuple[Embed, Variants]]:
     """The embeddings that IC-LPIPS is measured with, each with its variants."""
     if params.detector.protocol != "legacy":
-        return [(networks.embeddings, {ic_lpips_name(networks.lpips_name): (CAP, "dropped")})]
+        return [(embed, {ic_lpips_name(name): (CAP, "dropped")}) for name, embed in networks.lpips.values()]
     found: dict[str, tuple[Embed, Variants]] = {}
-    loaded = load_lpips(params)
     for net, cap, single in VARIANTS:
-        if net in loaded:
-            name, embed = loaded[net]
+        if net in networks.lpips:
+            name, embed = networks.lpips[net]
             found.setdefault(name, (embed, {}))[1][ic_lpips_name(name, cap, single)] = (cap, single)
     return list(found.values())
 

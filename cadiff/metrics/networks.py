@@ -41,12 +41,12 @@ Embed = Callable[[UInt8[np.ndarray, "n h w 3"]], Float[Tensor, "n d"]]
 
 
 class Networks(NamedTuple):
-    """``posteriors`` are class probabilities; squared Euclidean distances of ``embeddings`` are LPIPS distances."""
+    """``posteriors`` are class probabilities. ``lpips`` has by net (``vgg``, ``alex``) a name and embeddings, whose squared Euclidean
+    distances are LPIPS distances."""
 
     inception_name: str
     posteriors: Embed
-    lpips_name: str
-    embeddings: Embed
+    lpips: dict[str, tuple[str, Embed]]
 
 
 class Weights(NamedTuple):
@@ -57,19 +57,20 @@ class Weights(NamedTuple):
 
 
 def load_networks(params: Params) -> Networks:
-    """The networks that ``params.metrics`` names.
+    """The networks that ``params.metrics`` names, each loaded once; by the published evaluation LPIPS' as ``load_lpips`` has them.
 
     Raises:
         UsageError: if a file is not there, or its checksum is not the expected one.
         CADiffError: if it does not hold the network's weights.
     """
-    inception, lpips = find_networks(params)[:2]
-    device = pick_device(params.base.device)
+    inception, own = find_networks(params)[:2]
+    device, net = pick_device(params.base.device), params.metrics.lpips_net
     posteriors: Embed = imagenet.posteriors
     inception_name = imagenet.NAME
     if inception is not None:
         posteriors, inception_name = inception_posteriors(inception.path, device), f"inception-v3{inception.tag}"
-    return Networks(inception_name, posteriors, *_lpips(params.metrics.lpips_net, lpips, device))
+    legacy = params.detector.protocol == "legacy"
+    return Networks(inception_name, posteriors, load_lpips(params) if legacy else {net: _lpips(net, own, device)})
 
 
 def load_lpips(params: Params) -> dict[str, tuple[str, Embed]]:

@@ -8,10 +8,12 @@ from pathlib import Path
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from transformers import CLIPTokenizer
 
 from cadiff.backbone import Backbone
 from cadiff.errors import CADiffError, UsageError
 from cadiff.names import CONTEXT, placeholder
+from cadiff.params import PromptParams
 from cadiff.storage import read_tensors, write_tensors
 
 TEMPLATES = (
@@ -185,6 +187,17 @@ class PlainWords(nn.Module):
         """Nothing: words are the base's own. An earlier training's tokens are removed."""
         for path in folder.glob("*.safetensors"):
             path.unlink()
+
+
+def longest_prompt(tokenizer: CLIPTokenizer, product: str, named: list[str], params: PromptParams) -> tuple[int, str]:
+    """How many tokens a base reads (its two marks included) of the longest prompt that names these anomaly types, and the prompt as it
+    is tokenised. ``tokenizer`` learns the tokens' texts."""
+    texts = [placeholder(product, concept) for concept in (CONTEXT, *named)]
+    words = [" ".join(_parts(text, params.vectors)) for text in texts]
+    tokenizer.add_tokens([part for text in texts for part in _parts(text, params.vectors)])
+    noun = (params.initial_context or "part") if params.tokens == "single" else words[0]
+    spelt = [form.format(product=noun, defect=" and ".join(words[1:])) for form in TEMPLATES]
+    return max((len(tokenizer(text).input_ids), text) for text in spelt)
 
 
 def _parts(text: str, count: int) -> list[str]:

@@ -21,6 +21,7 @@ from cadiff.records import (
     SAMPLE_SCHEMA,
     SCORED_SCHEMA,
     SHOWCASE_SCHEMA,
+    VALIDATION_SCHEMA,
     VECTOR_SCHEMA,
     AttentionRow,
     GeneratedRow,
@@ -29,6 +30,7 @@ from cadiff.records import (
     SampleRow,
     ScoredRow,
     ShowcaseRow,
+    ValidationRow,
     VectorRow,
     from_table,
 )
@@ -165,6 +167,12 @@ class Artefacts:
         if method != SHOWN and not (self.root / name).is_file():
             return CURVE_SCHEMA.empty_table()
         return self.table(name, CURVE_SCHEMA)
+
+    def validation(self, product: str) -> list[ValidationRow]:
+        """What the page's own generator drew while it was trained; empty where none was."""
+        if not WITH_SHOWN & set(self.params.methods):
+            return []
+        return from_table(self.table(f"data/made/reported/validation/{SHOWN}/{product}/pictures.parquet", VALIDATION_SCHEMA), ValidationRow)
 
     def detector_curve(self, method: str, product: str, seed: int) -> pa.Table:
         return self.table(f"data/made/detectors/{method}/{product}/curve-{seed}.parquet", CURVE_SCHEMA)

@@ -84,10 +84,14 @@ def data_uri(pixels: np.ndarray) -> str:
     """uint8 pixels (``h w 3`` or ``h w``) as a data URI: an exact PNG to 128 px, a JPEG at ``shown_shape`` above."""
     if max(pixels.shape[:2]) <= EXACT_SIDE:
         return "data:image/png;base64," + base64.b64encode(encode_png(pixels)).decode()
-    image, buffer = Image.fromarray(np.ascontiguousarray(pixels)).convert("RGB"), io.BytesIO()
+    image = Image.fromarray(np.ascontiguousarray(pixels)).convert("RGB")
     height, width = shown_shape(*pixels.shape[:2])
-    if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.LANCZOS)
+    return jpeg_uri(image if image.size == (width, height) else image.resize((width, height), Image.Resampling.LANCZOS))
+
+
+def jpeg_uri(image: Image.Image) -> str:
+    """As it is, as a data URI."""
+    buffer = io.BytesIO()
     image.save(buffer, format="JPEG", quality=QUALITY, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 

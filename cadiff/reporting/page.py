@@ -21,6 +21,7 @@ from cadiff.reporting import comparing, figures, model_figures, paper, signals, 
 from cadiff.reporting.approximate import approximate_said
 from cadiff.reporting.artefacts import SHOWN, WITH_SHOWN, Artefacts
 from cadiff.reporting.comparing import counted
+from cadiff.reporting.films import films
 from cadiff.reporting.gallery import EXACT_SIDE, Group, Picture, gallery, shard_methods
 from cadiff.reporting.maps import map_rows
 from cadiff.reporting.tables import Cell, Row, Table
@@ -119,6 +120,7 @@ def render(artefacts: Artefacts, frame: pd.DataFrame, dots: Markup, curves: dict
         "histograms": histograms(groups, products),
         "maps": {product: map_rows(artefacts, product) for product in products},
         "curves": list(curves.values()),
+        "films": {product: films(artefacts.validation(product)) for product in products},
         "paper": paper.paper_tables(
             frame, params, scale(params), artefacts.ablations(params.dataset.name).to_pandas(), comparing.join_published(artefacts)
         ),

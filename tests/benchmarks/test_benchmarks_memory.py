@@ -7,11 +7,21 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
-from cadiff.needs import GIB, step_of
+from cadiff.needs import GIB, Live, step_of
 from cadiff.params import load_params
 
 PRESET = Path(__file__).resolve().parents[2] / "presets" / "mvtec-sd15.yaml"
+
+
+def test_what_a_view_shares_with_a_weight_is_no_activation() -> None:
+    layer, image = torch.nn.Linear(1000, 10, bias=False, device="meta"), torch.empty(4, 1000, device="meta")
+    with Live([*layer.parameters(), image]) as live:
+        found = layer(image)
+    assert live.peak == live.now == 4 * found.numel(), "what came of it, and not the weight, whose transpose was multiplied with"
+    del found
+    assert live.now == 0
 
 
 @pytest.mark.slow

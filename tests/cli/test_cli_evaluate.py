@@ -153,6 +153,24 @@ def test_a_filter_is_said_and_judges_any_folder_whatever_its_name(
     assert "images_kept" in table
 
 
+@pytest.mark.slow
+def test_the_published_evaluation_is_made_beside_where_it_is_asked_for(
+    drawn_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own, detector = {"nut": {"detector": {"seeds": [0]}}}, {**VALUES["detector"], "published": True}
+    words = ("--params", write_params(tmp_path, products=own, detector=detector), "--out", str(tmp_path / "m.parquet"))
+    assert call("evaluate", str(Path("exported") / METHOD), "--against", str(drawn_root), *words) == 0
+    rows = read_table(tmp_path / "m.parquet", METRIC_SCHEMA).to_pylist()
+    told = {protocol: {row["metric"] for row in rows if row["protocol"] == protocol} for protocol in ("strict", "legacy")}
+    assert "pixel_ap" in told["strict"] & told["legacy"]
+    assert sum(name.startswith("ic_lpips(") and "/" not in name for name in told["legacy"]) > 1
+    strict = [(row["metric"], row["value"]) for row in rows if row["protocol"] == "strict"]
+    piped = read_table(Path("data/made/evaluated") / METHOD / "nut" / "metrics.parquet", METRIC_SCHEMA).to_pylist()
+    assert strict == [(row["metric"], pytest.approx(row["value"], nan_ok=True)) for row in piped if row["seed"] in (0, 3)]
+    table = capsys.readouterr().out
+    assert table.index("protocol: strict") < table.index("protocol: legacy"), "a table each"
+
+
 def test_the_table_names_each_products_protocol() -> None:
     rows = [
         MetricRow("d", product, "m", "unet", "pixel_ap", 0.5, 0, 4, protocol, None, "")

@@ -12,7 +12,7 @@ import torch
 import yaml
 from torch import nn
 
-from cadiff.detection.batches import load_training_data
+from cadiff.detection.batches import in_turn, load_training_data
 from cadiff.detection.classifier import (
     Classifier,
     load_classifier,
@@ -87,6 +87,22 @@ def test_a_legacy_batch_is_coins_of_real_normals_and_at_most_so_many_images_of_a
     assert not any((batch.image == 7 / 127.5 - 1).flatten(1).all(1).any() for batch in batches)
     grey = ((torch.cat([batch.image for batch in batches]) + 1) * 127.5)
     assert torch.allclose(grey, grey.round(), atol=1e-3), "pictures as they are"
+
+
+def test_of_a_union_each_type_has_so_many_images_in_all_as_many_of_each_source(toy, tmp_path: Path) -> None:
+    assert in_turn([[1, 2, 3], [10]], 3) == [1, 10, 2]
+    assert in_turn([[1, 2, 3], [10]], 9) == in_turn([[1, 2, 3], [10]]) == [1, 2, 3, 10]
+    shutil.copytree(toy.generated, tmp_path / "other")
+    sources = sorted([toy.generated, tmp_path / "other"])
+    rows = {folder: read_table(folder / "blot.parquet", GENERATED_SCHEMA).to_pylist() for folder in sources}
+    data = load_training_data("cube", toy.samples, sources, View.of(toy.params), 3, "half")
+    assert {name: len(pool) for name, pool in data.anomalies.items()} == {"blot": 3, "line": 3}, "not 3 a folder"
+    named = [(sources[0], 0), (sources[1], 0), (sources[0], 1)]
+    expected = [f"{folder / 'blot.parquet'}: {rows[folder][index]['sample_id']}" for folder, index in named]
+    assert [encoded.name for encoded in data.anomalies["blot"].encoded] == expected
+    shards = {kind: [folder / f"{kind}.parquet" for folder in sources] for kind in ("blot", "line")}
+    labels = load_labelled(shards, ["blot", "line"], 32, 3)[1]
+    assert labels.bincount().tolist() == [3, 3]
 
 
 def test_a_legacy_classifier_passes_five_times_and_sees_no_normalisation(toy, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from cadiff.detection.networks import network_of
 from cadiff.detection.smp import Named, SmpUNet, fetching
+from cadiff.detection.training import _start
 from cadiff.errors import CADiffError, UsageError
 from cadiff.params import DetectorParams, Params, load_params
 
@@ -48,6 +49,19 @@ def put(cache: Path, repo: str, revision: str, **files: bytes) -> None:
 def weights_of(model: torch.nn.Module, path: Path) -> bytes:
     save_file(model.state_dict(), path)
     return path.read_bytes()
+
+
+def test_the_published_evaluation_draws_an_encoder_from_scratch_and_no_other() -> None:
+    """Weights from N(0, 0.02), which no layer of these has by its own initialisation."""
+
+    def deviations(network: str) -> list[float]:
+        settings = DetectorParams(network=network, protocol="legacy", size=256, tile=256)
+        model = _start(settings, "cube", 0, torch.device("cpu")).model
+        large = [m.weight for m in model.modules() if isinstance(m, torch.nn.Conv2d) and m.weight.numel() > 5000]
+        return [weight.std().item() for weight in large]
+
+    assert deviations("smp:resnet18:scratch") == pytest.approx([0.02] * len(deviations("smp:resnet18:scratch")), rel=0.06)
+    assert max(deviations("efficientnet-lite0")) > 0.03, "knows ImageNet"
 
 
 def test_a_networks_name_says_which_encoder_and_weights() -> None:

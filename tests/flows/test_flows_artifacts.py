@@ -11,7 +11,7 @@ from PIL import Image
 
 from cadiff.records import GENERATED_SCHEMA, GeneratedRow, to_table
 from cadiff.storage import encode_png, write_json, write_table
-from flows.artifacts import GAP, MOST_SIDE, PER_TYPE, contact_sheet, headline, spread, with_addresses
+from flows.artifacts import GAP, MOST_SIDE, PER_TYPE, PICTURES, contact_sheet, headline, spread, with_addresses
 
 SIDE = 8
 
@@ -59,6 +59,13 @@ def test_a_link_of_the_summary_leads_to_the_shipped_folder_from_anywhere(project
 def test_the_headline_has_what_comes_of_the_threshold(project: Path) -> None:
     write_json(project / "metrics.json", {"both": {"pixel_ap": 0.5, "miss_rate": 0.125, "false_alarm_rate": 0.0, "is": 2.0}})
     assert headline(project / "metrics.json") == [{"method": "both", "pixel_ap": "50.0", "false_alarm_rate": "0.0", "miss_rate": "12.5"}]
+
+
+def test_the_line_of_a_trainings_pictures_says_where_they_are() -> None:
+    found = PICTURES.match("train nut: pictures at step 36: .cadiff/work/train/nut-cadiff-0123/validation/sheet.png")
+    assert found is not None
+    assert found["sheet"] == ".cadiff/work/train/nut-cadiff-0123/validation/sheet.png"
+    assert not PICTURES.match("train nut 36/180 (2.00/s, 1 min 12 s left) denoising 0.1")
 
 
 def test_nothing_generated_is_no_sheet(project: Path) -> None:

@@ -21,6 +21,7 @@ from cadiff.records import (
     SAMPLE_SCHEMA,
     SCORED_SCHEMA,
     SHOWCASE_SCHEMA,
+    VALIDATION_SCHEMA,
     VECTOR_SCHEMA,
     AttentionRow,
     GeneratedRow,
@@ -29,6 +30,7 @@ from cadiff.records import (
     SampleRow,
     ScoredRow,
     ShowcaseRow,
+    ValidationRow,
     VectorRow,
     to_table,
 )
@@ -180,6 +182,17 @@ def make_showcase(root: Path, product: str) -> None:
     write_table(folder / "vectors.parquet", to_table(vectors, VECTOR_SCHEMA))
 
 
+def make_validation(root: Path, product: str) -> None:
+    """Each type's exemplar and three moments of a training, in which its defect appears."""
+    rows = []
+    for kind in TYPES[product]:
+        for step in (-1, 0, 90, 180):
+            image, mask = (pixels[:96, :96] for pixels in draw(product, kind, f"validation-{kind}", 1.0 if step < 0 else step / 180))
+            png = [{"bytes": encode_png(pixels), "path": f"{kind}{end}.png"} for pixels, end in ((image, ""), (mask, "-mask"))]
+            rows.append(ValidationRow(product, kind, step, *png, "a prompt", 0))  # type: ignore[arg-type]
+    write_table(root / f"data/made/reported/validation/cadiff/{product}/pictures.parquet", to_table(rows, VALIDATION_SCHEMA))
+
+
 def curve(names: list[str], *key: object) -> pa.Table:
     rng = numpy_generator(0, "curve", *key)
     rows = [
@@ -244,6 +257,7 @@ def fabricate(root: Path) -> None:
             make_quality(root, method, product, of_method, count)
         make_shipped(root, "cadiff", product)
         make_showcase(root, product)
+        make_validation(root, product)
         names = ["denoising", "localizing", "contrastive"]
         write_table(root / f"data/made/generator/cadiff/{product}/curve.parquet", curve(names, product))
         for method in LEVEL:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import itertools
 import json
 import re
@@ -11,16 +13,19 @@ from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pyarrow as pa
 import pytest
+from PIL import Image
 from reporting_artefacts import LEVEL, SHAPES, TYPES, make_params, small_params
 
 from cadiff.errors import CADiffError
-from cadiff.records import GENERATED_SCHEMA, METRIC_SCHEMA
+from cadiff.records import GENERATED_SCHEMA, METRIC_SCHEMA, ValidationRow
 from cadiff.reporting import write_report
+from cadiff.reporting.films import GAP, films
 from cadiff.reporting.page import network_said, sizes
 from cadiff.reporting.signals import filter_table
-from cadiff.storage import read_json, read_table, write_table
+from cadiff.storage import encode_png, read_json, read_table, write_table
 
 VOID = {"meta", "link", "img", "input", "br"}
 
@@ -281,12 +286,32 @@ def copy(root: Path, to: Path) -> None:
     "data/made/detectors/exemplars/fabric/curve-0.parquet", "data/made/demo/fabric/hole/exemplar-00.png",
     "data/made/reported/shipped/cadiff/fabric.json",
     "data/made/reported/quality/cadiff/fabric.parquet", "data/made/reported/showcase/cadiff/fabric/vectors.parquet",
+    "data/made/reported/validation/cadiff/fabric/pictures.parquet",
 ])  # fmt: skip
 def test_each_absent_artefact_is_named(gone: str, artefacts_root: Path, tmp_path: Path) -> None:
     copy(artefacts_root, tmp_path / "root")
     (tmp_path / "root" / gone).unlink()
     with pytest.raises(CADiffError, match=re.escape(gone)):
         write_report(small_params(), tmp_path / "root", tmp_path / "out")
+
+
+def test_the_training_is_shown_in_pictures_by_type(report: Path) -> None:
+    page = Page((report / "index.html").read_text())
+    said = "The exemplar, its mask, and what was drawn after 0, 90, 180 steps."
+    assert page.text.count(said) == 4, "two products of two types"
+    (film, *_) = films(make_rows())
+    assert (film.width, film.height) == (5 * (96 + GAP) - GAP, 96)
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(film.uri.partition(",")[2]))))
+    parts = [pixels[:, k * (96 + GAP) : k * (96 + GAP) + 96].mean() for k in range(5)]
+    assert parts == pytest.approx([10, 255, 40, 80, 120], abs=1), "the exemplar, the mask, then by step"
+
+
+def make_rows() -> list[ValidationRow]:
+    """Of one type, out of order: flat greys, under a mask that is white."""
+    def png(value: int) -> dict[str, object]:
+        return {"bytes": encode_png(np.full((96, 96, 3), value, np.uint8)), "path": "a.png"}
+
+    return [ValidationRow("nut", "rust", step, png(grey), png(255), None, 0) for step, grey in ((90, 80), (0, 40), (180, 120), (-1, 10))]
 
 
 def test_partial_report_says_what_is_absent(artefacts_root: Path, tmp_path: Path) -> None:

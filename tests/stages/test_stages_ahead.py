@@ -12,9 +12,11 @@ import yaml
 from huggingface_hub import constants
 from stages.conftest import draw_plates
 
+from cadiff.backbone import load_backbone
 from cadiff.data import inspect_root
 from cadiff.errors import UsageError
 from cadiff.params import load_params
+from cadiff.prompt import LearnedTokens
 from cadiff.stages import run_stage
 from cadiff.storage import write_image
 
@@ -114,6 +116,40 @@ def test_masks_of_a_folder_are_looked_at_first(own: Path) -> None:
     shutil.move("drawn/plate", "away")
     Path("drawn/plate").symlink_to(own / "away")
     with pytest.raises(UsageError, match="drawn/plate: a link to a folder out of drawn, behind which DVC sees no change"):
+        samples()
+
+
+def test_prompts_that_the_base_does_not_read_whole_are_refused_first(own: Path) -> None:
+    """The embedded base reads 32 tokens: its two marks, nine words and two types beside the product."""
+    for kind in ("dent", "crack"):
+        for part in ("test", "ground_truth"):
+            shutil.copytree(own / f"raw/plate/{part}/spot", own / f"raw/plate/{part}/{kind}")
+    write({"prompt": {"vectors": 8}})
+    with pytest.raises(UsageError, match=r"prompt.vectors: 8 embeddings a token make .*; this base reads 32: set it to \d or") as told:
+        samples()
+    fits = int(str(told.value).split("set it to ")[1][0])
+    write({"prompt": {"vectors": fits + 1}})
+    with pytest.raises(UsageError, match=r"prompt\.vectors"):
+        samples()
+    write({"prompt": {"vectors": fits}})
+    samples()
+    params = load_params().for_product("plate")
+    backbone = load_backbone(params.base)
+    for vectors, whole in ((fits, True), (fits + 1, False)):
+        tokens = LearnedTokens(backbone, "plate", ["crack", "dent", "spot"], "anomaly", per_token=vectors)
+        prompts = [tokens.prompt(backbone, ["crack", "dent"], k) for k in range(5)] if whole else []
+        if whole:
+            tokens.encode(backbone, prompts)
+        else:
+            with pytest.raises(UsageError, match="prompt: expected at most 30 tokens"):
+                [tokens.prompt(backbone, ["crack", "dent"], k) for k in range(5)]
+        backbone = load_backbone(params.base)
+
+
+def test_tensorboard_is_asked_for_first(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CADIFF_TENSORBOARD", "boards")
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(UsageError, match="CADIFF_TENSORBOARD"):
         samples()
 
 
