@@ -28,7 +28,7 @@ def written(setting: Setting, count: int) -> list[Row]:
     from cadiff.records import GENERATED_SCHEMA, to_table
 
     params = setting.params()
-    samples, size = setting.samples(params), params.generate.part
+    samples, size = setting.samples(params), params.generate.batch
     kind, rows = next(iter(generated(params, samples, 3 * size).items()))
     scenes, nothing = same_scenes(samples, kind, count, setting.scale.canvas), setting.folder / "nothing"
     with tempfile.TemporaryDirectory(dir=setting.folder) as name:

@@ -9,9 +9,9 @@ from types import ModuleType
 import numpy as np
 import pytest
 import yaml
+from parameters import bare
 from scipy import ndimage
 
-from cadiff.params import Params
 from cadiff.records import METRIC_SCHEMA
 from cadiff.storage import read_table
 
@@ -53,7 +53,7 @@ def test_the_silhouette_tells_clusters_from_a_cloud(claims: ModuleType) -> None:
 
 
 def test_settings_are_the_claims_alternatives(claims: ModuleType) -> None:
-    params = Params(products={"a": {}}, prompt={"learning_rate": 1e-3})
+    params = bare(products={"a": {}}, prompt={"learning_rate": 1e-3})
     assert {part: list(claims.settings(params, part)) for part in claims.PARTS} == SETTINGS
     rates = {name: own["prompt"]["learning_rate"] for name, own in claims.settings(params, "training").items()}
     assert rates["a tenth, SAIM"] == pytest.approx(1e-4)

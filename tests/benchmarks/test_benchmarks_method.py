@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 from diffusers import DDIMScheduler, DDPMScheduler
+from parameters import bare
 
 from cadiff.errors import UsageError
 from cadiff.params import Params, load_params
@@ -127,7 +128,7 @@ def test_a_column_is_named_after_the_network_that_measured_it(ablations: ModuleT
 
 
 def test_a_stopped_drawing_is_not_taken_for_the_data_set(cells: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    params = Params(products={"nut": {}}, dataset={"root": str(tmp_path)}, draw={"normals": 2, "test_good": 0, "anomalies_per_type": 3})
+    params = bare(products={"nut": {}}, dataset={"root": str(tmp_path)}, draw={"normals": 2, "test_good": 0, "anomalies_per_type": 3})
     whole = cells.draw_product
 
     def stopped(draw: object, product: str, seed: int, out: Path) -> None:
@@ -254,10 +255,10 @@ def test_a_twin_differs_where_the_defect_is_and_nowhere_else(method: ModuleType)
 
 def test_variants_are_checked_as_products_are() -> None:
     with pytest.raises(ValueError, match=r"variants\.odd\.paint: not a section"):
-        Params(products={"a": {}}, variants={"odd": {"paint": {}}})
+        bare(products={"a": {}}, variants={"odd": {"paint": {}}})
     with pytest.raises(ValueError, match=r"variants\.odd\.train: steps: Input should be greater"):
-        Params(products={"a": {}}, variants={"odd": {"train": {"steps": 0}}})
-    params = Params(products={"a": {"train": {"steps": 7, "batch": 3}}}, variants={"short": {"train": {"steps": 2}}})
+        bare(products={"a": {}}, variants={"odd": {"train": {"steps": 0}}})
+    params = bare(products={"a": {"train": {"steps": 7, "batch": 3}}}, variants={"short": {"train": {"steps": 2}}})
     own = params.for_variant("short").for_product("a").train
     assert (own.steps, own.batch) == (2, 3), "the variant goes over the product's own value, and leaves the rest"
     with pytest.raises(UsageError, match=r"variants\.long: not in the parameters; variants are short"):
@@ -286,13 +287,13 @@ def test_a_variant_that_does_not_go_with_a_product_is_named_when_parameters_are_
 
 
 def test_a_variant_need_not_go_with_another() -> None:
-    params = Params(products={"a": {}}, variants={"whole": WHOLE, "weak": WEAK})
+    params = bare(products={"a": {}}, variants={"whole": WHOLE, "weak": WEAK})
     found = [params.for_variant(name).for_product("a").generate for name in params.variants]
     assert [(own.background, own.strength) for own in found] == [("generated", 1), ("real", 0.8)]
 
 
 def test_other_variants_that_do_not_fit_are_one_clear_line() -> None:
-    params = Params(products={"a": WEAK}, cluster="local:2")
+    params = bare(products={"a": WEAK}, cluster="local:2")
     with pytest.raises(UsageError, match=r"^variants\.odd over products\.a\.generate: strength: expected 1 with background: generated"):
         params.with_variants({"odd": WHOLE})
     fitting = params.with_variants({"even": {"generate": {"steps": 3}}})

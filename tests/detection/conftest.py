@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from parameters import bare
 
 from cadiff.detection import train_seed
 from cadiff.params import Params, load_params
@@ -44,7 +45,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
     for name, count in (("blot", 12), ("line", 3)):
         rows = [_generated(f"{name}-{k}", [name], *_draw(rng, name, k)) for k in range(count)]
         write_table(root / "generated" / f"{name}.parquet", to_table(rows, GENERATED_SCHEMA))
-    params = Params(
+    params = bare(
         products={"cube": {}},
         dataset={"size": SIZE},
         base={"size": SIZE, "device": "cpu"},

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision.models
+from parameters import bare
 from safetensors.torch import save_file
 
 from cadiff.detection import anomalib_peers as peers
@@ -43,7 +44,7 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "resnet18.safetensors"
     save_file(torchvision.models.resnet18(weights=None).state_dict(), path)
-    return {"backbone": "resnet18", "weights": str(path), "weights_sha256": sha256_file(path)}
+    return {"backbone": "resnet18", "weights": f"{path}@{sha256_file(path)}"}
 
 
 def normals(toy) -> list[SampleRow]:
@@ -180,7 +181,7 @@ def test_what_is_wanting_is_named(toy, tmp_path: Path, monkeypatch: pytest.Monke
 
     with pytest.raises(UsageError, match=r"peers\.weights: .* expected hub .* or a file, found null"):
         fit(settled(toy.params), "cfa")
-    small = Params(products={"cube": {}}, dataset={"size": 16}, base={"size": 16, "device": "cpu"})
+    small = bare(products={"cube": {}}, dataset={"size": 16}, base={"size": 16, "device": "cpu"})
     with pytest.raises(UsageError, match=r"detector\.size: expected pictures of at least 32 px .*, found 16 px"):
         fit(small, "sspcab")
     with pytest.raises(CADiffError, match="expected normal images to train on"):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from parameters import bare
 
 from cadiff.detection.batches import load_training_data
 from cadiff.detection.filtering import EXEMPT, KEPT, UNKNOWN, Judged, filter_shards, judge
@@ -134,6 +135,6 @@ def test_rules_and_protocol_come_together(text: str, message: str, tmp_path: Pat
 
 def test_one_product_may_be_filtered_alone() -> None:
     own = {"filter": {"min_normal_distance": 1}, "detector": {"protocol": "filtered"}}
-    params = Params(products={"cube": own, "ball": {}})
+    params = bare(products={"cube": own, "ball": {}})
     assert params.for_product("cube").filter.rules == {"normal_distance": 1}
     assert params.for_product("ball").filter.rules == {}

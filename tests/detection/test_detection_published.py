@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from parameters import bare
 from torch import nn
 
 from cadiff.detection.batches import load_training_data
@@ -130,7 +131,7 @@ def test_what_asks_for_it_by_name_must_be_it(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_stage_measures_by_both_evaluations_side_by_side(toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    params = Params(
+    params = bare(
         products={"cube": {}}, dataset={"size": 32}, base={"size": 32, "device": "cpu"}, metrics={"size": 32}, methods=["exemplars"],
         detector={"width": 4, "epochs": 1, "samples_per_epoch": 8, "published": True}, classifier={"epochs": 1},
     )  # fmt: skip

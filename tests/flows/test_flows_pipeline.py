@@ -11,9 +11,10 @@ from threading import Barrier
 import pytest
 import yaml
 from dvc.lock import make_lock
+from parameters import bare
 
 from cadiff.errors import CADiffError, TransientError, UsageError
-from cadiff.params import DrawParams, Params
+from cadiff.params import DrawParams
 from flows.pipeline import (
     Node,
     devices_for,
@@ -119,7 +120,7 @@ def test_unknown_products_and_stages_are_usage_errors(project: Path) -> None:
 
 
 def test_images_that_are_not_there_are_named_before_anything_runs(tmp_path: Path) -> None:
-    params = Params(products={"tile": {}, "wood": {}}, draw=DrawParams(products=["wood"]))
+    params = bare(products={"tile": {}, "wood": {}}, draw=DrawParams(products=["wood"]))
     params = params.model_copy(update={"dataset": params.dataset.model_copy(update={"layout": "mvtec", "root": "raw"})})
     plan = [planned("samples@wood"), planned("samples@tile")]
     with pytest.raises(UsageError, match=r"raw/tile: expected this product's images, .*set dataset.root and products"):
@@ -130,7 +131,7 @@ def test_images_that_are_not_there_are_named_before_anything_runs(tmp_path: Path
 
 
 def test_weights_that_are_not_there_are_named_before_anything_runs(tmp_path: Path) -> None:
-    params = Params(products={"tile": {"classifier": {"network": "resnet34", "weights": str(tmp_path / "r.pth")}}, "wood": {}})
+    params = bare(products={"tile": {"classifier": {"network": "resnet34", "weights": str(tmp_path / "r.pth")}}, "wood": {}})
     require_inputs(tmp_path, params, [planned("detect-generated@wood-cadiff"), planned("train@tile-cadiff")])
     with pytest.raises(UsageError, match=r"classifier\.weights: expected .*r\.pth, which is not there"):
         require_inputs(tmp_path, params, [planned("detect-generated@tile-cadiff")])

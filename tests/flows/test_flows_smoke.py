@@ -22,7 +22,7 @@ Call = Callable[..., str]
 def checkout(root: Path) -> Call:
     """A copy of what a stage needs, with the smoke preset; returns a call of a module in it."""
     skip = shutil.ignore_patterns("__pycache__")
-    for folder in ("cadiff", "flows"):
+    for folder in ("cadiff", "flows", "presets"):
         shutil.copytree(ROOT / folder, root / folder, ignore=skip)
     for name in ("dvc.yaml", ".dvcignore", "data/ablations/README.md", "data/masks/README.md"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)

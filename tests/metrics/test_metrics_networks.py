@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 from lpips import LPIPS
+from parameters import bare
 from torchvision.models import alexnet, inception_v3, vgg16
 
 from cadiff.errors import CADiffError, UsageError
 from cadiff.metrics.diversity import ic_lpips
 from cadiff.metrics.networks import find_weights, inception_posteriors, load_networks, lpips_embeddings
-from cadiff.params import Params
 from cadiff.storage import sha256_file
 
 CPU = torch.device("cpu")
@@ -97,13 +97,13 @@ def test_inception_is_torchvisions(tmp_path: Path) -> None:
 
 
 def test_names_tell_what_measured(tmp_path: Path) -> None:
-    networks = load_networks(Params(products={"a": {}}))
+    networks = load_networks(bare(products={"a": {}}))
     assert (networks.inception_name, networks.lpips_name) == ("efficientnet-lite0", "efficientnet-lite0")
     path = tmp_path / "mine.pth"
     _save_features(alexnet, path)
     digest = sha256_file(path)
-    metrics = {"lpips": str(path), "lpips_sha256": digest, "lpips_net": "alex"}
-    named = load_networks(Params(products={"a": {}}, metrics=metrics))
+    metrics = {"lpips": f"{path}@{digest}", "lpips_net": "alex"}
+    named = load_networks(bare(products={"a": {}}, metrics=metrics))
     assert named.lpips_name == f"lpips-alex@{digest[:8]}", "the plain name is for the published weights"
     assert named.inception_name == "efficientnet-lite0"
 
