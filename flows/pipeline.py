@@ -106,6 +106,20 @@ def plan_stages(root: Path, products: Sequence[str] = (), force: str | None = No
     ]
 
 
+def resolve_and_plan(root: Path, products: Sequence[str] = (), force: str | None = None) -> list[Node]:
+    """``plan_stages`` after the parameters have been resolved: until then all that reads some of them may have to run.
+
+    Raises:
+        UsageError, TransientError: as ``plan_stages``.
+        CADiffError: if the parameters cannot be resolved.
+    """
+    plan = plan_stages(root, products, force)
+    if not any(node.address == SETTINGS for node in plan):
+        return plan
+    run_stage(SETTINGS, root, force == SETTINGS)
+    return plan_stages(root, products, None if force == SETTINGS else force)
+
+
 def require_inputs(root: Path, params: Params, plan: Sequence[Node]) -> None:
     """That what a plan's stages read is there, before any of them runs: images, and the weights that a detector's stage asks
     for after hours of training.
@@ -233,10 +247,7 @@ def pipeline(
             say(use_preset(root, preset))
         mend_rwlock(root, say)
         with speaking("planning", tell=say):  # DVC hashes what has changed
-            plan = plan_stages(root, products or (), force)
-            if any(node.address == SETTINGS for node in plan):  # until it has run, all that reads parameters may have to
-                run_stage(SETTINGS, root, force == SETTINGS)
-                plan = plan_stages(root, products or (), None if force == SETTINGS else force)
+            plan = resolve_and_plan(root, products or (), force)
             require_inputs(root, load_params(root / "params.yaml"), plan)
         say(f"{len(plan)} stages to run: {', '.join(node.address for node in plan)}" if plan else "everything is up to date")
         glimpse = Glimpse(root, say)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import math
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from cadiff.params import GenerateParams, Params, file_form, load_params
@@ -50,6 +52,12 @@ def bare(**sections: Any) -> Params:
 
 def sampling(**own: Any) -> GenerateParams:
     return GenerateParams(**{**BARE["generate"], **own})
+
+
+def save_each_step(patch: pytest.MonkeyPatch) -> None:
+    """Has a training write a checkpoint after every step."""
+    patch.setattr("cadiff.checkpoint.SECONDS", 0.0)
+    patch.setattr("cadiff.checkpoint.SHARE", math.inf)
 
 
 def values_of(preset: str) -> dict[str, Any]:

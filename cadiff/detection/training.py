@@ -200,7 +200,7 @@ def epoch_ends(settings: DetectorParams) -> dict[int, int]:
 def _train(
     state: _State, data: TrainingData, settings: DetectorParams, stream: tuple, checkpoint: Path, judge: _Judge | None
 ) -> None:
-    """Steps from where the state is to the end, saving every ``checkpoint_seconds`` and at the end."""
+    """Steps from where the state is to the end, saving at their pace and at the end."""
     total, ends = total_steps(settings), epoch_ends(settings)
     progress = Progress(f"detector {' '.join(map(str, stream[2:]))} seed {stream[0]}", total, state.step)
     pace, shown = Pace(), {}

@@ -90,7 +90,7 @@ def test_an_image_starts_from_its_background_only_where_it_has_one(background: s
     if fits:
         assert load_params(path).generate.taken == (1.0 if start == "noise" else 0.5)
         return
-    with pytest.raises(UsageError, match=r"generate: start: expected noise with background: generated, .* found background; set start: noise"):
+    with pytest.raises(UsageError, match=r"generate: start: expected noise with background: generated, .* found background; set"):
         load_params(path)
 
 

@@ -12,6 +12,7 @@ import yaml
 from parameters import bare
 from scipy import ndimage
 
+from cadiff.params import file_form
 from cadiff.records import METRIC_SCHEMA
 from cadiff.storage import read_table
 
@@ -66,12 +67,11 @@ def test_settings_are_the_claims_alternatives(claims: ModuleType) -> None:
 def test_every_part_is_measured(
     claims: ModuleType, tiny_base: Path, drawn_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    values = {
-        "dataset": {"name": "demo", "layout": "demo", "root": str(drawn_root), "size": 96}, "products": {"nut": {}},
-        "base": {"path": str(tiny_base), "size": 64, "device": "cpu"}, "train": {"steps": 3, "batch": 2},
-        "intensity": {"threshold": 0.0}, "generate": {"per_type": 2, "steps": 1, "batch": 4},
-    }  # fmt: skip
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
+    params = bare(
+        dataset={"root": str(drawn_root), "size": 96}, products={"nut": {}}, base={"path": str(tiny_base), "size": 64, "device": "cpu"},
+        train={"steps": 3, "batch": 2}, intensity={"threshold": 0.0}, generate={"per_type": 2, "steps": 1, "batch": 4},
+    )  # fmt: skip
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(file_form(params)))
     out = tmp_path / "claims.parquet"
     call = ["--params", str(tmp_path / "params.yaml"), "--seeds", "0", "--count", "2", "--out", str(out), "--work", str(tmp_path / "cells")]
     with pytest.raises(SystemExit) as ended:

@@ -12,9 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import yaml
 from diffusers import DDIMScheduler, DDPMScheduler
-from parameters import bare
+from parameters import BARE, bare, file_text, values_of
 
 from cadiff.errors import UsageError
 from cadiff.params import Params, load_params
@@ -45,16 +44,19 @@ def method(script: Callable[[str], ModuleType]) -> ModuleType:
 def params_file(tiny_base: Path, drawn_root: Path, tmp_path: Path) -> Path:
     """The preset's own variants, everything else as small as it goes."""
     values = {
-        "dataset": {"name": "demo", "layout": "demo", "root": str(drawn_root), "size": 96},
+        **BARE,
+        "dataset": {**BARE["dataset"], "root": str(drawn_root), "size": 96},
         "products": {"nut": {}},
-        "variants": yaml.safe_load(PRESET.read_text())["variants"],
-        "base": {"path": str(tiny_base), "size": 64, "device": "cpu"},
-        "train": {"steps": 1, "batch": 2},
+        "variants": values_of("ablations")["variants"],
+        "base": {**BARE["base"], "path": str(tiny_base), "size": 64, "device": "cpu"},
+        "train": {**BARE["train"], "steps": 1, "batch": 2},
         "intensity": {"threshold": 0.0},
-        "generate": {"per_type": 2, "steps": 1, "batch": 4},
-        "detector": {"width": 4, "epochs": 1, "samples_per_epoch": 8},
+        "generate": {**BARE["generate"], "per_type": 2, "steps": 1, "batch": 4},
+        "detector": {**BARE["detector"], "width": 4, "epochs": 1, "samples_per_epoch": 8},
     }
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    del values["methods"]
+    values["ship"] = {"methods": ["both"]}
+    (tmp_path / "params.yaml").write_text(file_text(values))
     return tmp_path / "params.yaml"
 
 
@@ -213,7 +215,7 @@ def test_what_is_measured_outside_of_masks_is_free_to_move(
 ) -> None:
     """Whatever the parameters say: no request has a background, and all start from noise."""
     values = load_params(params_file).model_dump()
-    params = Params(**{**values, "generate": {**values["generate"], "strength": 0.5}})
+    params = Params(**{**values, "generate": {**values["generate"], "start": "background", "strength": 0.5}})
     assert params.generate.background == "real"
     cell = cells.cell_for(params, "nut", 0, tmp_path / "cells")
     requests, masks = method.requests_of(cell, 1)
@@ -222,7 +224,8 @@ def test_what_is_measured_outside_of_masks_is_free_to_move(
     assert masks.shape == (3, 64, 64)
     assert masks.any((1, 2)).all()
     settings = params.generate.model_copy(update={"steps": 4, **method.NO_START})
-    cell = dataclasses.replace(cell, params=cell.params.model_copy(update={"generate": settings.model_copy(update={"strength": 0.5})}))
+    settings = settings.model_copy(update={"start": "background", "strength": 0.5})
+    cell = dataclasses.replace(cell, params=cell.params.model_copy(update={"generate": settings}))
     whole = method.to_uint8(method.sample(cell.generator, requests, settings, cell.params.intensity).drawn)
     assert np.array_equal(method.drawn(cell, requests), whole), "a share of the steps would leave noise"
 
@@ -265,23 +268,24 @@ def test_variants_are_checked_as_products_are() -> None:
         params.for_variant("long")
 
 
-WEAK = {"generate": {"strength": 0.8}}
-WHOLE = {"generate": {"background": "generated"}, "window": {"cut": "whole"}}  # without a picture there is nothing to set a window into
+WEAK = {"generate": {"start": "background", "strength": 0.8}}
+# Without a picture there is nothing to set a window into.
+WHOLE = {"generate": {"background": "generated", "redraw": False}, "window": {"cut": "whole"}}
 FILTERED = {"filter": {"min_normal_distance": 1}, "detector": {"protocol": "filtered"}}
 
 
 @pytest.mark.parametrize(
     ("own", "variant", "message"),
     [
-        (WEAK, WHOLE, r"products\.a\.generate: strength: expected 1 with background: generated"),
-        (FILTERED, {"detector": {"protocol": "legacy"}}, r"products\.a: filter\.min_normal_distance: the legacy protocol leaves no image"),
+        (WEAK, WHOLE, r"products\.a\.generate: start: expected noise with background: generated"),
+        (FILTERED, {"detector": {"protocol": "legacy"}}, r"products\.a: recipe\.filter\.min_normal_distance: the legacy protocol leaves"),
     ],
 )
 def test_a_variant_that_does_not_go_with_a_product_is_named_when_parameters_are_read(
     own: dict, variant: dict, message: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "params.yaml"
-    path.write_text(yaml.safe_dump({"products": {"b": {}, "a": own}, "variants": {"odd": variant}}))
+    path.write_text(file_text({"generate": {"start": "noise"}, "products": {"b": {}, "a": own}, "variants": {"odd": variant}}))
     with pytest.raises(UsageError, match=rf"params\.yaml: variants\.odd over {message}"):
         load_params(path)
 
@@ -289,12 +293,12 @@ def test_a_variant_that_does_not_go_with_a_product_is_named_when_parameters_are_
 def test_a_variant_need_not_go_with_another() -> None:
     params = bare(products={"a": {}}, variants={"whole": WHOLE, "weak": WEAK})
     found = [params.for_variant(name).for_product("a").generate for name in params.variants]
-    assert [(own.background, own.strength) for own in found] == [("generated", 1), ("real", 0.8)]
+    assert [(own.background, own.taken) for own in found] == [("generated", 1), ("real", 0.8)]
 
 
 def test_other_variants_that_do_not_fit_are_one_clear_line() -> None:
     params = bare(products={"a": WEAK}, cluster="local:2")
-    with pytest.raises(UsageError, match=r"^variants\.odd over products\.a\.generate: strength: expected 1 with background: generated"):
+    with pytest.raises(UsageError, match=r"^variants\.odd over products\.a\.generate: start: expected noise with background: generated"):
         params.with_variants({"odd": WHOLE})
     fitting = params.with_variants({"even": {"generate": {"steps": 3}}})
     assert (list(fitting.variants), fitting.cluster) == (["even"], "local:2")

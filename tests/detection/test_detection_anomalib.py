@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision.models
-from parameters import bare
+from parameters import bare, save_each_step
 from safetensors.torch import save_file
 
 from cadiff.detection import anomalib_peers as peers
@@ -97,11 +97,13 @@ def test_a_stopped_run_ends_as_an_undisturbed_one_and_leaves_no_checkpoint(toy, 
             raise KeyboardInterrupt
         return losses[-1]
 
-    with pytest.raises(KeyboardInterrupt):
-        peers._train(
-            settled(params, checkpoint_seconds=1e-9), dataclasses.replace(network, loss=stopping), squares, stream,
-            parts / "work/seed-0.safetensors", CPU,
-        )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        save_each_step(patch)
+        with pytest.raises(KeyboardInterrupt):
+            peers._train(
+                params, dataclasses.replace(network, loss=stopping), squares, stream,
+                parts / "work/seed-0.safetensors", CPU,
+            )  # fmt: skip
     assert (parts / "work/seed-0.safetensors").exists()
     fit_peer(params, "draem", product, toy.samples, 0, parts, parts / "work")
     assert (whole / "seed-0.safetensors").read_bytes() == (parts / "seed-0.safetensors").read_bytes()

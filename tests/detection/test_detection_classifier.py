@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from parameters import save_each_step
 from PIL import Image
 
 from cadiff.checkpoint import save_training
@@ -43,10 +44,9 @@ def test_tells_blots_from_lines(toy, tmp_path, monkeypatch) -> None:
 
     with monkeypatch.context() as patch:
         patch.setattr(classifier, "save_training", save_and_stop)
-        saving = toy.params.detector.model_copy(update={"checkpoint_seconds": 1e-9})
-        often = _params(toy).model_copy(update={"detector": saving})
+        save_each_step(patch)
         with pytest.raises(KeyboardInterrupt):
-            classify(often, "drawn", "cube", [toy.generated], toy.samples, 0, tmp_path / "again")
+            classify(_params(toy), "drawn", "cube", [toy.generated], toy.samples, 0, tmp_path / "again")
     checkpoint = "classifier-0.safetensors"
     assert read_tensors(tmp_path / "again" / checkpoint)[1]["step"] == "3"
     assert _classify(toy, tmp_path / "again") == rows

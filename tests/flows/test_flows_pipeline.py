@@ -23,7 +23,6 @@ from flows.pipeline import (
     plan_stages,
     product_of,
     require_inputs,
-    use_preset,
     uses_accelerator,
 )
 from flows.rwlock import mend_rwlock
@@ -260,19 +259,31 @@ def test_a_lock_file_that_is_whole_stays(project: Path) -> None:
     assert not said
 
 
-def test_a_preset_replaces_parameters_that_are_kept_elsewhere(project: Path) -> None:
-    presets, params = project / "presets", project / "params.yaml"
-    presets.mkdir()
-    (presets / "first.yaml").write_text(params.read_text())
-    (presets / "second.yaml").write_text(params.read_text().replace("b-2", "c"))
-    assert use_preset(project, "second") == "params.yaml is now presets/second.yaml"
-    assert params.read_bytes() == (presets / "second.yaml").read_bytes()
-    params.write_text(params.read_text() + "# mine\n")
-    with pytest.raises(UsageError, match="differs from every file of presets/, so --preset first would lose it"):
-        use_preset(project, "first")
-    assert params.read_text().endswith("# mine\n")
-    with pytest.raises(UsageError, match=r"preset third: not in .*; there are first, second"):
-        use_preset(project, "third")
+SETTINGS = """
+  settings:
+    cmd: mkdir -p made/settings; for p in a b b-2; do grep "^# $p" params.yaml > made/settings/$p; done; echo settings >> log
+    deps: [params.yaml]
+    outs: [made/settings]
+"""
+
+
+def test_parameters_are_resolved_before_a_run_is_planned(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """So that what reads none of what was edited is not planned."""
+    graph = (project / "dvc.yaml").read_text().replace("stages:\n", f"stages:{SETTINGS}", 1)
+    graph = graph.replace('deps: ["work-${item.product}.sh"]', 'deps: ["work-${item.product}.sh", "made/settings/${item.product}"]')
+    (project / "dvc.yaml").write_text(graph)
+    params = (project / "params.yaml").read_text() + "# a 1\n# b 1\n# b-2 1\n"
+    (project / "params.yaml").write_text(params)
+    assert len(pipeline.fn(root=project)) == 7
+    (project / "params.yaml").write_text(params.replace("# b 1", "# b 2"))
+    capsys.readouterr()
+    assert [outcome.stage for outcome in pipeline.fn(root=project)] == ["make@b", "detect@b", "report"]
+    assert "3 stages to run: make@b, detect@b, report" in capsys.readouterr().out
+    (project / "params.yaml").write_text(params.replace("# b 1", "# b 2") + "# nobody reads this\n")
+    assert pipeline.fn(root=project) == []
+    assert (project / "log").read_text().split().count("settings") == 3
+    assert pipeline.fn(root=project, force="settings") == []
+    assert (project / "log").read_text().split().count("settings") == 4
 
 
 def test_nothing_is_started_once_the_run_is_ending(project: Path) -> None:

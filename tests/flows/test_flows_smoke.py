@@ -83,8 +83,10 @@ def test_changing_one_products_section_reruns_that_product_only(run: tuple[Path,
     root, call = run
     params = (root / "params.yaml").read_text()
     (root / "params.yaml").write_text(params.replace("  nut: {}", "  nut: {train: {steps: 4}}"))
+    call("dvc", "repro", "settings")
     planned = [line for line in call("dvc", "repro", "--dry").splitlines() if line.startswith("Running stage")]
     (root / "params.yaml").write_text(params)
+    call("dvc", "repro", "settings")
     assert any("train@nut-cadiff" in line for line in planned)
     assert not any("fabric" in line for line in planned), planned
 

@@ -226,7 +226,7 @@ def test_a_step_that_leaves_float16_is_not_taken_and_its_scale_survives_a_stop(t
 def test_checkpoints_that_take_long_come_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr("cadiff.checkpoint.time.monotonic", lambda: now)
-    pace, written = Pace(30), []
+    pace, written = Pace(), []
     for second in range(2000):
         now = float(second) if second >= now else now
         if pace.due():

@@ -15,6 +15,7 @@ from cadiff.params.keys import ALL, GONE, lifted
 from cadiff.params.loading import GRAPH
 
 PRESETS = sorted((ROOT / "presets").glob("*.yaml"))
+STAGES = ("synthesize", "generate", "showcase", "scenes", "ship")  # that read generate.per_type
 
 
 def write(folder: Path, name: str, text: str) -> Path:
@@ -166,7 +167,7 @@ def test_settings_change_where_a_stage_reads_what_changed_and_nowhere_else(tmp_p
         "report.yaml", "nut/detect.yaml", "nut/peer.yaml", "nut/maps.yaml", "nut/ship.yaml",
     }  # fmt: skip
     assert changes(draw={"normals": 7}) == {"report.yaml", "fabric/draw.yaml", "nut/draw.yaml"}
-    both = {f"{product}/{stage}.yaml" for product in ("fabric", "nut") for stage in ("synthesize", "generate", "showcase", "scenes", "ship")}
+    both = {f"{product}/{stage}.yaml" for product in ("fabric", "nut") for stage in STAGES}
     assert changes(generate={"per_type": 41}) == {"report.yaml", *both}
     assert changes(cluster="local:2") == set()
     assert changes(train={"clip": 1.0}) == set(), "a value that is stated and not another"
