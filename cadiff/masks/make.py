@@ -129,7 +129,7 @@ def make_scenes(params: Params, product: str, samples: Sequence[SampleRow], meth
     Scene k of a type depends on the seed, the product, the type and k alone, so that generators with scenes of one kind have the same.
 
     Raises:
-        UsageError: if there are no exemplars, no normals to place masks on, or no masks in ``masks.folder``.
+        UsageError: if there are no exemplars, no normals to place masks on, or no masks in ``data/masks``.
     """
     return SCENES.get(method, anomalies_and_normals)(params, Placer(params, product, samples))
 

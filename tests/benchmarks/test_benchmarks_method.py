@@ -16,6 +16,7 @@ from diffusers import DDIMScheduler, DDPMScheduler
 from parameters import BARE, bare, file_text, values_of
 
 from cadiff.errors import UsageError
+from cadiff.masks.folder import FOLDER
 from cadiff.params import Params, load_params
 from cadiff.records import METRIC_SCHEMA
 from cadiff.reporting.paper import ablation_row, intensity_row, printed
@@ -101,9 +102,9 @@ def test_intensity_variants_share_one_training_and_rows_carry_variant_and_seed(
 def test_other_masks_are_generated_into_anew_whatever_their_ids(
     cells: ModuleType, params_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drawn = tmp_path / "masks"
+    monkeypatch.chdir(tmp_path)
     params = load_params(params_file)
-    params = params.model_copy(update={"masks": params.masks.model_copy(update={"source": "folder", "folder": str(drawn)})})
+    params = params.model_copy(update={"masks": params.masks.model_copy(update={"source": "folder"})})
     # neither trained nor drawn: the names are what is asked about
     monkeypatch.setattr(cells.Cell, "adapted", tmp_path / "adapted-1")
     monkeypatch.setattr(cells.Cell, "trained", tmp_path / "trained-1")
@@ -113,7 +114,7 @@ def test_other_masks_are_generated_into_anew_whatever_their_ids(
         mask = np.zeros((64, 64), np.uint8)
         mask[corner : corner + 8, :8] = 255
         for kind in ("chip", "rust", "scratch"):
-            write_image(drawn / "nut" / kind / "0.png", mask)
+            write_image(FOLDER / "nut" / kind / "0.png", mask)
         cell = cells.cell_for(params, "nut", 0, tmp_path / "cells")
         return [scene.scene_id for scene in cell.scenes], cell.generated
 
@@ -224,8 +225,8 @@ def test_what_is_measured_outside_of_masks_is_free_to_move(
     assert masks.shape == (3, 64, 64)
     assert masks.any((1, 2)).all()
     settings = params.generate.model_copy(update={"steps": 4, **method.NO_START})
-    settings = settings.model_copy(update={"start": "background", "strength": 0.5})
-    cell = dataclasses.replace(cell, params=cell.params.model_copy(update={"generate": settings}))
+    weak = settings.model_copy(update={"start": "background", "strength": 0.5})
+    cell = dataclasses.replace(cell, params=cell.params.model_copy(update={"generate": weak}))
     whole = method.to_uint8(method.sample(cell.generator, requests, settings, cell.params.intensity).drawn)
     assert np.array_equal(method.drawn(cell, requests), whole), "a share of the steps would leave noise"
 

@@ -1,6 +1,7 @@
 """presets/smoke.yaml from the first stage to the report: through DVC, and (slow) through a Prefect run's pipeline."""
 
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import pandas
 import pytest
 from PIL import Image
 
+from cadiff.params import READS
 from cadiff.records import GENERATED_SCHEMA
 from cadiff.storage import sha256_file, sha256_folder
 
@@ -40,6 +42,8 @@ def caller(root: Path) -> Call:
         **os.environ,
         "DVC_NO_ANALYTICS": "1",
         "DVC_SITE_CACHE_DIR": str(root.parent / ".site"),
+        "CADIFF_READS": str(root.parent / "reads"),
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent / "watching"), str(root)]),
         "CADIFF_QUIET": "1",
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
     }
@@ -68,6 +72,19 @@ def test_one_command_makes_the_report_and_a_second_one_does_nothing(run: tuple[P
     assert (root / "reports" / "metrics.parquet").is_file()
     assert "Data and pipelines are up to date." in call("dvc", "repro")
     assert "artefacts verify" in call("cadiff.cli", "verify")
+
+
+def test_a_stage_reads_no_section_that_its_settings_lack(run: tuple[Path, Call]) -> None:
+    """As it ran: a section that it reads, and whose change would not have it run again, leaves an old result."""
+    found: dict[str, set[str]] = {}
+    for path in (run[0].parent / "reads").glob("*.json"):
+        found.setdefault(path.stem.split("-")[0], set()).update(json.loads(path.read_text()))
+    assert found.keys() == READS.keys() - {"import", "maps", "peer"} | {"settings"}, "the smoke preset has none of these"
+    assert {"generate", "masks", "dataset"} <= found["scenes"], "what is noted is what is read"
+    for stage in found.keys() - {"settings", "samples"}:  # the latter looks ahead for what the others will be refused for
+        declared = {key.split(".")[0] for key in READS[stage]}
+        graph = {"products", "methods", "external", "ship", "cluster"}  # what the graph is made of, and where it is computed
+        assert found[stage] <= declared | graph, stage
 
 
 def test_a_deleted_shard_comes_back_with_the_same_bytes(run: tuple[Path, Call]) -> None:

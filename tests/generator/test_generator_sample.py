@@ -253,6 +253,7 @@ def test_without_delay_and_where_it_heals_re_weighting_acts_from_the_first_step(
     assert rewriting.focus.since.tolist() == expected, "what acts does not begin again"
 
 
-def test_a_resolution_that_the_base_does_not_have_is_one_clear_line(generator: Generator) -> None:
-    with pytest.raises(UsageError, match=r"intensity.resolution: expected the side of one of this base's maps \(\[2, 4, 8\]\), found 5"):
-        sample(generator, [request(generator, 0)], sampling(steps=1), IntensityParams(resolution=5))
+def test_a_base_without_maps_where_focus_is_read_is_one_clear_line() -> None:
+    rewriting = observed([[1]], [[False]], IntensityParams())
+    with pytest.raises(UsageError, match=r"base.size: focus is read at 8x8, but this base has maps of \[5\] only; set another"):
+        rewriting.observe([torch.rand(1, 2, 25, 4)], step=0)

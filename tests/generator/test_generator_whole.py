@@ -39,7 +39,7 @@ def write_pictures(folder: Path) -> None:
     for k in range(3):
         write_image(folder / f"data/part/test/spot/{k}.png", picture())
         write_image(folder / f"data/part/ground_truth/spot/{k}_mask.png", mask)
-        write_image(folder / f"masks/part/spot/{k}.png", np.roll(mask, 3 * k, 0))
+        write_image(folder / f"data/masks/part/spot/{k}.png", np.roll(mask, 3 * k, 0))
 
 
 def pictures_in(path: Path) -> np.ndarray:
@@ -66,7 +66,9 @@ def drawn(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     samples = read_samples(params.dataset, "part")
     adapt_base(params, "part", samples, root / "adapted", root / "work-a")
     train_generator("cadiff", params, "part", samples, root / "adapted", root / "generator", root / "work-t")
-    scenes = make_scenes(params, "part", samples)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        scenes = make_scenes(params, "part", samples)
     generate_shards(params, "cadiff", "part", samples, root / "adapted", root / "generator", scenes, root / "out", root / "work-g")
     return root / "out"
 

@@ -460,7 +460,7 @@ def test_a_difference_is_taken_from_the_columns_of_the_same_data_set_and_evaluat
 
 
 def test_anomaly_maps_of_a_detector_do_not_fill_a_generators_row() -> None:
-    params = bare(products={"a": {}}, external={"maps": {"root": "maps", "methods": ["prn"]}})
+    params = bare(products={"a": {}}, external={"maps": ["prn"]})
     tables_ = paper.paper_tables(frame_of({("prn", "a", 0): 0.5}), params, "demo")
     assert rows_of(tables_[2])["PRN"][-2] == "not run here"
 
