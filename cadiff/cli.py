@@ -76,10 +76,11 @@ def import_(
 @app.command()
 def params(
     product: Annotated[str | None, typer.Argument(metavar="PRODUCT", help="with its own settings; default: those of all products")] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="and what each means")] = False,
     path: ParamsPath = Path("params.yaml"),
 ) -> None:
     """Show all parameters as they are, and where each comes from: a file, a product's own settings, or the defaults."""
-    for line in as_lines(resolved(path, product)):
+    for line in as_lines(resolved(path, product), explain):
         typer.echo(line)
 
 

@@ -92,7 +92,7 @@ class PeerParams(Section):
     RECIPE: ClassVar = frozenset({"batch", "backbone"})
 
     steps: int = Field(400, ge=1, description="of draem 700 epochs in its paper, of rd4ad 200, of cfa 30")
-    weights: str | None = Field(None, description=f"of the backbone, which rd4ad and cfa need: hub (torch's cache) or {OF_FILE}")
+    weights: str | None = Field(None, description=f"of the backbone, which rd4ad and cfa need: hub (torch's cache), {OF_FILE}")
     batch: int = Field(8, ge=1, description="pictures a step")
     backbone: Literal["resnet18", "wide_resnet50_2"] = Field("wide_resnet50_2", description="of rd4ad and cfa; as their papers have it")
 

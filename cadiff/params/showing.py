@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import wrap
 from typing import Any, NamedTuple
 
-from cadiff.params.keys import OVERRIDING, file_form
+from cadiff.params.keys import ALL, OVERRIDING, file_form
 from cadiff.params.loading import Layer, load_params, read_layers
 from cadiff.params.reading import inline
 from cadiff.params.whole import Params
 
-SCHEMA, COLUMN = "default", 44
+SCHEMA, COLUMN, WIDTH = "default", 44, 110
 
 
 class Shown(NamedTuple):
@@ -63,8 +64,14 @@ def changed(params: Params) -> list[tuple[str, Any]]:
     return [(key, value) for key, value in flat(file_form(params)) if key == "products" or defaults[key] != value]
 
 
-def as_lines(shown: list[Shown]) -> list[str]:
-    """YAML that a file may hold, with where each value comes from behind it."""
+def meaning(key: str) -> str:
+    """What the schema says of a key, as a file has it."""
+    section, _, name = key.removeprefix("recipe.").partition(".")
+    return (ALL[section].model_fields[name] if name else Params.model_fields[section]).description or ""
+
+
+def as_lines(shown: list[Shown], explain: bool = False) -> list[str]:
+    """YAML that a file may hold, with where each value comes from behind it, and what it means above it."""
     lines: list[str] = []
     open_: list[str] = []
     for key, value, origin in shown:
@@ -72,5 +79,7 @@ def as_lines(shown: list[Shown]) -> list[str]:
         common = next((k for k, (a, b) in enumerate(zip(sections, open_, strict=False)) if a != b), min(len(sections), len(open_)))
         lines += [f"{'  ' * level}{section}:" for level, section in enumerate(sections[common:], start=common)]
         open_ = sections
-        lines.append(f"{'  ' * len(sections) + name + ': ' + inline(value):{COLUMN}} # {origin}")
+        indent = "  " * len(sections)
+        lines += [f"{indent}# {line}" for line in wrap(meaning(key), WIDTH - len(indent))] if explain else []
+        lines.append(f"{f'{indent}{name}: {inline(value)}':{COLUMN}} # {origin}")
     return lines

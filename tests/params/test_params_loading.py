@@ -130,12 +130,14 @@ def test_the_graphs_file_holds_what_the_graph_is_made_of(tmp_path: Path) -> None
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
 def test_what_is_shown_is_a_file_of_the_same_parameters(preset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        main(["params", "--params", str(preset)])
+        main(["params", "--explain", "--params", str(preset)])
     assert ended.value.code == 0
     shown = capsys.readouterr().out
     again = load_params(write(tmp_path, "again.yaml", shown))
     assert again == load_params(preset)
-    assert all(" # " in line for line in shown.splitlines() if not line.endswith(":")), "each value says where it comes from"
+    values = [line for line in shown.splitlines() if not line.lstrip().startswith("#") and not line.endswith(":")]
+    assert all(" # " in line for line in values), "each value says where it comes from"
+    assert "  # largest norm of all gradients together" in shown
 
 
 def test_a_preset_is_written_over_presets_alone_unless_it_is_forced(tmp_path: Path) -> None:
