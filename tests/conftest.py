@@ -10,7 +10,7 @@ import pytest
 os.environ.update(DVC_NO_ANALYTICS="1", DO_NOT_TRACK="1", PREFECT_SERVER_ANALYTICS_ENABLED="false", CADIFF_QUIET="1")
 
 from base import write_tiny_base
-from parameters import bare
+from parameters import BARE, bare
 
 from cadiff.data import read_samples
 from cadiff.data.demo import draw_product
@@ -57,5 +57,5 @@ def small_params(tiny_base: Path) -> Params:
 @pytest.fixture
 def windowed_params(small_params: Params) -> Params:
     """Windows of 64 px and more in pictures of 128 px: by default, as users have it."""
-    values = {**small_params.model_dump(), "dataset": {"size": 2 * SIDE}, "window": {}}
-    return Params(**{**values, "generate": {**SMALL["generate"], "blend": 2.0}})  # type: ignore[dict-item]
+    values = {**small_params.model_dump(), "dataset": {**BARE["dataset"], "size": 2 * SIDE}, "window": {}}
+    return Params(**{**values, "generate": {**values["generate"], "blend": 2.0}})

@@ -284,7 +284,7 @@ def test_drawing_starts_from_the_exemplar_of_its_mask_where_asked(
 
     def start(scene: Scene, **settings: object) -> torch.Tensor:
         seen.clear()
-        draw_scenes(generator, changed(params, generate={"steps": 10, "strength": 0.2, **settings}), [scene])
+        draw_scenes(generator, changed(params, generate={"steps": 10, "start": "background", "strength": 0.2, **settings}), [scene])
         noisy, t = seen[0]
         noise, alpha = torch.randn(noisy.shape, generator=torch.Generator().manual_seed(5)), generator.backbone.schedule.alphas_cumprod[t]
         return noisy if torch.equal(noisy, noise) else (noisy - (1 - alpha).sqrt() * noise) / alpha.sqrt()

@@ -179,7 +179,7 @@ def test_less_strength_stays_nearer_to_what_it_starts_from(trained: Path, small_
     everywhere = Request(prompt, ("rust",), torch.ones(1, 64, 64, dtype=torch.bool), (1.0,), 1, background, start=background)
     known, away = generator.backbone.decode(background[None]), []
     for strength in (0.34, 1.0):
-        params = small_params.generate.model_copy(update={"strength": strength})
+        params = small_params.generate.model_copy(update={"start": "background", "strength": strength})
         image = sample(generator, [everywhere], params, small_params.intensity).drawn
         away.append((image - known).abs().mean().item())
     assert 0 < away[0] < away[1]
