@@ -39,9 +39,7 @@ demo: env
 	@echo "report: $(CURDIR)/reports/index.html"
 
 demo-full: env
-	@cmp -s params.yaml presets/demo.yaml || cmp -s params.yaml presets/demo-full.yaml || \
-		{ echo "params.yaml is your own, and this would write over it: move it away, or cp presets/demo.yaml params.yaml"; exit 2; }
-	cp presets/demo-full.yaml params.yaml
+	$(BIN)/cadiff preset demo-full
 	$(MAKE) demo
 
 lint: env

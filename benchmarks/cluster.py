@@ -54,7 +54,7 @@ def main() -> None:
                 "dataset": params.dataset.model_copy(update={"root": str(folder / "data")}),
                 "adapt": params.adapt.model_copy(update={"steps": 0}),
                 "train": params.train.model_copy(update={"steps": 1}),
-                "generate": params.generate.model_copy(update={"per_type": given.images, "steps": 20, "batch": 8, "part": 8}),
+                "generate": params.generate.model_copy(update={"per_type": given.images, "steps": 20, "batch": 8}),
             }
         ).for_product("nut")
         draw_product(params.draw, "nut", params.seed, folder / "data" / "nut", side=params.base.size)

@@ -52,7 +52,7 @@ from cadiff.storage import write_table
 
 Overrides = dict[str, dict[str, object]]
 Figures = dict[str, float]
-NO_START = {"strength": 1.0, "start": "background"}  # nothing is there to start from
+NO_START = {"start": "noise"}  # nothing is there to start from
 SETTINGS: dict[str, dict[str, Overrides]] = {
     "control": {
         "SAIM": {}, "SAIM as printed": {"control": {"interaction": "literal"}}, "plain ControlNet": {"control": {"interaction": "none"}},
@@ -163,7 +163,7 @@ def held_out_attention(cell: Cell, count: int) -> Figures:
     at = torch.tensor([prompt.positions[str(row.anomaly_type)] for prompt, row in zip(prompts, rows, strict=True)], device=backbone.device)
     latents, text = backbone.encode(to_tensor(images)), made.tokens.encode(backbone, prompts)
     control_mask = torch.from_numpy(masks)[:, None].to(backbone.device)
-    side = focus_side(latents.shape[-1], cell.params.intensity.resolution)
+    side = focus_side(latents.shape[-1])
     inside = mask_cells(control_mask, side)[:, 0].cpu().numpy()
     found: list[Figures] = []
     for t in NOISE_LEVELS:

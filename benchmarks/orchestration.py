@@ -39,8 +39,12 @@ stages:
     outs: ["out-${item.product}"]
 """
 LIGHT_PARAMS = """
+dataset: {root: data/raw, table: .}
+draw: {products: []}
 products: {%s}
-methods: {generators: [cadiff], synthesizers: [exemplars], unions: []}
+methods: {generators: [cadiff], synthesizers: [exemplars], unions: [], detectors: []}
+external: {images: [], maps: []}
+ship: {methods: []}
 """
 
 
@@ -61,7 +65,8 @@ def accepted_project(root: Path, home: Path) -> int:
     from dvc.repo import Repo
 
     new_project(root)
-    shutil.copytree(ROOT / "cadiff", root / "cadiff", ignore=shutil.ignore_patterns("__pycache__"))
+    for folder in ("cadiff", "presets"):
+        shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("dvc.yaml", ".dvcignore"):
         shutil.copy(ROOT / name, root / name)
     shutil.copy(ROOT / "presets" / "mvtec-sd15.yaml", root / "params.yaml")

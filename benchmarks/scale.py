@@ -52,7 +52,7 @@ class Work:
 
 def passes(params: Params) -> int:
     """How often the U-Net sees an image while it is drawn."""
-    taken = max(1, round(params.generate.strength * params.generate.steps))
+    taken = max(1, round(params.generate.taken * params.generate.steps))
     return taken * (2 if params.generate.guidance_scale > 1 else 1)
 
 
@@ -73,7 +73,7 @@ WORK = (
     Work("adapt", "trained image", lambda params, size, method: (params.adapt.steps + params.adapt.vae_steps) * params.adapt.batch or 1),
     Work("train", "trained image", lambda params, size, method: params.train.steps_for(round(size.exemplars)) * params.train.batch),
     Work("generate", "denoised image", lambda params, size, method: size.images * passes(params),
-         lambda params, size: -(-size.images // params.generate.part)),
+         lambda params, size: -(-size.images // params.generate.batch)),
     Work("synthesize", "image", lambda params, size, method: size.images),
     Work("import", "image", lambda params, size, method: size.images),
     Work("quality", "image", lambda params, size, method: size.images),

@@ -3,7 +3,7 @@
 Writes a base of that architecture with random weights (half precision, diffusers' layout, about 2.1 GB) to
 ``SCRATCH/base``, points ``presets/mvtec-sd15.yaml`` at it, trains two steps, saves, loads what was saved, and draws one
 512 px image. Its picture is noise: what is checked is that every shape and every part of the real thing fits. Changed
-in the preset: the data set (a drawn product), ``train.steps`` and ``train.batch``, the checkpoint's period, and what
+in the preset: the data set (a drawn product), ``train.steps`` and ``train.batch``, and what
 ``--set`` names. CLIP's vocabulary is not shipped, so the tokenizer is the embedded base's; the embedding table has
 CLIP's size.
 """
@@ -17,6 +17,8 @@ import shutil
 import subprocess
 import sys
 import time
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 
 import cadiff  # noqa: F401  (makes torchvision importable before diffusers asks for it)
@@ -30,6 +32,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from cadiff.backbone import EMBEDDED
 from cadiff.errors import CADiffError, exit_code
+from cadiff.params import file_form, load_params
 from cadiff.records import GENERATED_SCHEMA
 from cadiff.storage import read_image, read_table, write_text
 
@@ -91,16 +94,16 @@ def schedule() -> PNDMScheduler:
 
 def write_params(folder: Path, changes: list[str]) -> None:
     """The preset, with a drawn product in place of MVTec AD and as few steps as show that it trains."""
-    values = yaml.safe_load(PRESET.read_text())
+    values = file_form(load_params(PRESET))
     values["dataset"] |= {"name": "demo", "layout": "demo", "root": "data/made/demo"}
     values["draw"] = {"products": [PRODUCT], "normals": 2, "test_good": 1, "anomalies_per_type": 3}
     values["products"] = {PRODUCT: {}}
     values["base"] |= {"path": "base"}
-    values["train"] |= {"steps": 2, "epochs": None, "batch": 1, "checkpoint_seconds": 1e9}
+    values["train"] |= {"steps": 2, "epochs": None, "batch": 1, "accumulate": 1}
     for change in changes:
         key, _, value = change.partition("=")
-        section, _, name = key.partition(".")
-        values[section][name] = yaml.safe_load(value)
+        *sections, name = key.split(".")
+        reduce(getitem, sections, values)[name] = yaml.safe_load(value)
     write_text(folder / "params.yaml", yaml.safe_dump(values, sort_keys=False))
 
 

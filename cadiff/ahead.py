@@ -6,10 +6,9 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from cadiff.errors import UsageError
-from cadiff.masks.folder import drawn_mask, mask_files
+from cadiff.masks.folder import FOLDER, drawn_mask, mask_files
 from cadiff.names import composed
 from cadiff.params import SMP, Params
 from cadiff.records import SampleRow
@@ -23,7 +22,7 @@ def check_ahead(params: Params, product: str, samples: Sequence[SampleRow]) -> N
     """That what the product's later stages ask for is there. ``params`` are the product's own.
 
     Raises:
-        UsageError: names what is missing: a picture that is smaller than what the base draws, a type's masks in ``masks.folder``, a
+        UsageError: names what is missing: a picture that is smaller than what the base draws, a type's masks in ``data/masks``, a
             detector's or an optimizer's package, or a file of weights.
     """
     _check_size(params, samples)
@@ -54,9 +53,9 @@ def _check_size(params: Params, samples: Sequence[SampleRow]) -> None:
 
 
 def _check_masks(params: Params, product: str, types: Sequence[str]) -> None:
-    folder = Path(params.masks.folder) / product
+    folder = FOLDER / product
     for kind in types:
-        for path in mask_files(params.masks.folder, product, kind):
+        for path in mask_files(product, kind):
             drawn_mask(path, (params.base.size, params.base.size))
     if unknown := [path for path in visible(folder) if path.is_dir() and composed(path.name) not in types]:
         raise UsageError(f"{unknown[0]}: no anomaly type of {product}, which has {', '.join(types)}; rename the folder, or remove it")
@@ -118,7 +117,7 @@ def _check_peers(params: Params) -> None:
     if not BACKBONES.isdisjoint(chosen):
         from cadiff.metrics.networks import find_weights
 
-        if find_weights(params.peers.backbone, params.peers.weights, params.peers.weights_sha256, "peers.weights") is None:
+        if find_weights(params.peers.backbone, params.peers.weights, "peers.weights") is None:
             raise UsageError(
                 "peers.weights: RD4AD and CFA start from a backbone's ImageNet weights; expected hub (torch's cache) or a file, found null"
             )

@@ -14,18 +14,19 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from cadiff.storage import read_tensors, write_tensors
 
+SECONDS = 30.0  # from one checkpoint to the next, at least
 SHARE = 0.03  # of a training's time that may go into writing checkpoints
 
 
 class Pace:
-    """When a checkpoint is due: at the earliest so many seconds after the last, and so that writing takes at most ``SHARE`` of the time.
+    """When a checkpoint is due: at the earliest ``SECONDS`` after the last, and so that writing takes at most ``SHARE`` of the time.
     One of 5 GB comes by minutes, whatever the disk."""
 
-    def __init__(self, seconds: float) -> None:
-        self.seconds, self.last, self.cost = seconds, time.monotonic(), 0.0
+    def __init__(self) -> None:
+        self.last, self.cost = time.monotonic(), 0.0
 
     def due(self) -> bool:
-        return time.monotonic() - self.last > max(self.seconds, self.cost / SHARE)
+        return time.monotonic() - self.last > max(SECONDS, self.cost / SHARE)
 
     @contextmanager
     def writing(self) -> Iterator[None]:

@@ -12,7 +12,7 @@ import typer
 
 from cadiff.errors import CADiffError, UsageError, exit_code
 from cadiff.labels.names import FormatName
-from cadiff.params import ExportFormat, Layout, load_params
+from cadiff.params import ExportFormat, Layout, as_lines, load_params, resolved, use_preset
 from cadiff.progress import be_quiet
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
@@ -97,6 +97,26 @@ def import_(
     typer.echo(found.text())
     if found.problems:
         raise CADiffError(f"{out}: written, with {len(found.problems)} problems, named above. Mend those files.")
+
+
+@app.command()
+def params(
+    product: Annotated[str | None, typer.Argument(metavar="PRODUCT", help="with its own settings; default: those of all products")] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="and what each means")] = False,
+    path: ParamsPath = Path("params.yaml"),
+) -> None:
+    """Show all parameters as they are, and where each comes from: a file, a product's own settings, or the defaults."""
+    for line in as_lines(resolved(path, product), explain):
+        typer.echo(line)
+
+
+@app.command()
+def preset(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="a file of presets/, without .yaml")],
+    force: Annotated[bool, typer.Option("--force", help="write over a params.yaml that is none of the presets")] = False,
+) -> None:
+    """Make a preset the parameters: write presets/NAME.yaml to params.yaml."""
+    typer.echo(use_preset(Path(), name, force))
 
 
 @app.command()

@@ -90,7 +90,7 @@ def sizes(params: Params) -> list[tuple[str, str]]:
         ("size window", f"{window} (window), drawn at {params.base.size} x {params.base.size} px (base.size)"),
         ("size base", describe_size(params.base)),
         ("size detector", f"{_pixels(seen)} (detector.size), in squares of {detector.tile} px (detector.tile)"),
-        ("size metrics", f"{_pixels(params.metrics.size)} (metrics.size), mask rule {params.metrics.mask_rule} (metrics.mask_rule)"),
+        ("size metrics", f"{_pixels(params.metrics.size)}, mask rule {params.metrics.mask_rule} (recipe.metrics.size, mask_rule)"),
     ]
 
 

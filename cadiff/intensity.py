@@ -36,10 +36,10 @@ def touched_cells(masks: Bool[Tensor, "b k h w"], side: int) -> Bool[Tensor, "b 
     return F.adaptive_max_pool2d(masks.float(), side).flatten(2) > 0
 
 
-def focus_side(latent_side: int, resolution: int | None = None) -> int:
-    """The side of the maps that focus is read from: ``intensity.resolution``, else a quarter of the latents' (16 for Stable
-    Diffusion 1.5, as printed), or where that is below 8 the U-Net's next level that is not: half of them, or all."""
-    return resolution or next((side for side in (latent_side // 4, latent_side // 2) if side >= 8), latent_side)
+def focus_side(latent_side: int) -> int:
+    """The side of the maps that focus is read from: a quarter of the latents' (16 for Stable Diffusion 1.5, as printed), or where that is
+    below 8 the U-Net's next level that is not: half of them, or all."""
+    return next((side for side in (latent_side // 4, latent_side // 2) if side >= 8), latent_side)
 
 
 def focus_degree(attention: Float[Tensor, "b k cells"], inside: Bool[Tensor, "b k cells"]) -> Float[Tensor, "b k"]:

@@ -21,7 +21,17 @@ from types import FrameType
 from typing import Any
 
 from cadiff.errors import UsageError, exit_code
-from cadiff.params import RESULT_KEYS, Kind, Params, load_params
+from cadiff.params import (
+    EXTERNAL_IMAGES,
+    EXTERNAL_MAPS,
+    READS,
+    SETTINGS,
+    Kind,
+    Params,
+    load_params,
+    pick,
+    write_settings,
+)
 from cadiff.progress import be_quiet, speaking
 from cadiff.records import (
     METRIC_SCHEMA,
@@ -55,7 +65,6 @@ REPORTS = Path("reports")
 TIMES = Path(".cadiff/times")
 WORK = Path(".cadiff/work")
 PUBLISHED = "published.parquet"  # beside a method's metrics: those of the published evaluation, where it was asked for
-GENERATORS_KEY = "methods.generators"
 UNION = ("cadiff", "exemplars")  # what the method `both` is made of
 
 
@@ -157,7 +166,7 @@ class Run:
     def work(self, *inputs: Path) -> Path:
         """The folder of this run's resumable state; its name changes with all that the result depends on."""
         spec = STAGES[self.stage]
-        params = {name: pick(self.params, name) for name in spec.keys}
+        params = {name: pick(self.params, name) for name in READS[self.stage]}
         if "detector" in params:  # what is set after training would have it trained anew
             later = ("false_alarms", "threshold", "published")
             params["detector"] = {name: value for name, value in params["detector"].items() if name not in later}
@@ -174,24 +183,13 @@ class Run:
 
 @dataclass(frozen=True)
 class Stage:
-    """What a stage does, the parameter keys and the parts of this package that its result depends on.
+    """What a stage does, and the parts of this package that its result depends on.
 
-    dvc.yaml lists the same keys and parts (a test compares them).
+    dvc.yaml lists the same parts (a test compares them). What it reads of the parameters is in ``cadiff.params.READS``.
     """
 
     work: Callable[[Run], None]
-    keys: tuple[str, ...]
     code: tuple[str, ...]
-
-
-def pick(params: Params, key: str) -> Any:
-    """The value at a dotted key, as in dvc.yaml's ``params``; of ``methods.generators`` whether there is any."""
-    if key == GENERATORS_KEY:
-        return any(params.kind_of(method) == "generator" for method in params.methods)
-    value = params.model_dump(mode="json")
-    for part in key.split("."):
-        value = value[part]
-    return value
 
 
 def content_digest(path: Path) -> str:
@@ -202,6 +200,11 @@ def content_digest(path: Path) -> str:
         return sha256_file(path)
     files = sorted(file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
     return digest([(file.relative_to(path).as_posix(), sha256_file(file)) for file in files])
+
+
+def settings(run: Run) -> None:
+    shutil.rmtree(SETTINGS, ignore_errors=True)  # as DVC does with an out
+    write_settings(run.params)
 
 
 def draw(run: Run) -> None:
@@ -225,7 +228,7 @@ def samples(run: Run) -> None:
 def adapt(run: Run) -> None:
     from cadiff.generator import adapt_base
 
-    if not pick(run.params, GENERATORS_KEY):  # nothing draws on it, and the base's weights may not be there
+    if not pick(run.params, "methods.generators"):  # nothing draws on it, and the base's weights may not be there
         write_json(run.adapted / "adaptation.json", {"skipped": "no generator is among the methods"})
         return
     base = Path(run.params.base.path)
@@ -280,7 +283,7 @@ def synthesize(run: Run) -> None:
 def import_images(run: Run) -> None:
     from cadiff.synthesis import import_folder
 
-    root = Path(run.params.external.images.root) / run.method
+    root = Path(EXTERNAL_IMAGES) / run.method
     check_links(root / run.product)
     import_folder(root, run.product, run.samples, run.params.dataset.size, run.generated)
 
@@ -333,7 +336,7 @@ def peer(run: Run) -> None:
 def maps(run: Run) -> None:
     from cadiff.detection import score_maps
 
-    folder = Path(run.params.external.maps.root) / run.method
+    folder = Path(EXTERNAL_MAPS) / run.method
     check_links(folder / run.product)
     with table_writer(run.evaluated / "scored.parquet", SCORED_SCHEMA) as keep:
         metrics = score_maps(run.params, run.method, run.product, run.samples, folder, keep)
@@ -358,65 +361,29 @@ def report(run: Run) -> None:
 
 
 STAGES = {
-    "draw": Stage(
-        draw,
-        ("seed", "draw.normals", "draw.test_good", "draw.anomalies_per_type"),
-        ("data/demo.py", "data/drawing"),
-    ),
-    "samples": Stage(samples, ("dataset",), ("data", "pictures.py", "decoding.py", "marking.py", "opening.py", "visible.py", "names.py")),
+    "settings": Stage(settings, ("params",)),
+    "draw": Stage(draw, ("data/demo.py", "data/drawing")),
+    "samples": Stage(samples, ("data", "pictures.py", "decoding.py", "marking.py", "opening.py", "visible.py", "names.py")),
     "adapt": Stage(
-        adapt, ("seed", "dataset.size", "base", "window", "adapt", GENERATORS_KEY),
-        ("generator/adapt.py", "generator/steps.py", "generator/windows.py", "prompt", "backbone", "data", "scene.py", "pictures.py"),
+        adapt, ("generator/adapt.py", "generator/steps.py", "generator/windows.py", "prompt", "backbone", "data", "scene.py", "pictures.py")
     ),
-    "scenes": Stage(
-        scenes, ("seed", "dataset.size", "masks", "intensity", "generate"), ("masks", "scene.py", "pictures.py"),
-    ),
-    "train": Stage(
-        train,
-        ("seed", "dataset.size", "base", "window", "prompt", "control", "train"),
-        ("generator", "intensity.py", "prompt", "control", "masks", "backbone", "data", "scene.py", "pictures.py"),
-    ),
+    "scenes": Stage(scenes, ("masks", "scene.py", "pictures.py")),
+    "train": Stage(train, ("generator", "intensity.py", "prompt", "control", "masks", "backbone", "data", "scene.py", "pictures.py")),
     "generate": Stage(
-        generate,
-        # all that GeneratedRow.params_digest covers
-        ("seed", "dataset", "base", "window", "adapt", "prompt", "control", "train", "masks", "intensity", "generate", "perturbed"),
-        ("generator", "masks", "prompt", "control", "intensity.py", "backbone", "data", "scene.py", "pictures.py"),
+        generate, ("generator", "masks", "prompt", "control", "intensity.py", "backbone", "data", "scene.py", "pictures.py")
     ),
     "showcase": Stage(
         showcase,
-        ("seed", "dataset.size", "base", "window", "prompt", "control", "train", "masks", "intensity", "generate", "perturbed"),
         ("showcase.py", "generator", "masks", "prompt", "control", "intensity.py", "backbone", "data", "scene.py", "pictures.py"),
     ),
-    "synthesize": Stage(
-        synthesize,
-        ("seed", "dataset.size", "generate.per_type", "train.crop", "train.translate", "train.rotate"),
-        ("synthesis", "data", "masks", "pictures.py"),
-    ),
-    "import": Stage(import_images, ("dataset.size", "external.images.root"), ("synthesis", "data", "masks", "pictures.py")),
-    "detect": Stage(
-        detect,
-        ("seed", "base.device", "dataset.name", "dataset.size", "dataset.calibration", "filter", "detector", "classifier", "metrics"),
-        ("detection", "metrics", "data", "pictures.py"),
-    ),
-    "peer": Stage(
-        peer, ("base.device", "dataset.name", "dataset.size", "dataset.calibration", "detector", "peers", "metrics"),
-        ("detection", "metrics", "data", "pictures.py"),
-    ),
-    "maps": Stage(
-        maps, ("seed", "dataset.name", "dataset.size", "detector", "metrics", "external.maps.root"),
-        ("detection", "metrics", "data", "pictures.py"),
-    ),
-    "quality": Stage(quality, ("dataset.size",), ("metrics", "pictures.py")),
-    "ship": Stage(
-        ship,
-        # all that `cadiff ship --refit` depends on, whose state is kept under this name
-        (
-            "seed", "base.device", "dataset.name", "dataset.size", "dataset.calibration", "generate.per_type", "train.crop",
-            "train.translate", "train.rotate", "filter", "detector", "classifier",
-        ),
-        ("shipping", "detection", "synthesis", "metrics", "data", "masks", "pictures.py", "threshold_words.py"),
-    ),
-    "report": Stage(report, RESULT_KEYS, ("reporting", "pictures.py", "threshold_words.py")),  # its page prints all parameters
+    "synthesize": Stage(synthesize, ("synthesis", "data", "masks", "pictures.py")),
+    "import": Stage(import_images, ("synthesis", "data", "masks", "pictures.py")),
+    "detect": Stage(detect, ("detection", "metrics", "data", "pictures.py")),
+    "peer": Stage(peer, ("detection", "metrics", "data", "pictures.py")),
+    "maps": Stage(maps, ("detection", "metrics", "data", "pictures.py")),
+    "quality": Stage(quality, ("metrics", "pictures.py")),
+    "ship": Stage(ship, ("shipping", "detection", "synthesis", "metrics", "data", "masks", "pictures.py", "threshold_words.py")),
+    "report": Stage(report, ("reporting", "pictures.py", "threshold_words.py")),
 }
 # The kinds of methods that these stages are of.
 METHODS_OF: dict[str, tuple[Kind, ...]] = {
@@ -455,9 +422,9 @@ def resolve(stage: str, params: Params, product: str = "", method: str = "") -> 
     """The run that a call names, checked."""
     if stage not in STAGES:
         raise UsageError(f"{stage}: no such stage; one of {', '.join(STAGES)}")
-    if stage == "report":
+    if stage in ("settings", "report"):
         if product or method:
-            raise UsageError("report: takes neither --product nor --method; it covers all of the parameters")
+            raise UsageError(f"{stage}: takes neither --product nor --method; it covers all of the parameters")
         return Run(stage, params)
     if not product:
         raise UsageError(f"{stage}: needs --product; products are {', '.join(params.products)}")

@@ -24,9 +24,8 @@ from typing import Literal
 from prefect import flow
 
 from cadiff.errors import CADiffError, TransientError, UsageError, exit_code
-from cadiff.params import Params, load_params
+from cadiff.params import Params, load_params, use_preset
 from cadiff.progress import be_quiet, speaking
-from cadiff.storage import write_bytes
 from flows.artifacts import StageTable, publish_report
 from flows.glimpse import Glimpse
 from flows.rwlock import mend_rwlock
@@ -34,6 +33,7 @@ from flows.stage import checkout_lock, end_all, in_run, run_stage, server_answer
 
 ACCELERATOR = "accelerator"  # the tag of stages that compute on a device, of which there are few
 REPORT = "report"  # the stage that writes what a run shows
+SETTINGS = "settings"  # the stage that resolves the parameters
 State = Literal["done", "failed", "not run"]
 
 
@@ -104,6 +104,20 @@ def plan_stages(root: Path, products: Sequence[str] = (), force: str | None = No
         )
         for name in order
     ]
+
+
+def resolve_and_plan(root: Path, products: Sequence[str] = (), force: str | None = None) -> list[Node]:
+    """``plan_stages`` after the parameters have been resolved: until then all that reads some of them may have to run.
+
+    Raises:
+        UsageError, TransientError: as ``plan_stages``.
+        CADiffError: if the parameters cannot be resolved.
+    """
+    plan = plan_stages(root, products, force)
+    if not any(node.address == SETTINGS for node in plan):
+        return plan
+    run_stage(SETTINGS, root, force == SETTINGS)
+    return plan_stages(root, products, None if force == SETTINGS else force)
 
 
 def require_inputs(root: Path, params: Params, plan: Sequence[Node]) -> None:
@@ -241,7 +255,7 @@ def pipeline(
             say(use_preset(root, preset))
         mend_rwlock(root, say)
         with speaking("planning", tell=say):  # DVC hashes what has changed
-            plan = plan_stages(root, products or (), force)
+            plan = resolve_and_plan(root, products or (), force)
             require_inputs(root, load_params(root / "params.yaml"), plan)
         say(f"{len(plan)} stages to run: {', '.join(node.address for node in plan)}" if plan else "everything is up to date")
         glimpse = Glimpse(root, say)
@@ -301,28 +315,6 @@ def caller(root: Path, devices: Sequence[str | None]) -> Callable[[Node, int | N
             run_stage(node.address, root, node.force, environment)
 
     return call
-
-
-def use_preset(root: Path, name: str) -> str:
-    """Makes ``presets/<name>.yaml`` the parameters; returns a line that says so.
-
-    Raises:
-        UsageError: if there is no such preset, or params.yaml holds what no preset holds and would be lost.
-    """
-    presets = {path.stem: path for path in sorted((root / "presets").glob("*.yaml"))}
-    if name not in presets:
-        raise UsageError(f"preset {name}: not in {root / 'presets'}; there are {', '.join(presets) or 'none'}")
-    target, wanted = root / "params.yaml", presets[name].read_bytes()
-    before = target.read_bytes() if target.is_file() else None
-    if before == wanted:
-        return f"params.yaml is presets/{name}.yaml already"
-    if before is not None and before not in {path.read_bytes() for path in presets.values()}:
-        raise UsageError(
-            f"{target}: differs from every file of presets/, so --preset {name} would lose it. "
-            "Save it as a preset of its own (cp params.yaml presets/NAME.yaml) and name that one."
-        )
-    write_bytes(target, wanted)
-    return f"params.yaml is now presets/{name}.yaml"
 
 
 class Board:

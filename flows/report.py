@@ -15,7 +15,7 @@ from prefect import flow
 from cadiff.errors import CADiffError, exit_code
 from flows.artifacts import publish_report
 from flows.glimpse import PARTIAL
-from flows.pipeline import plan_stages
+from flows.pipeline import resolve_and_plan
 from flows.stage import in_run, run_stage, server_answers
 
 
@@ -33,7 +33,7 @@ def report(partial: bool = False, root: Path = Path()) -> None:
 
         write_report(load_params(root / "params.yaml"), root, folder, partial=True)
     else:
-        if stale := [node.address for node in plan_stages(root) if node.address != "report"]:
+        if stale := [node.address for node in resolve_and_plan(root) if node.address != "report"]:
             raise CADiffError(
                 f"report: {len(stale)} stages that it rests on are out of date ({', '.join(stale[:3])}{', ...' if stale[3:] else ''}). "
                 "Run `dvc repro`, or name --partial for what there is."

@@ -10,6 +10,7 @@ import pytest
 os.environ.update(DVC_NO_ANALYTICS="1", DO_NOT_TRACK="1", PREFECT_SERVER_ANALYTICS_ENABLED="false", CADIFF_QUIET="1")
 
 from base import write_tiny_base
+from parameters import BARE, bare
 
 from cadiff.data import read_samples
 from cadiff.data.demo import draw_product
@@ -24,7 +25,7 @@ SMALL = {
     "train": {"steps": 3, "batch": 4, "decay": "cosine"},
     "prompt": {"learning_rate": 1e-3},
     "control": {"learning_rate": 1e-3},
-    "generate": {"per_type": 3, "steps": 3, "batch": 2, "part": 2, "background": "real", "blend": None},
+    "generate": {"per_type": 3, "steps": 3, "batch": 2, "background": "real", "blend": None},
     "intensity": {"threshold": 0.0},
 }
 
@@ -44,17 +45,17 @@ def drawn_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def nut_samples(drawn_root: Path) -> list[SampleRow]:
-    return read_samples(DatasetParams(name="demo", layout="demo", root=str(drawn_root)), "nut")
+    return read_samples(DatasetParams(name="demo", layout="demo", root=str(drawn_root), calibration=0.0), "nut")
 
 
 @pytest.fixture
 def small_params(tiny_base: Path) -> Params:
     """Whole pictures as the base sees them, all that was drawn kept: what the method's equations say, and nothing around it."""
-    return Params(**SMALL, base={"path": str(tiny_base), "size": 64, "device": "cpu"}).for_product("nut")
+    return bare(**SMALL, base={"path": str(tiny_base), "size": 64, "device": "cpu"}).for_product("nut")
 
 
 @pytest.fixture
 def windowed_params(small_params: Params) -> Params:
     """Windows of 64 px and more in pictures of 128 px: by default, as users have it."""
-    values = {**small_params.model_dump(), "dataset": {"size": 2 * SIDE}, "window": {}}
-    return Params(**{**values, "generate": {**SMALL["generate"], "blend": 2.0}})  # type: ignore[dict-item]
+    values = {**small_params.model_dump(), "dataset": {**BARE["dataset"], "size": 2 * SIDE}, "window": {}}
+    return Params(**{**values, "generate": {**values["generate"], "blend": 2.0}})

@@ -8,18 +8,19 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
+from parameters import bare
 
 from cadiff.backbone import EMBEDDED, load_backbone
 from cadiff.backbone.load import least_side, reduction_of, weights_digest
 from cadiff.doctor import describe_size, facts, sizes
 from cadiff.errors import UsageError
-from cadiff.params import BaseParams, Params
+from cadiff.params import BaseParams
 
 
 @pytest.mark.parametrize("size", [16, 24, 48, 56, 64, 100])
 def test_a_size_that_the_base_cannot_draw_is_an_error_line_as_when_it_is_loaded(size: int, tiny_base: Path) -> None:
     for path in ("embedded", str(tiny_base)):
-        settings = BaseParams(path=path, size=size, device="cpu")
+        settings = BaseParams(path=path, size=size, device="cpu", dtype="float32")
         refused = None
         try:
             load_backbone(settings)
@@ -30,9 +31,9 @@ def test_a_size_that_the_base_cannot_draw_is_an_error_line_as_when_it_is_loaded(
 
 
 def test_a_base_of_the_hub_is_not_guessed(tmp_path: Path) -> None:
-    assert describe_size(BaseParams(path="someone/model")) == "64 px; its levels are read when a stage starts"
+    assert describe_size(BaseParams(path="someone/model", dtype="float32")) == "64 px; its levels are read when a stage starts"
     shutil.copytree(EMBEDDED / "unet", tmp_path / "unet", ignore=lambda *_: ["diffusion_pytorch_model.safetensors"])
-    assert "read when a stage starts" in describe_size(BaseParams(path=str(tmp_path))), "half of a base says nothing either"
+    assert "read when a stage starts" in describe_size(BaseParams(path=str(tmp_path), dtype="float32")), "half of a base says nothing"
 
 
 def test_a_base_in_the_hubs_cache_is_read_and_named_by_its_own_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,7 +47,7 @@ def test_a_base_in_the_hubs_cache_is_read_and_named_by_its_own_revision(tmp_path
     digests = {}
     for revision in (None, "a" * 40, "b" * 40):
         base = {"path": "someone/model", "revision": revision, "size": 72}
-        said = dict(facts(Params(products={"a": {}}, base=base)))
+        said = dict(facts(bare(products={"a": {}}, base=base)))
         assert said["size base"] == "error: base.size: expected a multiple of 16 for this base, found 72"
         assert "need memory" not in said, "no step of a size that it cannot draw"
         digests[revision] = said["weights digest"]
@@ -54,7 +55,7 @@ def test_a_base_in_the_hubs_cache_is_read_and_named_by_its_own_revision(tmp_path
 
 
 def test_a_device_that_is_not_here_leaves_the_other_facts() -> None:
-    said = dict(facts(Params(products={"a": {}}, base={"device": "cuda:99"})))
+    said = dict(facts(bare(products={"a": {}}, base={"device": "cuda:99"})))
     assert said["device used"].startswith("none: base.device: expected auto or a device that is here, found 'cuda:99'")
     assert said["size base"].startswith("64 px")
 
@@ -68,13 +69,13 @@ def test_steps_by_hand() -> None:
 
 
 def test_every_size_is_told() -> None:
-    said = dict(sizes(Params(products={"a": {}}, dataset={"size": 512}, detector={"size": 128, "tile": 64}, metrics={"mask_rule": "any"})))
+    said = dict(sizes(bare(products={"a": {}}, dataset={"size": 512}, detector={"size": 128, "tile": 64}, metrics={"mask_rule": "any"})))
     assert said["size canvas"] == "512 px of the shorter side (dataset.size)"
     assert "drawn at 64 x 64 px (base.size)" in said["size window"]
     assert said["size detector"] == "128 px of the shorter side (detector.size), in squares of 64 px (detector.tile)"
     assert said["size metrics"] == "256 px of the shorter side (metrics.size), mask rule any (metrics.mask_rule)"
-    native = dict(sizes(Params(products={"a": {}}, dataset={"size": "native"}, window={"cut": "whole"})))
+    native = dict(sizes(bare(products={"a": {}}, dataset={"size": "native"}, window={"cut": "whole"})))
     assert native["size canvas"] == "each picture as it is (dataset.size)"
     assert native["size detector"].startswith("each picture as it is")
     assert native["size window"].startswith("all of the picture")
-    assert json.dumps(dict(facts(Params(products={"a": {}})))).count("size ") >= 5
+    assert json.dumps(dict(facts(bare(products={"a": {}})))).count("size ") >= 5

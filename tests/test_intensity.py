@@ -45,7 +45,6 @@ def test_focus_degree_counts_the_masks_cells_above_the_maps_mean() -> None:
 
 def test_focus_is_read_at_16_for_stable_diffusion_and_never_below_8() -> None:
     assert [focus_side(side) for side in (96, 64, 32, 24, 20, 16, 12, 8)] == [24, 16, 8, 12, 10, 8, 12, 8]
-    assert focus_side(64, 32) == 32
 
 
 def test_a_mask_that_would_vanish_keeps_its_strongest_cell_and_an_empty_one_stays_empty() -> None:

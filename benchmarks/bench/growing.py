@@ -8,6 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from cadiff.params import file_form, load_params
 from cadiff.records import SampleRow
 from cadiff.storage import write_table
 
@@ -28,7 +29,7 @@ def written(setting: Setting, count: int) -> list[Row]:
     from cadiff.records import GENERATED_SCHEMA, to_table
 
     params = setting.params()
-    samples, size = setting.samples(params), params.generate.part
+    samples, size = setting.samples(params), params.generate.batch
     kind, rows = next(iter(generated(params, samples, 3 * size).items()))
     scenes, nothing = same_scenes(samples, kind, count, setting.scale.canvas), setting.folder / "nothing"
     with tempfile.TemporaryDirectory(dir=setting.folder) as name:
@@ -121,7 +122,7 @@ def of_products(setting: Setting, count: int) -> list[Row]:
 
     root = setting.folder / f"products-{count}"
     new_project(root)
-    values = yaml.safe_load((ROOT / "presets" / "demo.yaml").read_text())
+    values = file_form(load_params(ROOT / "presets" / "demo.yaml"))
     values["products"] = {f"part{index:02d}": {} for index in range(count)}
     (root / "params.yaml").write_text(yaml.safe_dump(values))
     (root / "dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())

@@ -40,7 +40,7 @@ class SpatialControl(nn.Module):
             return cls.copy_of(backbone.unet, backbone.reduction, params).to(backbone.device)
         if not backbone.brings_control:
             raise UsageError(
-                f"control.start: base, but {backbone.path} has no controlnet/ and saim/ on anomaly masks. Use control.start: copy."
+                f"recipe.control.start: base, but {backbone.path} has no controlnet/ and saim/ on anomaly masks. Use start: copy."
             )
         control = cls.load(Path(backbone.path), backbone).train()
         asked = {"heads": params.heads, "interaction": params.interaction, "positions": params.positions}
@@ -108,7 +108,7 @@ class SpatialControl(nn.Module):
 def _new_saim(controlnet: ControlNetModel, params: ControlParams) -> SelfAdaptiveInteraction:
     channels = skip_channels(controlnet)
     if params.interaction != "none" and any(count % params.heads for count in channels):
-        raise UsageError(f"control.heads: expected a divisor of this base's channels {sorted(set(channels))}, found {params.heads}")
+        raise UsageError(f"recipe.control.heads: expected a divisor of this base's channels {sorted(set(channels))}, found {params.heads}")
     return SelfAdaptiveInteraction(
         channels=channels, heads=params.heads, interaction=params.interaction, positions=params.positions
     )

@@ -10,7 +10,6 @@ weights of their backbone (``peers.weights``); nothing is downloaded. A peer see
 from __future__ import annotations
 
 import importlib.metadata
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from jaxtyping import Float, UInt8
 from skimage import data
 from torch import Tensor, nn
 
-from cadiff.checkpoint import load_training, save_training
+from cadiff.checkpoint import Pace, load_training, save_training
 from cadiff.detection.measuring import Scores, resized
 from cadiff.detection.tiles import View
 from cadiff.devices import autocast, pick_device, pick_dtype
@@ -145,7 +144,7 @@ def load_anomalib(params: Params, method: str, product: str, seed: int, out: Pat
 
 
 def identity(params: Params, method: str, product: str, seed: int) -> dict[str, str]:
-    settings = digest(params.peers.model_dump(exclude={"checkpoint_seconds"}))
+    settings = digest(params.peers.model_dump())
     view = View.of(params)
     values = {"canvas": view.canvas, "size": view.square(), "method": method, "product": product, "seed": seed, "settings": settings}
     return {name: str(value) for name, value in values.items()}
@@ -284,7 +283,7 @@ def _cfa(params: Params, device: torch.device) -> Network:
 
 
 def _weights(params: Params) -> tuple[Path, str]:
-    found = find_weights(params.peers.backbone, params.peers.weights, params.peers.weights_sha256, "peers.weights")
+    found = find_weights(params.peers.backbone, params.peers.weights, "peers.weights")
     if found is None:
         raise UsageError(
             "peers.weights: RD4AD and CFA start from a backbone's ImageNet weights; expected hub (torch's cache) or a file, found null"
@@ -304,7 +303,7 @@ def _train(
         starts = range(0, len(images), _BATCH)
         network.prepare(as_taken(network, [images[k] for k in range(len(images))[start : start + _BATCH]], device) for start in starts)
     model.train()
-    progress, saved = Progress(f"train {stream[3]} {stream[2]} seed {stream[0]}", total, done), time.monotonic()
+    progress, pace = Progress(f"train {stream[3]} {stream[2]} seed {stream[0]}", total, done), Pace()
     for step in range(done, total):
         chosen = numpy_generator(stream[0], *stream[1:], step).integers(len(images), size=settings.batch)
         optimizer.param_groups[0]["lr"] = rate * 0.1 ** sum(step >= share * total for share in network.drops)
@@ -317,9 +316,9 @@ def _train(
         loss.backward()
         optimizer.step()
         progress.advance(1, {"loss": loss.detach()})
-        if time.monotonic() - saved > settings.checkpoint_seconds and step + 1 < total:
-            save_training(checkpoint, step + 1, {"model": model}, optimizer)
-            saved = time.monotonic()
+        if pace.due() and step + 1 < total:
+            with pace.writing():
+                save_training(checkpoint, step + 1, {"model": model}, optimizer)
 
 
 def as_taken(network: Network, images: Sequence[Image], device: torch.device) -> Float[Tensor, "n 3 s s"]:

@@ -9,7 +9,6 @@ picture stretched to a square, whose side is the canvas's shorter one or 256 px,
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from itertools import islice
@@ -22,7 +21,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
-from cadiff.checkpoint import load_training, save_training
+from cadiff.checkpoint import Pace, load_training, save_training
 from cadiff.data.images import to_tensor
 from cadiff.detection.batches import in_turn, jitter, maker, shard_rows
 from cadiff.detection.published import MOST, PASSES
@@ -230,7 +229,7 @@ def load_labelled(
 def _trained(
     params: Params, data: tuple[Stretched, Int[Tensor, " n"]], classes: int, stream: tuple, work: Path
 ) -> Classifier:
-    """Steps from where the checkpoint is to the end, saving every ``detector.checkpoint_seconds`` and at the end."""
+    """Steps from where the checkpoint is to the end, saving at their pace and at the end."""
     settings, (images, labels), legacy = params.classifier, data, params.detector.protocol == "legacy"
     device = pick_device(params.base.device)
     with torch.random.fork_rng(devices=[]):
@@ -241,7 +240,7 @@ def _trained(
     seen = settings.epochs * len(images) * (PASSES if legacy else 1)
     step, total = load_training(checkpoint, {"model": model}, optimizer), -(-seen // settings.batch)
     progress = Progress(f"classifier {' '.join(map(str, stream[2:]))} seed {stream[0]}", total, step)
-    saved = time.monotonic()
+    pace = Pace()
     model.train()
     while step < total:
         generator = torch_generator(*stream, step)
@@ -252,11 +251,11 @@ def _trained(
         loss = _step(model, optimizer, rate, batch, labels[chosen].to(device), derive_seed(*stream, step))
         step += 1
         if not math.isfinite(loss):
-            raise CADiffError(f"classifier.learning_rate: loss is not finite at step {step}; lower it.")
+            raise CADiffError(f"recipe.classifier.learning_rate: loss is not finite at step {step}; lower it.")
         progress.advance(1, {"loss": loss})
-        if time.monotonic() - saved >= params.detector.checkpoint_seconds or step == total:
-            save_training(checkpoint, step, {"model": model}, optimizer)
-            saved = time.monotonic()
+        if pace.due() or step == total:
+            with pace.writing():
+                save_training(checkpoint, step, {"model": model}, optimizer)
     return model.eval()
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cadiff.checkpoint import load_training, save_training
+from cadiff.checkpoint import Pace, load_training, save_training
 from cadiff.data.images import Batch
 from cadiff.detection.batches import TrainingData, load_training_data, training_batch
 from cadiff.detection.measuring import figures, rows_to_score
@@ -201,10 +200,10 @@ def epoch_ends(settings: DetectorParams) -> dict[int, int]:
 def _train(
     state: _State, data: TrainingData, settings: DetectorParams, stream: tuple, checkpoint: Path, judge: _Judge | None
 ) -> None:
-    """Steps from where the state is to the end, saving every ``checkpoint_seconds`` and at the end."""
+    """Steps from where the state is to the end, saving at their pace and at the end."""
     total, ends = total_steps(settings), epoch_ends(settings)
     progress = Progress(f"detector {' '.join(map(str, stream[2:]))} seed {stream[0]}", total, state.step)
-    saved, shown = time.monotonic(), {}
+    pace, shown = Pace(), {}
     while state.step < total:
         make = training_batch if judge is None else published_batch
         batch = make(data, settings.batch, torch_generator(*stream, state.step))
@@ -213,15 +212,15 @@ def _train(
             shown["loss"] = loss.item()
             if not math.isfinite(shown["loss"]):
                 raise CADiffError(
-                    f"detector.learning_rate: loss is not finite at step {state.step}; lower it."
+                    f"recipe.detector.learning_rate: loss is not finite at step {state.step}; lower it."
                 )
             state.curve.value[state.curve.index[state.step]] = shown["loss"]
         if judge is not None and state.best is not None and state.step in ends:
             state.best.offer(state.model, ends[state.step], judge.value(state.model))
         progress.advance(1, shown)
-        if time.monotonic() - saved >= settings.checkpoint_seconds or state.step == total:
-            save_training(checkpoint, state.step, state.modules, state.optimizer)
-            saved = time.monotonic()
+        if pace.due() or state.step == total:
+            with pace.writing():
+                save_training(checkpoint, state.step, state.modules, state.optimizer)
 
 
 def _step(state: _State, batch: Batch, rate: float) -> Float[Tensor, ""]:

@@ -31,9 +31,7 @@ from cadiff.seeds import derive_seed, torch_generator
 from cadiff.storage import read_json, read_tensors, write_json, write_tensors
 
 RECORD = "adaptation.json"
-CHECKPOINT_SECONDS = 30.0
 DECODER_RATE = 1e-4
-ROUNDING = {"accumulate", "checkpointing"}  # of AdaptParams: they decide the order of sums alone
 SCALES = 4  # steps from the base's own scale to the whole picture's, in the windows that it is adapted on
 
 
@@ -72,7 +70,7 @@ def adapt_base(params: Params, product: str, samples: list[SampleRow], out: Path
     else:
         (out / "unet.safetensors").unlink(missing_ok=True)
     grey = all(is_grey(picture.image) for picture in normals)
-    write_json(out / RECORD, {"base": backbone.digest, "normals": len(normals), "grey": grey, **params.adapt.model_dump(exclude=ROUNDING)})
+    write_json(out / RECORD, {"base": backbone.digest, "normals": len(normals), "grey": grey, **params.adapt.model_dump()})
     for name in ("decoder", "unet"):
         (work / f"{name}.safetensors").unlink(missing_ok=True)
 
@@ -159,7 +157,7 @@ def _adapt_unet(backbone: Backbone, params: Params, product: str, shown: _Shown,
     unet, adapt = backbone.unet, params.adapt
     for name, parameter in unet.named_parameters():
         parameter.requires_grad_("attn2" not in name)
-    if adapt.checkpointing:
+    if params.train.checkpointing:
         recompute(unet)
     trained = [p for p in unet.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=adapt.learning_rate, weight_decay=0.01)
@@ -190,15 +188,15 @@ def _fit(
     name: str, params: Params, product: str, shown: _Shown, modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler, steps: int, checkpoint: Path, losses: Callable[[Tensor, torch.Generator], Loss],
 ) -> None:  # fmt: skip
-    """Steps from where the checkpoint is to the end, each batch in ``adapt.accumulate`` passes; the last step is kept too, since what
+    """Steps from where the checkpoint is to the end, each batch in ``train.accumulate`` passes; the last step is kept too, since what
     comes after it may be stopped."""
-    rate, passes = optimizer.param_groups[0]["lr"], params.adapt.accumulate
+    rate, passes = optimizer.param_groups[0]["lr"], params.train.accumulate
     start = load_training(checkpoint, modules, optimizer, scaler)
     device = next(next(iter(modules.values())).parameters()).device
     if workers := beside(device):
         list(shown.normals)  # decoded once for all of them
     drawn = batches(partial(_views, shown, params, f"adapt-{name}", product), start, steps, workers)
-    bar, pace = Progress(f"adapt {name} {product}", steps, start), Pace(CHECKPOINT_SECONDS)
+    bar, pace = Progress(f"adapt {name} {product}", steps, start), Pace()
     for step, (images, state) in enumerate(drawn, start=start):
         generator = torch.Generator()
         generator.set_state(torch.from_numpy(state))

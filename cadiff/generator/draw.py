@@ -102,7 +102,7 @@ def _quietly(params: Params) -> Params:
     that knows the product little draws something else there, and the label would lie."""
     if params.generate.background != "real":
         return params
-    strength = min(params.generate.strength, QUIET_STRENGTH)
+    strength = min(params.generate.taken, QUIET_STRENGTH)
     return params.model_copy(update={"generate": params.generate.model_copy(update={"strength": strength, "start": "background"})})
 
 
@@ -230,7 +230,7 @@ def _starts_from_a_picture(params: Params, scene: Scene) -> bool:
     """Whether a scene's drawing starts from a noised picture; else from noise, as where an exemplar is to be started from and there is
     none."""
     settings = params.generate
-    return not _heals(scene) and settings.strength < 1 and (settings.start == "background" or has_exemplars(scene))
+    return not _heals(scene) and settings.start != "noise" and (settings.start == "background" or has_exemplars(scene))
 
 
 def _heals(scene: Scene) -> bool:

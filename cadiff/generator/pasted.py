@@ -23,7 +23,8 @@ def settings(params: Params) -> Params:
     """
     if params.generate.background != "real":
         found = f"found {params.generate.background}; or leave pasted out of methods.generators"
-        raise UsageError(f"generate.background: expected real with the generator pasted, which sets exemplars into real pictures, {found}")
+        key = "recipe.generate.background"
+        raise UsageError(f"{key}: expected real with the generator pasted, which sets exemplars into real pictures, {found}")
     if params.masks.source != "exemplars":
         found = f"found {params.masks.source}; or leave pasted out of methods.generators"
         raise UsageError(f"masks.source: expected exemplars with the generator pasted, whose pixels it takes, {found}")

@@ -50,7 +50,7 @@ class Reweighting:
         self, positions: Tensor, masks: Tensor, intensity: Tensor, params: IntensityParams, side: int, healed: Tensor, vectors: int = 1
     ) -> None:
         self.positions, self.masks, self.params, self.vectors = positions, masks, params, vectors
-        self.side = focus_side(side, params.resolution)
+        self.side = focus_side(side)
         self.enabled = True
         self._always = torch.full(positions.shape, not params.delayed_focus, device=positions.device) | healed
         self.focus = Focus(self._always & (positions >= 0), torch.where(self._always, 0, -1))
@@ -99,7 +99,7 @@ class Reweighting:
         level = [layer[: len(self.positions)].float().mean(1) for layer in maps if layer.shape[2] == self.side**2]
         if not level:
             sides = sorted({round(layer.shape[2] ** 0.5) for layer in maps})
-            raise UsageError(f"intensity.resolution: expected the side of one of this base's maps ({sides}), found {self.side}")
+            raise UsageError(f"base.size: focus is read at {self.side}x{self.side}, but this base has maps of {sides} only; set another")
         attention = attention_of(torch.stack(level).mean(0), self.positions, self.vectors)
         return attention, focus_degree(attention, self._counted)
 

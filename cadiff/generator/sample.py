@@ -135,7 +135,7 @@ def _sample_together(
     text = generator.encode([r.prompt for r in requests])
     empty = backbone.encode_text(backbone.tokenize([""])).expand_as(text) if params.guidance_scale > 1 else None
     scheduler = scheduler_for(generator, params)
-    first, latents = _start(requests, noise, scheduler, params.strength)
+    first, latents = _start(requests, noise, scheduler, params.taken)
     rewriting.focus.since = torch.where(rewriting.focus.active, first, rewriting.focus.since)  # no earlier step is taken
     with tapped(backbone.unet, generator.controlnet, rewriting, intensity.in_control) as tap:
         for step, t in enumerate(scheduler.timesteps[first:], start=first):

@@ -100,13 +100,13 @@ def generate_shards(
 
 
 def plan_parts(params: Params, product: str, normals: Sequence[SampleRow], scenes: Sequence[Scene]) -> list[Part]:
-    """The shards of all anomaly types, by name, then ``good``, in parts of ``generate.part`` images.
+    """The shards of all anomaly types, by name, then ``good``, in parts of ``generate.batch`` images.
 
     ``good`` are normals that the detector must not tell from what is around an anomaly. Where scenes ask for nothing (``generate.redraw``)
     they are those, each with a place drawn anew: the untouched are a detector's own half of its normals already. Else they are normals
     as they are, or where no pixel of a picture is kept (``generate.blend``) as they come through the autoencoder.
     """
-    size, parts = params.generate.part, []
+    size, parts = params.generate.batch, []
     for kind in sorted({scene.types[0] for scene in scenes if scene.named}):
         own = sorted((scene for scene in scenes if scene.named and scene.types[0] == kind), key=lambda scene: scene.scene_id)
         parts += [Part(kind, k, tuple(own[k : k + size])) for k in range(0, len(own), size)]

@@ -9,7 +9,7 @@ import pyarrow as pa
 from cadiff.backbone import Backbone, recompute
 from cadiff.checkpoint import Pace, cosine, load_training, save_training
 from cadiff.control import SpatialControl
-from cadiff.generator.adapt import ROUNDING, load_adapted, load_recorded, seed_everything
+from cadiff.generator.adapt import load_adapted, load_recorded, seed_everything
 from cadiff.generator.examples import Shown, collate, draw_ahead
 from cadiff.generator.joint import learn
 from cadiff.generator.model import Generator
@@ -23,7 +23,7 @@ from cadiff.storage import read_json, sha256_folder, write_json, write_table
 
 CURVE_EVERY = 5
 PLACE = {  # what decides where and in which order a training is computed
-    "base": {"device", "dtype"}, "adapt": ROUNDING, "train": {*ROUNDING, "checkpoint_seconds"},
+    "base": {"device", "dtype"}, "train": {"accumulate", "checkpointing"},
 }  # fmt: skip
 WARMUP = 20  # steps up to the whole learning rate, where it decays
 
@@ -80,7 +80,7 @@ def train(
     checkpoint = work / "training.safetensors"
     start = load_training(checkpoint, modules, optimizer, scaler)
     curve: list[dict[str, object]] = read_json(work / f"curve-{start}.json") if start else []
-    bar, pace = Progress(f"train {product}", steps, start), Pace(params.train.checkpoint_seconds)
+    bar, pace = Progress(f"train {product}", steps, start), Pace()
     watch = Watch.of(generator, params, product, shown, steps, start, work)
     watch.after(start, curve)
     for step, (examples, rng) in enumerate(draw_ahead(shown, tokens, backbone, params, product, start, steps, workers), start=start):

@@ -23,6 +23,7 @@ from cadiff.scene import Anomaly, Movement, Outline
 TRIES = 128
 NORMALS = 4  # that are looked at for a mask by context: where three of four fit, one mask in 250 finds none
 NEAR = 1 / 32  # of the shorter side
+MIN_AREA = 0.0005  # of the picture: smallest accepted mask
 EDGE = 0.1  # most that the share of a mask that lies by the product's edge may differ from its exemplar's
 SAME_PART = 0.75  # correlation below which two registered pictures are not of one part
 WHOLE = 0.4  # of the product, from which an anomaly is the product itself: nothing surrounds it that says where it may be
@@ -99,7 +100,7 @@ class TypeMasks:
             return None
         said = f"{len(self._stayed)} of {self._asked} found no place and stay in their exemplar's picture"
         if math.isinf(self._stayed[0]):
-            return f"{said}; see masks.max_cut and, with masks.placement: on_part, whether the normals show the exemplars' part"
+            return f"{said}; see recipe.masks.max_cut and, with masks.placement: on_part, whether the normals show the exemplars' part"
         far, near = float(np.median(self._stayed)), self.context.tolerance
         return f"{said}: no normal looks as around them (the likest place differs by {far:.1f} CIELAB in the median, tolerated: {near:.1f})"
 
@@ -184,10 +185,10 @@ class TypeMasks:
         return Outline.of(there.crop & product, (there.top, there.left), canvas)
 
     def _accepts(self, there: Outline, index: int, movement: Movement) -> bool:
-        """Whether enough is left of a mask after border and foreground have cut it: ``masks.min_area`` of the picture, or what its
+        """Whether enough is left of a mask after border and foreground have cut it: ``MIN_AREA`` of the picture, or what its
         exemplar has if that is less."""
         outline, left, canvas = self.outlines[index], there.area, there.canvas
-        area, share = outline.area * movement.scale**2, min(self.params.min_area, 0.5 * outline.area / math.prod(outline.canvas))
+        area, share = outline.area * movement.scale**2, min(MIN_AREA, 0.5 * outline.area / math.prod(outline.canvas))
         return left >= max(1, share * math.prod(canvas)) and area - left <= self.params.max_cut * area
 
     def _in_place(self, index: int, normal: SampleRow) -> Placed:

@@ -1,4 +1,4 @@
-"""Synthesis masks that someone drew: ``FOLDER/<product>/<anomaly_type>/*.png`` (or any other lossless image)."""
+"""Synthesis masks that someone drew: ``data/masks/<product>/<anomaly_type>/*.png`` (or any other lossless image)."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from cadiff.storage import check_anomaly, image_files, read_image, resize_mask
 from cadiff.visible import link_problem, linked_folders, twin
 
 SOURCE = "folder"
+FOLDER = Path("data/masks")  # dvc.yaml names it
 
 
-def mask_files(folder: str | Path, product: str, anomaly_type: str) -> list[Path]:
+def mask_files(product: str, anomaly_type: str) -> list[Path]:
     """A type's masks by name.
 
     Raises:
         UsageError: if there are none, or they lie behind a link to a folder, which DVC does not watch.
     """
-    path = twin(Path(folder) / product / anomaly_type)
-    if links := linked_folders(Path(folder), [path]):
-        raise UsageError(link_problem(links[0], Path(folder)))
+    path = twin(FOLDER / product / anomaly_type)
+    if links := linked_folders(FOLDER, [path]):
+        raise UsageError(link_problem(links[0], FOLDER))
     files = image_files(path)
     if not files:
-        raise UsageError(f"{path}: expected at least one mask here (masks.folder), found none")
+        raise UsageError(f"{path}: expected at least one mask here (masks.source: folder), found none")
     return files
 
 

@@ -69,7 +69,7 @@ class Placer:
             moved: never in place, as ``normal`` is to be seen.
 
         Raises:
-            UsageError: if the type has no exemplars, or ``masks.folder`` no masks of it.
+            UsageError: if the type has no exemplars, or ``data/masks`` no masks of it.
         """
         rng = numpy_generator(*names)
         if self.params.masks.source == "folder":
@@ -96,7 +96,7 @@ class Placer:
 
     def _drawn(self, anomaly_type: str, names: tuple[Any, ...], normal: SampleRow) -> Placed:
         """The folder's masks in a seeded order, again from the start when they run out; the last of ``names`` says which."""
-        files = folder.mask_files(self.params.masks.folder, self.product, anomaly_type)
+        files = folder.mask_files(self.product, anomaly_type)
         order = numpy_generator(*names[:-1]).permutation(len(files))
         index = names[-1] if isinstance(names[-1], int) else 0
         mask = folder.drawn_mask(files[order[index % len(files)]], self.finder.canvas(normal))
@@ -129,7 +129,7 @@ def make_scenes(params: Params, product: str, samples: Sequence[SampleRow], meth
     Scene k of a type depends on the seed, the product, the type and k alone, so that generators with scenes of one kind have the same.
 
     Raises:
-        UsageError: if there are no exemplars, no normals to place masks on, or no masks in ``masks.folder``.
+        UsageError: if there are no exemplars, no normals to place masks on, or no masks in ``data/masks``.
     """
     return SCENES.get(method, anomalies_and_normals)(params, Placer(params, product, samples))
 

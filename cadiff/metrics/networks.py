@@ -7,6 +7,7 @@ publishes (by checksum), with part of the file's own checksum for any others, ``
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from pickle import UnpicklingError
@@ -83,7 +84,7 @@ def load_lpips(params: Params) -> dict[str, tuple[str, Embed]]:
     own, device = params.metrics, pick_device(params.base.device)
     if own.lpips not in (None, "hub"):
         return {own.lpips_net: _lpips(own.lpips_net, find_networks(params)[1], device)}
-    return {net: _lpips(net, find_weights(network, own.lpips, None, "metrics.lpips"), device) for net, network in BACKBONES.items()}
+    return {net: _lpips(net, find_weights(network, own.lpips, "metrics.lpips"), device) for net, network in BACKBONES.items()}
 
 
 def _lpips(net: str, weights: Weights | None, device: torch.device) -> tuple[str, Embed]:
@@ -101,21 +102,23 @@ def find_networks(params: Params) -> tuple[Weights | None, Weights | None, Weigh
     own, classifier = params.metrics, params.classifier
     if own.lpips == "hub" and (params.detector.published or params.detector.protocol == "legacy"):  # which measures with both
         for network in BACKBONES.values():
-            find_weights(network, own.lpips, None, "metrics.lpips")
+            find_weights(network, own.lpips, "metrics.lpips")
     wanted = classifier.weights if classifier.network == "resnet34" else None
     return (
-        find_weights("inception_v3", own.inception, own.inception_sha256, "metrics.inception"),
-        find_weights(BACKBONES[own.lpips_net], own.lpips, own.lpips_sha256, "metrics.lpips"),
-        find_weights("resnet34", wanted, classifier.weights_sha256, "classifier.weights"),
+        find_weights("inception_v3", own.inception, "metrics.inception"),
+        find_weights(BACKBONES[own.lpips_net], own.lpips, "metrics.lpips"),
+        find_weights("resnet34", wanted, "recipe.classifier.weights"),
     )
 
 
-def find_weights(network: str, choice: str | None, sha256: str | None, key: str) -> Weights | None:
-    """The file that ``choice`` names (``hub``: the published one in torch's cache), its checksum compared."""
+def find_weights(network: str, choice: str | None, key: str) -> Weights | None:
+    """The file that ``choice`` names (``hub``: the published one in torch's cache), its checksum compared with the published one, or with
+    that behind an ``@``."""
     if choice is None:
         return None
-    name = PUBLISHED[network]
-    path = Path(torch.hub.get_dir()) / "checkpoints" / name if choice == "hub" else Path(choice)
+    name, named = PUBLISHED[network], re.fullmatch(r"(.+)@([0-9A-Fa-f]{64})", choice)
+    file, sha256 = (named[1], named[2]) if named else (choice, None)
+    path = Path(torch.hub.get_dir()) / "checkpoints" / name if file == "hub" else Path(file)
     if not path.is_file():
         raise UsageError(
             f"{key}: expected {path}, which is not there. It comes from https://download.pytorch.org/models/{name}; "
@@ -125,7 +128,7 @@ def find_weights(network: str, choice: str | None, sha256: str | None, key: str)
     if sha256 is None and not found.startswith(published):
         raise UsageError(
             f"{key}: {path}: expected the published {name} (SHA-256 {published}...), found {found}. If these are "
-            f"the weights that you mean, set {key}_sha256 to it."
+            f"the weights that you mean, set {key}: {path}@{found}"
         )
     if sha256 is not None and found != sha256.lower():
         raise UsageError(f"{key}: {path}: expected SHA-256 {sha256}, found {found}. Is the file whole?")

@@ -178,7 +178,7 @@ class Parts:
     def new(cls, vae: AutoencoderDC) -> Parts:
         tokenizer = build_tokenizer()
         unet, text = build_unet(int(vae.config["latent_channels"])), build_text_encoder(tokenizer)
-        return cls(unet, text, SpatialControl.copy_of(unet, REDUCTION, ControlParams()), tokenizer, False).to(vae.device)
+        return cls(unet, text, SpatialControl.copy_of(unet, REDUCTION, ControlParams(start="copy")), tokenizer, False).to(vae.device)
 
     @classmethod
     def of(cls, base: Backbone) -> Parts:

@@ -78,7 +78,7 @@ class LearnedTokens(nn.Module):
     def _initial(backbone: Backbone, word: str) -> Float[Tensor, " d"]:
         ids = backbone.tokenizer(word, add_special_tokens=False).input_ids
         if not ids or backbone.tokenizer.unk_token_id in ids:
-            raise UsageError(f"prompt.initial_word, prompt.initial_context: {word!r} is not in this base's vocabulary")
+            raise UsageError(f"recipe.prompt.initial_word, recipe.prompt.initial_context: {word!r} is not in this base's vocabulary")
         return backbone.text_encoder.get_input_embeddings().weight[ids].detach().float().mean(0).clone()
 
     def prompt(self, backbone: Backbone, types: list[str], template: int) -> Prompt:

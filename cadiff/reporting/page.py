@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 from markupsafe import Markup
 
-from cadiff.params import RESULT_KEYS, SMP, Params
+from cadiff.params import RESULT_KEYS, SMP, Params, as_written, changed, file_form, inline
 from cadiff.records import WITHOUT_GOOD
 from cadiff.reporting import comparing, figures, model_figures, paper, signals, tables, take_away, verdict
 from cadiff.reporting.approximate import approximate_said
@@ -125,7 +125,8 @@ def render(artefacts: Artefacts, frame: pd.DataFrame, dots: Markup, curves: dict
             frame, params, scale(params), artefacts.ablations(params.dataset.name).to_pandas(), comparing.join_published(artefacts)
         ),
         "images": image_table(artefacts, groups),
-        "parameters": params.model_dump_json(indent=2, exclude={"variants"}),  # the pipeline runs none of them
+        "changed": [f"{key}: {inline(value)}" for key, value in changed(params)],
+        "parameters": as_written({key: value for key, value in file_form(params).items() if key not in ("variants", "cluster")}),
         "digests": digests(params, groups),
         "versions": versions(),
         "commands": COMMANDS,
@@ -195,7 +196,7 @@ def scored_at(params: Params) -> str:
     """At which size pixels are scored, and by which rule a true mask is brought there, as a part of a sentence."""
     return _by_product(
         params, lambda own: f"pixels are scored at {own.metrics.size} px of the shorter side, where a pixel of the true mask counts if the "
-        f"anomaly covers {RULES[own.metrics.mask_rule]} (metrics.mask_rule: {own.metrics.mask_rule})",
+        f"anomaly covers {RULES[own.metrics.mask_rule]} (recipe.metrics.mask_rule: {own.metrics.mask_rule})",
     )  # fmt: skip
 
 
@@ -217,7 +218,7 @@ def sizes(params: Params) -> list[tuple[str, str]]:
     said = scored_at(params)
     return [
         ("Canvas", f"{canvas}: masks, generated images, anomaly maps and exports (dataset.size)."),
-        ("What the base draws", f"{_by_product(params, window)} (window, base.size)."),
+        ("What the base draws", f"{_by_product(params, window)} (recipe.window, base.size)."),
         ("What the detector sees", f"{_by_product(params, detector)} (detector.size, detector.tile)."),
         ("What is scored", f"{said[0].upper()}{said[1:]}; where no pixel has as much, those with the most count."),
     ]

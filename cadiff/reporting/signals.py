@@ -49,8 +49,8 @@ def quality_table(artefacts: Artefacts, methods: Sequence[str]) -> Table:
     )
     if "cadiff" in methods and resamples_background(artefacts):
         caption += (
-            " Where the background is kept as latents (generate.blend: null), what is off a mask is the autoencoder’s error, "
-            "or was drawn in the cells beside the mask (generate.dilate)."
+            " Where the background is kept as latents (recipe.generate.blend: null), what is off a mask is the autoencoder’s error, "
+            "or was drawn in the cells beside the mask (recipe.generate.dilate)."
         )
     columns = ["Images of", "Number", "To nearest exemplar", "Likely copies", "Change inside the mask", "Off their masks",
                "To normal images", "Not visible"]  # fmt: skip

@@ -1,15 +1,17 @@
-"""dvc.yaml against the stages: the same parameter keys, and all code that a stage imports."""
+"""dvc.yaml against the stages: the settings that each reads, and all code that it imports."""
 
+import shutil
 from pathlib import Path
 
 import grimp
 import pytest
 import yaml
 from dvc.repo import Repo
+from parameters import bare, file_text, over, values_of
 
 from cadiff.errors import UsageError
-from cadiff.params import RESULT_KEYS, SECTIONS, Params, load_params
-from cadiff.stages import STAGES, pick
+from cadiff.params import READS, RESULT_KEYS, SETTINGS, load_params, pick, settings_path
+from cadiff.stages import STAGES
 
 ROOT = Path(__file__).resolve().parents[2]
 GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -20,25 +22,38 @@ NAMES = (
     "opening", "decoding", "marking",
 )
 FOUNDATION = {"cadiff", *(f"cadiff.{name}" for name in NAMES)}
+PARTS = tuple(f"cadiff.{name}." for name in NAMES)
 
 
 def stage_of(name: str) -> str:
     return name.split("-")[0]
 
 
-def values_of(preset: Path) -> dict:
-    return yaml.safe_load(preset.read_text())
+def written(folder: Path, **changes: object) -> Path:
+    """The demo's parameters with these changes, as a file."""
+    path = folder / "params.yaml"
+    path.write_text(file_text(over(values_of("demo"), changes)))
+    return path
 
 
 @pytest.mark.parametrize("name", GRAPH)
-def test_dvc_names_the_keys_and_the_code_that_the_stage_declares(name: str) -> None:
-    stage, listed = STAGES[stage_of(name)], GRAPH[name]
-    keys = [key for key in listed["params"] if not key.startswith("products.")]
-    assert sorted(keys) == sorted(stage.keys)
-    code = [dep.removeprefix("cadiff/") for dep in listed["deps"] if dep.startswith("cadiff/")]
-    assert sorted(code) == sorted(stage.code)
-    per_product = "products.${item.product}" in listed["params"]
-    assert per_product == (name not in ("draw", "samples", "report")), "these have no overrides of their own"
+def test_dvc_names_the_settings_and_the_code_that_the_stage_declares(name: str) -> None:
+    stage, deps = stage_of(name), GRAPH[name]["deps"]
+    assert "params" not in GRAPH[name], "DVC would read params.yaml itself, which lacks presets and defaults"
+    product = "" if stage == "report" else "${item.product}"
+    assert [dep for dep in deps if dep.startswith(f"{SETTINGS}/")] == ([] if stage == "settings" else [str(settings_path(stage, product))])
+    code = [dep.removeprefix("cadiff/") for dep in deps if dep.startswith("cadiff/")]
+    assert sorted(code) == sorted(STAGES[stage].code)
+
+
+def test_what_a_stage_reads_is_said_once_for_each() -> None:
+    assert READS.keys() == STAGES.keys() - {"settings"}
+    assert {stage_of(name) for name in GRAPH} == set(STAGES)
+    params = load_params(ROOT / "presets" / "demo.yaml")
+    for stage, keys in READS.items():
+        assert len(set(keys)) == len(keys), stage
+        for key in keys:
+            pick(params, key)
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -50,7 +65,7 @@ def test_a_stage_declares_all_code_that_it_imports(name: str) -> None:
     modules = {door, *graph.find_descendants(door)}
     upstream = {up for module in modules for up in graph.find_upstream_modules(module)}
     rest = {up for up in upstream if not any(f"{up}.".startswith(f"{part}.") for part in declared)}
-    assert rest <= FOUNDATION
+    assert {up for up in rest if not up.startswith(PARTS)} <= FOUNDATION
 
 
 def test_no_stage_writes_where_someones_images_may_be() -> None:
@@ -66,45 +81,23 @@ def test_params_are_the_demo() -> None:
     assert (ROOT / "params.yaml").read_bytes() == (ROOT / "presets" / "demo.yaml").read_bytes()
 
 
-@pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
-def test_presets_are_valid_and_hold_every_key_that_dvc_tracks(preset: Path) -> None:
-    load_params(preset)
-    for listed in GRAPH.values():
-        for key in listed["params"]:
-            value = values_of(preset)
-            for part in key.split("."):
-                if part != "${item":
-                    assert part in value, f"{preset.name} lacks {key}"
-                    value = value[part]
-                else:
-                    break
-
-
-@pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
-def test_presets_leave_no_setting_to_a_default(preset: Path) -> None:
-    """A key that is not there has the code's default, which nobody reads in the preset."""
-    values, whole = values_of(preset), values_of(ROOT / "params.yaml")
-    for section in SECTIONS:
-        assert set(values[section]) == set(whole[section]), f"{preset.name}: {section}"
-
-
-@pytest.mark.parametrize(("background", "strength", "fits"), [("real", 0.5, True), ("generated", 1.0, True), ("generated", 0.5, False)])
-def test_an_image_starts_from_its_background_only_where_it_has_one(background: str, strength: float, fits: bool, tmp_path: Path) -> None:
-    values = values_of(ROOT / "params.yaml")
-    values["generate"] |= {"background": background, "strength": strength, "start": "background", "redraw": False}
-    values["window"]["cut"] = "whole" if background == "generated" else "around"
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
+@pytest.mark.parametrize(
+    ("background", "start", "fits"), [("real", "background", True), ("generated", "noise", True), ("generated", "background", False)]
+)
+def test_an_image_starts_from_its_background_only_where_it_has_one(background: str, start: str, fits: bool, tmp_path: Path) -> None:
+    generate = {"background": background, "strength": 0.5, "start": start, "redraw": False}
+    path = written(tmp_path, generate=generate, window={"cut": "whole" if background == "generated" else "around"})
     if fits:
-        assert load_params(tmp_path / "params.yaml").generate.strength == strength
+        assert load_params(path).generate.taken == (1.0 if start == "noise" else 0.5)
         return
-    with pytest.raises(UsageError, match=r"generate: strength: expected 1 with background: generated, .* found 0\.5; set strength: 1 or"):
-        load_params(tmp_path / "params.yaml")
+    with pytest.raises(UsageError, match=r"generate: start: expected noise with background: generated, .* found background; set"):
+        load_params(path)
 
 
 @pytest.mark.parametrize(
     ("masks", "generate", "problem"),
     [
-        ({}, {"background": "generated", "strength": 1.0, "start": "background", "redraw": False}, "background: generated, which keeps no"),
+        ({}, {"background": "generated", "start": "noise", "redraw": False}, "background: generated, which keeps no"),
         ({"source": "folder"}, {}, "placement: expected auto with source: folder, whose masks have no exemplar, found in_place"),
     ],
 )
@@ -112,22 +105,10 @@ def test_a_mask_stays_in_place_only_where_there_is_a_picture_to_stay_in(
     masks: dict, generate: dict, problem: str, tmp_path: Path
 ) -> None:
     """In all products and in one product's own section."""
-    values, path = values_of(ROOT / "params.yaml"), tmp_path / "params.yaml"
-    values["generate"] |= generate
-    values["window"]["cut"] = "whole"
     for own, common in (({}, {"placement": "in_place", **masks}), ({"masks": {"placement": "in_place", **masks}}, {})):
-        changed = {**values, "masks": {**values["masks"], **common}, "products": {"nut": own}}
-        path.write_text(yaml.safe_dump(changed))
+        path = written(tmp_path, generate=generate, window={"cut": "whole"}, masks=common, products={"nut": own})
         with pytest.raises(UsageError, match=problem):
             load_params(path)
-
-
-def test_an_exemplar_is_no_start_for_what_starts_from_noise(tmp_path: Path) -> None:
-    values = values_of(ROOT / "params.yaml")
-    values["generate"] |= {"start": "exemplar", "strength": 1.0}
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
-    with pytest.raises(UsageError, match="generate: start: exemplar needs a strength below 1, found 1"):
-        load_params(tmp_path / "params.yaml")
 
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
@@ -135,8 +116,9 @@ def test_dvc_resolves_every_preset(preset: Path, tmp_path: Path) -> None:
     (tmp_path / ".dvc").mkdir()
     (tmp_path / ".dvc" / "config").write_text("[core]\n    no_scm = true\n")
     (tmp_path / "dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())
-    (tmp_path / "params.yaml").write_text(preset.read_text())
-    params = load_params(preset)
+    shutil.copytree(ROOT / "presets", tmp_path / "presets")
+    shutil.copy(preset, tmp_path / "params.yaml")
+    params = load_params(tmp_path / "params.yaml")
     with Repo(str(tmp_path)) as repo:
         names = {stage.name for stage in repo.index.graph}
         graph = repo.index.graph
@@ -160,17 +142,15 @@ def test_where_parts_are_computed_makes_no_result_out_of_date() -> None:
     assert elsewhere.for_product("nut").cluster == "local:2"
     assert elsewhere.digest_of(*RESULT_KEYS) == params.digest_of(*RESULT_KEYS)
     assert "cluster" not in elsewhere.model_dump_json()
-    assert not any("cluster" in key for listed in GRAPH.values() for key in listed["params"])
+    assert not any("cluster" in key for keys in READS.values() for key in keys)
     with pytest.raises(ValueError, match=r"expected null, local:N .* found 'local:0'"):
-        Params(products={"nut": {}}, cluster="local:0")
+        bare(products={"nut": {}}, cluster="local:0")
 
 
 def test_masks_of_a_folder_are_laid_on_no_part(tmp_path: Path) -> None:
-    values = values_of(ROOT / "params.yaml")
-    values["masks"] |= {"placement": "on_part", "source": "folder"}
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
+    path = written(tmp_path, masks={"placement": "on_part", "source": "folder"})
     with pytest.raises(UsageError, match=r"masks: placement: expected auto with source: folder, .* found on_part"):
-        load_params(tmp_path / "params.yaml")
+        load_params(path)
 
 
 @pytest.mark.parametrize(
@@ -178,24 +158,20 @@ def test_masks_of_a_folder_are_laid_on_no_part(tmp_path: Path) -> None:
     [
         ({"dataset": {"size": 32}}, r"dataset.size: expected at least base.size \(64\), which is what the base draws, found 32"),
         ({"dataset": {"size": 8}}, r"dataset.size: expected native or at least 16 px, found 8"),
-        ({"generate": {"blend": None}}, r"generate.blend: expected a number of px with window.cut: around"),
-        ({"window": {"train_context": [3.0, 1.5]}}, r"window: train_context: expected two numbers of at least 1, the smaller first"),
-        ({"window": {"context": 0.5}}, r"window.context: Input should be greater than or equal to 1"),
+        ({"generate": {"blend": None}}, r"recipe.generate.blend: expected a number of px with recipe.window.cut: around"),
+        ({"window": {"train_context": [3.0, 1.5]}}, r"recipe.window: train_context: expected two numbers of at least 1, the smaller first"),
+        ({"window": {"context": 0.5}}, r"recipe.window.context: Input should be greater than or equal to 1"),
         ({"products": {"nut": {"base": {"size": 512}}}}, r"products.nut: dataset.size: expected at least base.size \(512\)"),
         ({"products": {"nut": {"dataset": {"size": 512}}}}, r"products.nut.dataset: not a section"),
     ],
 )
 def test_sizes_that_leave_no_room_are_one_clear_line(changes: dict, problem: str, tmp_path: Path) -> None:
-    values = values_of(ROOT / "params.yaml")
-    for section, own in changes.items():
-        values[section] = own if section == "products" else values[section] | own
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
     with pytest.raises(UsageError, match=problem):
-        load_params(tmp_path / "params.yaml")
+        load_params(written(tmp_path, **changes))
 
 
 def test_stages_that_place_masks_watch_the_folder_that_someone_may_have_drawn_them_in() -> None:
-    watching = {name for name, stage in GRAPH.items() if "${masks.folder}" in stage["deps"]}
+    watching = {name for name, stage in GRAPH.items() if "data/masks" in stage["deps"]}
     assert watching == {"scenes", "showcase"}
 
 
@@ -209,7 +185,5 @@ def test_whatever_a_generator_makes_carries_its_name() -> None:
 
 @pytest.mark.parametrize("methods", [None, 3, ["cadiff"]])
 def test_methods_are_lists_by_their_groups(methods: object, tmp_path: Path) -> None:
-    values = values_of(ROOT / "params.yaml") | {"methods": methods}
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
     with pytest.raises(UsageError, match=r"methods: expected the lists generators, synthesizers, .*, found "):
-        load_params(tmp_path / "params.yaml")
+        load_params(written(tmp_path, methods=methods))

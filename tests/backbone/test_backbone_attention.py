@@ -15,7 +15,7 @@ from cadiff.params import BaseParams
 
 @pytest.fixture(scope="module")
 def backbone(tiny_base: Path) -> Backbone:
-    return load_backbone(BaseParams(path=str(tiny_base), device="cpu"))
+    return load_backbone(BaseParams(path=str(tiny_base), device="cpu", dtype="float32"))
 
 
 def run(backbone: Backbone) -> torch.Tensor:
@@ -60,4 +60,4 @@ def test_latents_have_the_bases_reduction(backbone: Backbone) -> None:
 
 def test_a_folder_without_a_model_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"base.path: expected a model in diffusers' layout.*config.json"):
-        load_backbone(BaseParams(path=str(tmp_path)))
+        load_backbone(BaseParams(path=str(tmp_path), dtype="float32"))

@@ -16,7 +16,7 @@ from cadiff.storage import read_json, sha256_file
 
 @pytest.fixture(scope="module")
 def backbone() -> Backbone:
-    return load_backbone(BaseParams(device="cpu"))
+    return load_backbone(BaseParams(device="cpu", dtype="float32"))
 
 
 def test_every_file_is_the_one_on_the_card() -> None:

@@ -44,7 +44,7 @@ def test_weights_that_are_pickled_only_are_refused_unread(base: Path, part: str)
     name = "pytorch_model.bin" if part == "text_encoder" else "diffusion_pytorch_model.bin"
     (base / part / name).write_bytes(pickle.dumps(Trap(mark)))
     with pytest.raises(UsageError, match=r"base\.path: .* cannot be loaded \(.*safetensors") as error:
-        load_backbone(BaseParams(path=str(base), device="cpu"))
+        load_backbone(BaseParams(path=str(base), device="cpu", dtype="float32"))
     assert not mark.exists()
     assert "\n" not in str(error.value)
 
@@ -54,7 +54,7 @@ def test_weights_that_are_cut_off_are_named(base: Path, part: str) -> None:
     path = base / part / f"{WEIGHTS[part]}.safetensors"
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(UsageError, match=r"base\.path: .* cannot be loaded"):
-        load_backbone(BaseParams(path=str(base), device="cpu"))
+        load_backbone(BaseParams(path=str(base), device="cpu", dtype="float32"))
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_weights_that_lack_tensors_are_refused(base: Path, part: str, lost: str)
     kept = {name: tensor for name, tensor in load_file(path).items() if lost not in name}
     save_file(kept, path, {"format": "pt"})
     with pytest.raises(UsageError, match=rf"base\.path: .*{part}/: its weights lack \d+ of the model's tensors, .*{lost}.* first"):
-        load_backbone(BaseParams(path=str(base), device="cpu"))
+        load_backbone(BaseParams(path=str(base), device="cpu", dtype="float32"))
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_weights_that_lack_tensors_are_refused(base: Path, part: str, lost: str)
 def test_a_config_that_is_not_its_weights_is_named(base: Path, part: str, changes: dict[str, object]) -> None:
     write_json(base / part / "config.json", {**read_json(base / part / "config.json"), **changes})
     with pytest.raises(CADiffError, match=part):
-        load_backbone(BaseParams(path=str(base), device="cpu"))
+        load_backbone(BaseParams(path=str(base), device="cpu", dtype="float32"))
 
 
 @pytest.mark.parametrize(
@@ -91,19 +91,19 @@ def test_parts_of_different_models_are_refused(base: Path, changes: dict[str, in
     config = {key: value for key, value in UNet2DConditionModel.load_config(base / "unet").items() if not key.startswith("_")}
     UNet2DConditionModel.from_config({**config, **changes}).save_pretrained(base / "unet", safe_serialization=True)
     with pytest.raises(UsageError, match=named):
-        load_backbone(BaseParams(path=str(base), device="cpu"))
+        load_backbone(BaseParams(path=str(base), device="cpu", dtype="float32"))
 
 
 def test_a_base_without_its_vocabulary_is_refused(base: Path) -> None:
     """transformers would make a vocabulary of two tokens, to which all prompts are alike."""
     shutil.rmtree(base / "tokenizer")
     with pytest.raises(UsageError, match=r"base\.path: .*tokenizer"):
-        load_backbone(BaseParams(path=str(base), device="cpu"))
+        load_backbone(BaseParams(path=str(base), device="cpu", dtype="float32"))
 
 
 def test_a_size_that_the_levels_do_not_divide_is_refused_before_anything_is_trained(base: Path) -> None:
     with pytest.raises(UsageError, match=r"base\.size: expected a multiple of \d+ for this base, found 100"):
-        load_backbone(BaseParams(path=str(base), size=100, device="cpu"))
+        load_backbone(BaseParams(path=str(base), size=100, device="cpu", dtype="float32"))
 
 
 def test_code_beside_the_weights_is_never_run(base: Path) -> None:
@@ -111,7 +111,7 @@ def test_code_beside_the_weights_is_never_run(base: Path) -> None:
         (base / part / "evil.py").write_text(f"import os\nos.mkdir({str(base / 'ran')!r})\n")
     for name in ("text_encoder/config.json", "tokenizer/tokenizer_config.json"):
         write_json(base / name, {**read_json(base / name), "auto_map": {"AutoModel": "evil.Model", "AutoTokenizer": ["evil.T", None]}})
-    load_backbone(BaseParams(path=str(base), device="cpu"))
+    load_backbone(BaseParams(path=str(base), device="cpu", dtype="float32"))
     assert not (base / "ran").exists()
 
 
@@ -119,7 +119,7 @@ def test_a_variant_is_the_files_of_that_name(base: Path) -> None:
     for part, stem in WEIGHTS.items():
         (base / part / f"{stem}.safetensors").rename(base / part / f"{stem}.fp16.safetensors")
     with pytest.raises(UsageError, match="cannot be loaded"):
-        load_backbone(BaseParams(path=str(base), device="cpu"))
+        load_backbone(BaseParams(path=str(base), device="cpu", dtype="float32"))
     loaded = load_backbone(BaseParams(path=str(base), device="cpu", variant="fp16", dtype="bfloat16"))
     assert loaded.autocast().fast_dtype == torch.bfloat16
     assert next(loaded.unet.parameters()).dtype == torch.float32
@@ -157,7 +157,7 @@ def test_a_hub_name_is_pinned_to_a_revision_and_digested_by_its_content(tiny_bas
         "import pathlib, sys\nfrom cadiff.backbone import load_backbone\nfrom cadiff.params import BaseParams\n"
         "from cadiff.errors import exit_code\n"
         "def told(path, revision):\n"
-        "    found = load_backbone(BaseParams(path=path, revision=revision, device='cpu'))\n"
+        "    found = load_backbone(BaseParams(path=path, revision=revision, device='cpu', dtype='float32'))\n"
         "    print(found.digest, float(found.unet.conv_in.bias[0]))\n"
         "def all():\n"
         "    told('someone/tiny', None); told('someone/tiny', '0' * 40); told('someone/tiny', '1' * 40)\n"
@@ -182,4 +182,4 @@ def test_a_hub_name_is_pinned_to_a_revision_and_digested_by_its_content(tiny_bas
 
 def test_a_folder_has_no_revision(base: Path) -> None:
     with pytest.raises(UsageError, match=r"base\.revision: expected null with base\.path: .*, which is a folder and has none, found 'v1'"):
-        load_backbone(BaseParams(path=str(base), revision="v1", device="cpu"))
+        load_backbone(BaseParams(path=str(base), revision="v1", device="cpu", dtype="float32"))

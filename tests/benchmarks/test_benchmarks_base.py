@@ -31,7 +31,7 @@ def tiny(bench: ModuleType) -> object:
 
 @pytest.fixture(scope="module")
 def base(tiny_base: Path) -> Backbone:
-    return load_backbone(BaseParams(path=str(tiny_base), device="cpu"))
+    return load_backbone(BaseParams(path=str(tiny_base), device="cpu", dtype="float32"))
 
 
 def test_held_out_pictures_are_the_streams_own(bench: ModuleType) -> None:

@@ -10,9 +10,10 @@ from types import ModuleType
 import numpy as np
 import pytest
 import yaml
+from parameters import bare
 from scipy import ndimage
 
-from cadiff.params import DatasetParams, Params, load_params
+from cadiff.params import DatasetParams, Params, file_form, load_params
 from cadiff.records import METRIC_SCHEMA
 from cadiff.storage import read_table
 
@@ -56,7 +57,7 @@ def test_the_silhouette_tells_clusters_from_a_cloud(claims: ModuleType) -> None:
 
 
 def test_settings_are_the_claims_alternatives(claims: ModuleType) -> None:
-    params = Params(products={"a": {}}, prompt={"learning_rate": 1e-3})
+    params = bare(products={"a": {}}, prompt={"learning_rate": 1e-3})
     assert {part: list(claims.settings(params, part)) for part in claims.PARTS} == SETTINGS
     rates = {name: own["prompt"]["learning_rate"] for name, own in claims.settings(params, "training").items()}
     assert rates["a tenth, SAIM"] == pytest.approx(1e-4)
@@ -101,12 +102,11 @@ def test_pairs_are_two_types_in_one_picture_and_a_judge_knows_what_is_real(
 def test_every_part_is_measured(
     claims: ModuleType, tiny_base: Path, drawn_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    values = {
-        "dataset": {"name": "demo", "layout": "demo", "root": str(drawn_root), "size": 96}, "products": {"nut": {}},
-        "base": {"path": str(tiny_base), "size": 64, "device": "cpu"}, "train": {"steps": 3, "batch": 2},
-        "intensity": {"threshold": 0.0}, "generate": {"per_type": 2, "steps": 1, "batch": 4},
-    }  # fmt: skip
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
+    params = bare(
+        dataset={"root": str(drawn_root), "size": 96}, products={"nut": {}}, base={"path": str(tiny_base), "size": 64, "device": "cpu"},
+        train={"steps": 3, "batch": 2}, intensity={"threshold": 0.0}, generate={"per_type": 2, "steps": 1, "batch": 4},
+    )  # fmt: skip
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(file_form(params)))
     out = tmp_path / "claims.parquet"
     call = ["--params", str(tmp_path / "params.yaml"), "--seeds", "0", "--count", "2", "--out", str(out), "--work", str(tmp_path / "cells")]
     with pytest.raises(SystemExit) as ended:

@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import yaml
 from diffusers import DDIMScheduler, DDPMScheduler
+from parameters import BARE, bare, file_text, values_of
 
 from cadiff.errors import UsageError
+from cadiff.masks.folder import FOLDER
 from cadiff.params import Params, load_params
 from cadiff.records import METRIC_SCHEMA
 from cadiff.reporting.paper import ablation_row, intensity_row, printed
@@ -44,16 +45,19 @@ def method(script: Callable[[str], ModuleType]) -> ModuleType:
 def params_file(tiny_base: Path, drawn_root: Path, tmp_path: Path) -> Path:
     """The preset's own variants, everything else as small as it goes."""
     values = {
-        "dataset": {"name": "demo", "layout": "demo", "root": str(drawn_root), "size": 96},
+        **BARE,
+        "dataset": {**BARE["dataset"], "root": str(drawn_root), "size": 96},
         "products": {"nut": {}},
-        "variants": yaml.safe_load(PRESET.read_text())["variants"],
-        "base": {"path": str(tiny_base), "size": 64, "device": "cpu"},
-        "train": {"steps": 1, "batch": 2},
+        "variants": values_of("ablations")["variants"],
+        "base": {**BARE["base"], "path": str(tiny_base), "size": 64, "device": "cpu"},
+        "train": {**BARE["train"], "steps": 1, "batch": 2},
         "intensity": {"threshold": 0.0},
-        "generate": {"per_type": 2, "steps": 1, "batch": 4},
-        "detector": {"width": 4, "epochs": 1, "samples_per_epoch": 8},
+        "generate": {**BARE["generate"], "per_type": 2, "steps": 1, "batch": 4},
+        "detector": {**BARE["detector"], "width": 4, "epochs": 1, "samples_per_epoch": 8},
     }
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    del values["methods"]
+    values["ship"] = {"methods": ["both"]}
+    (tmp_path / "params.yaml").write_text(file_text(values))
     return tmp_path / "params.yaml"
 
 
@@ -98,9 +102,9 @@ def test_intensity_variants_share_one_training_and_rows_carry_variant_and_seed(
 def test_other_masks_are_generated_into_anew_whatever_their_ids(
     cells: ModuleType, params_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drawn = tmp_path / "masks"
+    monkeypatch.chdir(tmp_path)
     params = load_params(params_file)
-    params = params.model_copy(update={"masks": params.masks.model_copy(update={"source": "folder", "folder": str(drawn)})})
+    params = params.model_copy(update={"masks": params.masks.model_copy(update={"source": "folder"})})
     # neither trained nor drawn: the names are what is asked about
     monkeypatch.setattr(cells.Cell, "adapted", tmp_path / "adapted-1")
     monkeypatch.setattr(cells.Cell, "trained", tmp_path / "trained-1")
@@ -110,7 +114,7 @@ def test_other_masks_are_generated_into_anew_whatever_their_ids(
         mask = np.zeros((64, 64), np.uint8)
         mask[corner : corner + 8, :8] = 255
         for kind in ("chip", "rust", "scratch"):
-            write_image(drawn / "nut" / kind / "0.png", mask)
+            write_image(FOLDER / "nut" / kind / "0.png", mask)
         cell = cells.cell_for(params, "nut", 0, tmp_path / "cells")
         return [scene.scene_id for scene in cell.scenes], cell.generated
 
@@ -127,7 +131,7 @@ def test_a_column_is_named_after_the_network_that_measured_it(ablations: ModuleT
 
 
 def test_a_stopped_drawing_is_not_taken_for_the_data_set(cells: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    params = Params(products={"nut": {}}, dataset={"root": str(tmp_path)}, draw={"normals": 2, "test_good": 0, "anomalies_per_type": 3})
+    params = bare(products={"nut": {}}, dataset={"root": str(tmp_path)}, draw={"normals": 2, "test_good": 0, "anomalies_per_type": 3})
     whole = cells.draw_product
 
     def stopped(draw: object, product: str, seed: int, out: Path) -> None:
@@ -212,7 +216,7 @@ def test_what_is_measured_outside_of_masks_is_free_to_move(
 ) -> None:
     """Whatever the parameters say: no request has a background, and all start from noise."""
     values = load_params(params_file).model_dump()
-    params = Params(**{**values, "generate": {**values["generate"], "strength": 0.5}})
+    params = Params(**{**values, "generate": {**values["generate"], "start": "background", "strength": 0.5}})
     assert params.generate.background == "real"
     cell = cells.cell_for(params, "nut", 0, tmp_path / "cells")
     requests, masks = method.requests_of(cell, 1)
@@ -221,7 +225,8 @@ def test_what_is_measured_outside_of_masks_is_free_to_move(
     assert masks.shape == (3, 64, 64)
     assert masks.any((1, 2)).all()
     settings = params.generate.model_copy(update={"steps": 4, **method.NO_START})
-    cell = dataclasses.replace(cell, params=cell.params.model_copy(update={"generate": settings.model_copy(update={"strength": 0.5})}))
+    weak = settings.model_copy(update={"start": "background", "strength": 0.5})
+    cell = dataclasses.replace(cell, params=cell.params.model_copy(update={"generate": weak}))
     whole = method.to_uint8(method.sample(cell.generator, requests, settings, cell.params.intensity).drawn)
     assert np.array_equal(method.drawn(cell, requests), whole), "a share of the steps would leave noise"
 
@@ -254,46 +259,47 @@ def test_a_twin_differs_where_the_defect_is_and_nowhere_else(method: ModuleType)
 
 def test_variants_are_checked_as_products_are() -> None:
     with pytest.raises(ValueError, match=r"variants\.odd\.paint: not a section"):
-        Params(products={"a": {}}, variants={"odd": {"paint": {}}})
+        bare(products={"a": {}}, variants={"odd": {"paint": {}}})
     with pytest.raises(ValueError, match=r"variants\.odd\.train: steps: Input should be greater"):
-        Params(products={"a": {}}, variants={"odd": {"train": {"steps": 0}}})
-    params = Params(products={"a": {"train": {"steps": 7, "batch": 3}}}, variants={"short": {"train": {"steps": 2}}})
+        bare(products={"a": {}}, variants={"odd": {"train": {"steps": 0}}})
+    params = bare(products={"a": {"train": {"steps": 7, "batch": 3}}}, variants={"short": {"train": {"steps": 2}}})
     own = params.for_variant("short").for_product("a").train
     assert (own.steps, own.batch) == (2, 3), "the variant goes over the product's own value, and leaves the rest"
     with pytest.raises(UsageError, match=r"variants\.long: not in the parameters; variants are short"):
         params.for_variant("long")
 
 
-WEAK = {"generate": {"strength": 0.8}}
-WHOLE = {"generate": {"background": "generated"}, "window": {"cut": "whole"}}  # without a picture there is nothing to set a window into
+WEAK = {"generate": {"start": "background", "strength": 0.8}}
+# Without a picture there is nothing to set a window into.
+WHOLE = {"generate": {"background": "generated", "redraw": False}, "window": {"cut": "whole"}}
 FILTERED = {"filter": {"min_normal_distance": 1}, "detector": {"protocol": "filtered"}}
 
 
 @pytest.mark.parametrize(
     ("own", "variant", "message"),
     [
-        (WEAK, WHOLE, r"products\.a\.generate: strength: expected 1 with background: generated"),
-        (FILTERED, {"detector": {"protocol": "legacy"}}, r"products\.a: filter\.min_normal_distance: the legacy protocol leaves no image"),
+        (WEAK, WHOLE, r"products\.a\.generate: start: expected noise with background: generated"),
+        (FILTERED, {"detector": {"protocol": "legacy"}}, r"products\.a: recipe\.filter\.min_normal_distance: the legacy protocol leaves"),
     ],
 )
 def test_a_variant_that_does_not_go_with_a_product_is_named_when_parameters_are_read(
     own: dict, variant: dict, message: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "params.yaml"
-    path.write_text(yaml.safe_dump({"products": {"b": {}, "a": own}, "variants": {"odd": variant}}))
+    path.write_text(file_text({"generate": {"start": "noise"}, "products": {"b": {}, "a": own}, "variants": {"odd": variant}}))
     with pytest.raises(UsageError, match=rf"params\.yaml: variants\.odd over {message}"):
         load_params(path)
 
 
 def test_a_variant_need_not_go_with_another() -> None:
-    params = Params(products={"a": {}}, variants={"whole": WHOLE, "weak": WEAK})
+    params = bare(products={"a": {}}, variants={"whole": WHOLE, "weak": WEAK})
     found = [params.for_variant(name).for_product("a").generate for name in params.variants]
-    assert [(own.background, own.strength) for own in found] == [("generated", 1), ("real", 0.8)]
+    assert [(own.background, own.taken) for own in found] == [("generated", 1), ("real", 0.8)]
 
 
 def test_other_variants_that_do_not_fit_are_one_clear_line() -> None:
-    params = Params(products={"a": WEAK}, cluster="local:2")
-    with pytest.raises(UsageError, match=r"^variants\.odd over products\.a\.generate: strength: expected 1 with background: generated"):
+    params = bare(products={"a": WEAK}, cluster="local:2")
+    with pytest.raises(UsageError, match=r"^variants\.odd over products\.a\.generate: start: expected noise with background: generated"):
         params.with_variants({"odd": WHOLE})
     fitting = params.with_variants({"even": {"generate": {"steps": 3}}})
     assert (list(fitting.variants), fitting.cluster) == (["even"], "local:2")

@@ -24,7 +24,7 @@ def test_the_last_run_is_that_of_the_graph(bench: ModuleType, tmp_path: Path) ->
     shutil.copy(ROOT / "dvc.yaml", tmp_path)
     shutil.copy(ROOT / "presets" / "smoke.yaml", tmp_path / "params.yaml")
     times = tmp_path / ".cadiff" / "times"
-    names = ["report"]
+    names = ["report", "settings"]
     for product in ("fabric", "nut"):
         names += [f"{stage}-{product}" for stage in ("draw", "samples", "adapt")]
         names += [f"{stage}-{product}-cadiff" for stage in ("scenes", "train", "generate", "showcase", "quality", "detect", "ship")]

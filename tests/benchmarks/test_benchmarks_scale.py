@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-import yaml
+from parameters import file_text, over, values_of
 
 from cadiff.params import Params, load_params
 from cadiff.records import SAMPLE_SCHEMA, SCENE_SCHEMA, SampleRow, SceneRow, to_table
@@ -30,9 +30,7 @@ def bench(script: Callable[[str], ModuleType]) -> ModuleType:
 def params(bench: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
     """The smoke preset with times and masks as its stages would leave them; the working directory."""
     monkeypatch.chdir(tmp_path)
-    values = yaml.safe_load((ROOT / "presets" / "smoke.yaml").read_text())
-    values["methods"]["unions"] = ["both"]
-    Path("params.yaml").write_text(yaml.safe_dump(values))
+    Path("params.yaml").write_text(file_text(over(values_of("smoke"), {"methods": {"unions": ["both"]}})))
     params = load_params()
     for product in params.products:
         rows = [scene(product, kind, k, named) for kind in TYPES for k in range(PER_TYPE) for named in (True, False)]

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
+from parameters import BARE, file_text, over
 from PIL import Image
 
 from cadiff.cli import main
@@ -17,25 +18,25 @@ from cadiff.stages import run_stage
 from cadiff.storage import read_image, read_table, write_image
 
 METHOD = "exemplars"
-VALUES: dict[str, Any] = {
+VALUES: dict[str, Any] = over(BARE, {
     "seed": 3,
     "products": {"nut": {"detector": {"seeds": [0, 1]}}},
-    "methods": {"generators": [], "synthesizers": [METHOD], "unions": []},
+    "methods": {"generators": [], "synthesizers": [METHOD], "unions": [], "detectors": []},
     "base": {"size": 32, "device": "cpu"},
     "generate": {"per_type": 4},
     "detector": {"width": 4, "epochs": 1, "samples_per_epoch": 16},
     "classifier": {"epochs": 1},
-}
+})  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def piped(drawn_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository whose pipeline ran for one method, and that method's shards exported to ``exported/exemplars``."""
     root = tmp_path_factory.mktemp("piped")
-    values = {**VALUES, "dataset": {"name": "drawn", "layout": "mvtec", "root": str(drawn_root), "size": 32}}
+    values = over(VALUES, {"dataset": {"name": "drawn", "layout": "mvtec", "root": str(drawn_root), "size": 32}})
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        Path("params.yaml").write_text(yaml.safe_dump(values))
+        Path("params.yaml").write_text(file_text(values))
         params = load_params()
         for stage, method in (("samples", ""), ("synthesize", METHOD), ("detect", METHOD)):
             run_stage(stage, params, "nut", method)

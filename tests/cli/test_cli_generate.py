@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from parameters import BARE, file_text, over
 from PIL import Image
 
 from cadiff.cli import main
@@ -14,23 +15,23 @@ from cadiff.records import GENERATED_SCHEMA, SAMPLE_SCHEMA, SampleRow, to_table
 from cadiff.storage import decode_image, read_image, read_json, read_table, sha256_folder, write_image, write_table
 
 SIDE = 128  # px of the canvas, twice what the base draws
-VALUES = {
+VALUES = over(BARE, {
     "dataset": {"size": SIDE},
     "products": {"nut": {}, "bolt": {}},
-    "methods": {"generators": ["cadiff"], "synthesizers": [], "unions": []},
+    "methods": {"generators": ["cadiff"], "synthesizers": [], "unions": [], "detectors": []},
     "train": {"steps": 2, "batch": 4},
     "prompt": {"learning_rate": 1e-3},
     "control": {"learning_rate": 1e-3},
     "intensity": {"threshold": 0.0},
     "generate": {"steps": 2, "batch": 2},
-}
+})  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def trained(tiny_base: Path, nut_samples: list[SampleRow], tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("trained")
-    values = {**VALUES, "base": {"path": str(tiny_base), "size": 64, "device": "cpu"}}
-    (root / "params.yaml").write_text(yaml.safe_dump(values))
+    values = over(VALUES, {"base": {"path": str(tiny_base), "size": 64, "device": "cpu"}})
+    (root / "params.yaml").write_text(file_text(values))
     params, made = load_params(root / "params.yaml").for_product("nut"), root / "data" / "made"
     write_table(made / "samples" / "nut.parquet", to_table(nut_samples, SAMPLE_SCHEMA))
     adapted, work = made / "adapted" / "nut", root / "work"

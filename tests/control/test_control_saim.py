@@ -22,7 +22,7 @@ from cadiff.storage import sha256_folder
 
 @pytest.fixture(scope="module")
 def backbone(tiny_base: Path) -> Backbone:
-    return load_backbone(BaseParams(path=str(tiny_base), device="cpu"))
+    return load_backbone(BaseParams(path=str(tiny_base), device="cpu", dtype="float32"))
 
 
 def inputs(backbone: Backbone) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -34,20 +34,20 @@ def inputs(backbone: Backbone) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor
 @pytest.mark.parametrize("interaction", ["none", "literal", "residual"])
 def test_control_starts_as_the_identity(backbone: Backbone, interaction: str) -> None:
     latents, t, text, mask = inputs(backbone)
-    control = SpatialControl.started(backbone, ControlParams(interaction=interaction, heads=2))
+    control = SpatialControl.started(backbone, ControlParams(interaction=interaction, heads=2, start="copy"))
     with torch.no_grad():
         assert torch.allclose(control.denoise(backbone.unet, latents, t, text, mask), backbone.unet(latents, t, text).sample, atol=1e-5)
 
 
 def test_heads_that_do_not_fit_the_channels_are_named(backbone: Backbone) -> None:
     with pytest.raises(UsageError, match=r"control\.heads: expected a divisor of this base's channels \[.*\], found 7"):
-        SpatialControl.started(backbone, ControlParams(heads=7))
-    SpatialControl.started(backbone, ControlParams(heads=7, interaction="none"))  # which has none
+        SpatialControl.started(backbone, ControlParams(heads=7, start="copy"))
+    SpatialControl.started(backbone, ControlParams(heads=7, interaction="none", start="copy"))  # which has none
 
 
 def test_plain_control_equals_diffusers_own_residuals(backbone: Backbone) -> None:
     latents, t, text, mask = inputs(backbone)
-    control = SpatialControl.started(backbone, ControlParams(interaction="none"))
+    control = SpatialControl.started(backbone, ControlParams(interaction="none", start="copy"))
     with torch.no_grad():
         for parameter in control.controlnet.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
@@ -84,7 +84,7 @@ def test_positions_tell_every_cell_apart() -> None:
 
 
 def test_there_is_one_block_per_skip_and_one_for_the_mid_block(backbone: Backbone) -> None:
-    control = SpatialControl.started(backbone, ControlParams(heads=2))
+    control = SpatialControl.started(backbone, ControlParams(heads=2, start="copy"))
     features = control.features(*inputs(backbone))
     assert [f.shape[1] for f in features] == list(skip_channels(control.controlnet))
     assert len(control.saim.blocks) == len(features)
@@ -93,7 +93,7 @@ def test_there_is_one_block_per_skip_and_one_for_the_mid_block(backbone: Backbon
 @pytest.mark.parametrize("interaction", ["none", "literal", "residual"])
 def test_a_saved_control_is_the_same_control(backbone: Backbone, tmp_path: Path, interaction: str) -> None:
     latents, t, text, mask = inputs(backbone)
-    control = SpatialControl.started(backbone, ControlParams(heads=2, interaction=interaction))
+    control = SpatialControl.started(backbone, ControlParams(heads=2, interaction=interaction, start="copy"))
     with torch.no_grad():
         for parameter in control.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
@@ -109,7 +109,7 @@ def test_a_saved_control_is_the_same_control(backbone: Backbone, tmp_path: Path,
 
 @pytest.mark.parametrize(("part", "lost"), [("controlnet", "mid_block."), ("saim", "blocks.0.")])
 def test_a_control_that_lacks_tensors_is_refused(backbone: Backbone, tmp_path: Path, part: str, lost: str) -> None:
-    SpatialControl.started(backbone, ControlParams(heads=2)).save(tmp_path)
+    SpatialControl.started(backbone, ControlParams(heads=2, start="copy")).save(tmp_path)
     path = tmp_path / part / "diffusion_pytorch_model.safetensors"
     save_file({name: tensor for name, tensor in load_file(path).items() if lost not in name}, path, {"format": "pt"})
     with pytest.raises(CADiffError, match=rf"{part}/: its weights lack \d+ of the model's tensors, .*{lost}.* first"):
@@ -117,7 +117,7 @@ def test_a_control_that_lacks_tensors_is_refused(backbone: Backbone, tmp_path: P
 
 
 def test_a_saved_control_does_not_depend_on_the_folder_that_its_start_lies_in(backbone: Backbone, tmp_path: Path) -> None:
-    SpatialControl.started(backbone, ControlParams(heads=2)).save(tmp_path / "base")
+    SpatialControl.started(backbone, ControlParams(heads=2, start="copy")).save(tmp_path / "base")
     digests = set()
     for place in ("here", "there"):
         shutil.copytree(tmp_path / "base", tmp_path / place / "base")
@@ -145,7 +145,7 @@ def test_a_start_that_the_base_does_not_bring_is_one_clear_line(backbone: Backbo
 def test_the_bases_own_control_is_taken_and_its_saim_where_it_has_the_form_that_is_asked_for(
     backbone: Backbone, tmp_path: Path, asked: dict, kept: bool
 ) -> None:
-    own = SpatialControl.started(backbone, ControlParams(heads=2))
+    own = SpatialControl.started(backbone, ControlParams(heads=2, start="copy"))
     with torch.no_grad():
         for parameter in own.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
@@ -167,7 +167,7 @@ def test_the_bases_own_control_is_taken_and_its_saim_where_it_has_the_form_that_
 
 def test_a_unet_with_other_skips_is_noticed(backbone: Backbone) -> None:
     latents, t, text, mask = inputs(backbone)
-    control = SpatialControl.started(backbone, ControlParams(interaction="none"))
+    control = SpatialControl.started(backbone, ControlParams(interaction="none", start="copy"))
     features = control.features(latents, t, text, mask)
     plain = SelfAdaptiveInteraction(interaction="none")
     with pytest.raises(CADiffError, match="were not met"), joined(backbone.unet, [features[0], *features], plain):
@@ -176,6 +176,6 @@ def test_a_unet_with_other_skips_is_noticed(backbone: Backbone) -> None:
 
 @pytest.mark.parametrize("reduction", [2, 8, 32])
 def test_the_mask_reaches_the_latents_side_whatever_the_autoencoders_reduction(backbone: Backbone, reduction: int) -> None:
-    control = SpatialControl.copy_of(backbone.unet, reduction, ControlParams(heads=2))
+    control = SpatialControl.copy_of(backbone.unet, reduction, ControlParams(heads=2, start="copy"))
     embedded = control.controlnet.controlnet_cond_embedding(torch.zeros(1, 1, 64, 64))
     assert embedded.shape[-2:] == (64 // reduction, 64 // reduction)

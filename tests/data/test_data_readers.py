@@ -36,7 +36,7 @@ def test_masks_may_carry_the_bare_stem_and_demo_is_the_same_layout(mvtec_root):
     for mask in mvtec_root.rglob("*_mask.png"):
         mask.rename(mask.with_name(mask.name.replace("_mask", "")))
     rows = read_samples(mvtec(mvtec_root), "nut")
-    demo = DatasetParams(name="toy", layout="demo", root=str(mvtec_root))
+    demo = DatasetParams(name="toy", layout="demo", root=str(mvtec_root), calibration=0.0)
     assert rows == read_samples(demo, "nut")
     assert sum(row.mask_path is not None for row in rows) == 8
 
@@ -62,7 +62,7 @@ def test_max_normals_keeps_the_first_by_name(mvtec_root):
 
 
 def test_visa_has_one_type_and_reads_numbered_masks(visa_root):
-    dataset = DatasetParams(name="visa", layout="visa", root=str(visa_root))
+    dataset = DatasetParams(name="visa", layout="visa", root=str(visa_root), calibration=0.0)
     assert list_products(dataset) == ["candle"]
     rows = read_samples(dataset, "candle")
     assert Counter(row.role for row in rows) == {"normal": 2, "test_good": 1, "exemplar": 1, "held_out": 3}
@@ -71,7 +71,7 @@ def test_visa_has_one_type_and_reads_numbered_masks(visa_root):
 
 
 def loco(root: Path) -> DatasetParams:
-    return DatasetParams(name="loco", layout="loco", root=str(root))
+    return DatasetParams(name="loco", layout="loco", root=str(root), calibration=0.0)
 
 
 def test_loco_masks_are_the_union_of_an_images_defects(loco_root):
@@ -121,7 +121,7 @@ def test_each_damage_of_a_loco_product_is_one_clear_line(loco_root, what, named)
 
 
 def test_folder_tells_equal_file_names_apart(folder_root):
-    dataset = DatasetParams(name="own", layout="folder", root=str(folder_root))
+    dataset = DatasetParams(name="own", layout="folder", root=str(folder_root), calibration=0.0)
     rows = read_samples(dataset, "gear")
     assert {row.sample_id: row.role for row in rows} == {
         "gear/test/crack/monday/b": "exemplar",
@@ -190,7 +190,7 @@ def test_places_that_are_not_there(mvtec_root, tmp_path):
     with pytest.raises(UsageError, match="one product's folder"):
         list_products(mvtec(mvtec_root / "nut"))
     with pytest.raises(UsageError, match=r"1cls\.csv"):
-        list_products(DatasetParams(name="x", layout="visa", root=str(mvtec_root)))
+        list_products(DatasetParams(name="x", layout="visa", root=str(mvtec_root), calibration=0.0))
 
 
 @pytest.mark.parametrize(
@@ -209,13 +209,13 @@ def test_a_table_row_that_contradicts_itself(folder_root, line, what):
     table = folder_root / "gear" / "table.csv"
     table.write_text(f"image,mask,anomaly_type,split\ntuesday/a.png,,,train\n{line}\n")
     with pytest.raises(UsageError, match=what):
-        read_samples(DatasetParams(name="own", layout="folder", root=str(folder_root)), "gear")
+        read_samples(DatasetParams(name="own", layout="folder", root=str(folder_root), calibration=0.0), "gear")
 
 
 def test_a_table_without_its_columns(folder_root):
     (folder_root / "gear" / "table.csv").write_text("image,mask\na.png,\n")
     with pytest.raises(UsageError, match=r"anomaly_type, split is not there, found image, mask$"):
-        read_samples(DatasetParams(name="own", layout="folder", root=str(folder_root)), "gear")
+        read_samples(DatasetParams(name="own", layout="folder", root=str(folder_root), calibration=0.0), "gear")
     (folder_root / "gear" / "table.csv").write_text("image;mask;anomaly_type;split\na.png;;;train\n")
     with pytest.raises(UsageError, match=r"found image;mask;anomaly_type;split; separate columns with commas$"):
-        read_samples(DatasetParams(name="own", layout="folder", root=str(folder_root)), "gear")
+        read_samples(DatasetParams(name="own", layout="folder", root=str(folder_root), calibration=0.0), "gear")

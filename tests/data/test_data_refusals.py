@@ -142,7 +142,7 @@ def test_a_product_that_no_command_line_takes_is_refused(mvtec_root, name):
     (problem,) = problems_of(mvtec_root)
     assert problem.startswith(f"{mvtec_root / name}: ")
     with pytest.raises(UsageError, match="cannot name a product"):
-        read_samples(DatasetParams(layout="mvtec", root=str(mvtec_root)), name)
+        read_samples(DatasetParams(layout="mvtec", root=str(mvtec_root), calibration=0.0), name)
 
 
 @pytest.mark.parametrize("name", ["Gehäuse", "4711", "a+b", "part-v2_", "ねじ", "हिंदी", "08", "n" * 100])
@@ -197,7 +197,7 @@ def test_a_picture_without_room_for_a_window_is_refused(mvtec_root, shape, said)
     write_image(path, np.zeros((*shape, 3), np.uint8))
     assert problems_of(mvtec_root) == [next(p for p in problems_of(mvtec_root) if said in p)]
     with pytest.raises(UsageError, match=rf"^{path}: {said}"):
-        read_samples(DatasetParams(name="toy", layout="mvtec", root=str(mvtec_root)), "nut")
+        read_samples(DatasetParams(name="toy", layout="mvtec", root=str(mvtec_root), calibration=0.0), "nut")
 
 
 def test_a_picture_of_sixteen_px_and_of_eight_to_one_is_read(mvtec_root):

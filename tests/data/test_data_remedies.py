@@ -113,10 +113,10 @@ def test_each_advice_ends_in_data_that_read(mvtec_root: Path, damage: Step, said
     assert any(said.replace("{nut}", str(nut)) in problem for problem in problems), problems
     assert len(problems) == 1, problems
     with pytest.raises(UsageError):
-        read_samples(DatasetParams(layout="mvtec", root=str(mvtec_root)), "nut")
+        read_samples(DatasetParams(layout="mvtec", root=str(mvtec_root), calibration=0.0), "nut")
     follow(nut)
     assert problems_of(mvtec_root) == []
-    assert read_samples(DatasetParams(layout="mvtec", root=str(mvtec_root)), "nut")
+    assert read_samples(DatasetParams(layout="mvtec", root=str(mvtec_root), calibration=0.0), "nut")
 
 
 def test_a_link_to_a_folder_is_refused_and_both_its_remedies_read(mvtec_root: Path, tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_a_link_to_a_folder_is_refused_and_both_its_remedies_read(mvtec_root: Pa
     nut.rename(away / "nut")
     nut.symlink_to(away / "nut")
     assert problems_of(mvtec_root) == []
-    assert len(read_samples(DatasetParams(layout="mvtec", root=str(mvtec_root)), "nut")) == 14
+    assert len(read_samples(DatasetParams(layout="mvtec", root=str(mvtec_root), calibration=0.0), "nut")) == 14
 
 
 def test_links_that_dvc_follows_are_read(mvtec_root: Path, tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_images_masks_and_types_pair_in_either_unicode_form(mvtec_root: Path) ->
     (nut / "test/scratch").rename(nut / "test" / unicodedata.normalize("NFD", "Rückstand"))
     (nut / "ground_truth/scratch").rename(nut / "ground_truth" / unicodedata.normalize("NFC", "Rückstand"))
     assert problems_of(mvtec_root) == []
-    rows = read_samples(DatasetParams(layout="mvtec", root=str(mvtec_root)), "nut")
+    rows = read_samples(DatasetParams(layout="mvtec", root=str(mvtec_root), calibration=0.0), "nut")
     assert {row.anomaly_type for row in rows} == {None, "dent", unicodedata.normalize("NFC", "Rückstand")}
 
 

@@ -40,7 +40,7 @@ def write_rows(base: Path, rows: list[str]) -> None:
 
 
 def read(base: Path) -> list[SampleRow]:
-    return read_samples(DatasetParams(layout="folder", root=str(base.parent)), base.name)
+    return read_samples(DatasetParams(layout="folder", root=str(base.parent), calibration=0.0), base.name)
 
 
 def problems_of(base: Path) -> list[str]:
@@ -124,7 +124,7 @@ def test_visas_rows_lead_into_their_product_alone(visa_root: Path) -> None:
     table = visa_root / "split_csv/1cls.csv"
     text = table.read_text()
     table.write_text(text.replace("candle,train,normal,candle/", "candle,train,normal,other/"))
-    dataset = DatasetParams(layout="visa", root=str(visa_root))
+    dataset = DatasetParams(layout="visa", root=str(visa_root), calibration=0.0)
     with pytest.raises(UsageError, match=rf"line 3 \(other/.*\): expected a path below {visa_root}/candle, found one that leads else"):
         read_samples(dataset, "candle")
     table.write_text(text.replace("/", "\\"))
@@ -153,7 +153,7 @@ def test_several_masks_of_one_image_in_a_folder_are_one(mvtec_root: Path) -> Non
         write_image(truth / f"002/{index}.png", np.roll(square(), 10 * index, axis=0))
     (truth / "002_mask.png").unlink()
     assert inspect_root(mvtec_root, base=16).problems == []
-    rows = {row.sample_id: row for row in read_samples(DatasetParams(layout="mvtec", root=str(mvtec_root)), "nut")}
+    rows = {row.sample_id: row for row in read_samples(DatasetParams(layout="mvtec", root=str(mvtec_root), calibration=0.0), "nut")}
     both = (square() > 0) | (np.roll(square(), 10, axis=0) > 0)
     for name in ("001", "002"):
         assert np.array_equal(read_picture(rows[f"nut/test/scratch/{name}"], "native").mask, both)

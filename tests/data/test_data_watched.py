@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from parameters import file_text, over, values_of
 from PIL import Image
 
 from cadiff.data import read_samples
-from cadiff.params import TABLES, DatasetParams, Layout
+from cadiff.params import TABLES, DatasetParams, Layout, load_params, write_settings
 from cadiff.stages import content_digest
 from cadiff.storage import mask_files
 
@@ -38,7 +39,7 @@ def roots(mvtec_root: Path, visa_root: Path, loco_root: Path, folder_root: Path)
 
 
 def dataset(layout: Layout, root: Path) -> DatasetParams:
-    return DatasetParams(layout=layout, root=str(root), table=TABLES.get(layout, "."))
+    return DatasetParams(layout=layout, root=str(root), table=TABLES.get(layout, "."), calibration=0.0)
 
 
 def checkout(root: Path, roots: dict[Layout, Path]) -> None:
@@ -48,11 +49,9 @@ def checkout(root: Path, roots: dict[Layout, Path]) -> None:
         shutil.copy(ROOT / name, root / name)
     shutil.copytree(ROOT / "cadiff/data", root / "cadiff/data", ignore=shutil.ignore_patterns("__pycache__"))
     (root / ".dvc/config.local").write_text("[core]\n    no_scm = true\n")
-    values = yaml.safe_load((ROOT / "presets/own-data.yaml").read_text())
     for layout, product in PRODUCTS.items():
         own = {"layout": layout, "root": str(roots[layout]), "table": TABLES.get(layout, ".")}
-        text = yaml.safe_dump({**values, "dataset": {**values["dataset"], **own}, "products": {product: {}}})
-        (root / f"{layout}.yaml").write_text(text)
+        (root / f"{layout}.yaml").write_text(file_text(over(values_of("own-data"), {"dataset": own, "products": {product: {}}})))
 
 
 def test_dvc_sees_a_change_of_every_file_that_was_opened(
@@ -74,6 +73,7 @@ def test_dvc_sees_a_change_of_every_file_that_was_opened(
     opened = json.loads(done.stdout.splitlines()[-1])
     for layout, product in PRODUCTS.items():
         shutil.copy(f"{layout}.yaml", "params.yaml")
+        write_settings(load_params())
         files = [Path(path) for path in opened if Path(path).is_relative_to(roots[layout])]
         tables = {path.name for path in files if path.suffix == ".csv"}
         assert tables == {"visa": {"1cls.csv"}, "folder": {"table.csv"}}.get(layout, set())
@@ -121,7 +121,7 @@ def test_the_rows_stand_for_the_data_in_every_stage_but_that_which_makes_them() 
     naming = {name for name, stage in graph.items() if any("dataset.root" in dep for dep in stage["deps"])}
     assert naming == {"samples"}
     reading = {name for name, stage in graph.items() if "data/made/samples/${item.product}.parquet" in stage["deps"]}
-    assert reading == set(graph) - {"draw", "samples", "report"}
+    assert reading == set(graph) - {"settings", "draw", "samples", "report"}
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
+from parameters import BARE, bare, file_text
 
 from cadiff.detection import train_seed
 from cadiff.params import Params, load_params
@@ -44,7 +44,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
     for name, count in (("blot", 12), ("line", 3)):
         rows = [_generated(f"{name}-{k}", [name], *_draw(rng, name, k)) for k in range(count)]
         write_table(root / "generated" / f"{name}.parquet", to_table(rows, GENERATED_SCHEMA))
-    params = Params(
+    params = bare(
         products={"cube": {}},
         dataset={"size": SIZE},
         base={"size": SIZE, "device": "cpu"},
@@ -72,12 +72,13 @@ def inspected(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Inspected:
     rng = np.random.default_rng(1)
     kept = [_sample(root, f"kept-{k}", "calibration", None, *_draw(rng, None, k)) for k in range(CALIBRATION)]
     values = {
-        "products": {"cube": {}, "ball": {}}, "methods": {"generators": [], "synthesizers": ["exemplars"], "unions": [], "detectors": []},
-        "dataset": {"size": SIZE, "root": str(root / "raw"), "calibration": 0.2}, "draw": {"products": []},
-        "base": {"size": SIZE, "device": "cpu"}, "metrics": {"size": SIZE}, "detector": toy.params.detector.model_dump(),
+        **BARE, "products": {"cube": {}, "ball": {}},
+        "methods": {"generators": [], "synthesizers": ["exemplars"], "unions": [], "detectors": []},
+        "dataset": {**BARE["dataset"], "size": SIZE, "root": str(root / "raw"), "calibration": 0.2}, "draw": {"products": []},
+        "base": {**BARE["base"], "size": SIZE, "device": "cpu"}, "metrics": {"size": SIZE}, "detector": toy.params.detector.model_dump(),
         "classifier": {"epochs": 5, "learning_rate": 3e-4},
     }  # fmt: skip
-    (root / "params.yaml").write_text(yaml.safe_dump(values))
+    (root / "params.yaml").write_text(file_text(values))
     params, samples = load_params(root / "params.yaml").for_product("cube"), [*toy.samples, *kept]
     detector = root / "data" / "made" / "detectors" / "exemplars" / "cube"
     train_seed(params, "exemplars", "cube", [toy.generated], samples, 0, detector, root / "work")

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision.models
+from parameters import bare, save_each_step
 from safetensors.torch import save_file
 
 from cadiff.detection import anomalib_peers as peers
@@ -43,7 +44,7 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "resnet18.safetensors"
     save_file(torchvision.models.resnet18(weights=None).state_dict(), path)
-    return {"backbone": "resnet18", "weights": str(path), "weights_sha256": sha256_file(path)}
+    return {"backbone": "resnet18", "weights": f"{path}@{sha256_file(path)}"}
 
 
 def normals(toy) -> list[SampleRow]:
@@ -96,11 +97,13 @@ def test_a_stopped_run_ends_as_an_undisturbed_one_and_leaves_no_checkpoint(toy, 
             raise KeyboardInterrupt
         return losses[-1]
 
-    with pytest.raises(KeyboardInterrupt):
-        peers._train(
-            settled(params, checkpoint_seconds=1e-9), dataclasses.replace(network, loss=stopping), squares, stream,
-            parts / "work/seed-0.safetensors", CPU,
-        )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        save_each_step(patch)
+        with pytest.raises(KeyboardInterrupt):
+            peers._train(
+                params, dataclasses.replace(network, loss=stopping), squares, stream,
+                parts / "work/seed-0.safetensors", CPU,
+            )  # fmt: skip
     assert (parts / "work/seed-0.safetensors").exists()
     fit_peer(params, "draem", product, toy.samples, 0, parts, parts / "work")
     assert (whole / "seed-0.safetensors").read_bytes() == (parts / "seed-0.safetensors").read_bytes()
@@ -180,7 +183,7 @@ def test_what_is_wanting_is_named(toy, tmp_path: Path, monkeypatch: pytest.Monke
 
     with pytest.raises(UsageError, match=r"peers\.weights: .* expected hub .* or a file, found null"):
         fit(settled(toy.params), "cfa")
-    small = Params(products={"cube": {}}, dataset={"size": 16}, base={"size": 16, "device": "cpu"})
+    small = bare(products={"cube": {}}, dataset={"size": 16}, base={"size": 16, "device": "cpu"})
     with pytest.raises(UsageError, match=r"detector\.size: expected pictures of at least 32 px .*, found 16 px"):
         fit(small, "sspcab")
     with pytest.raises(CADiffError, match="expected normal images to train on"):

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from parameters import save_each_step
 from PIL import Image
 
 from cadiff.checkpoint import save_training
@@ -43,10 +44,9 @@ def test_tells_blots_from_lines(toy, tmp_path, monkeypatch) -> None:
 
     with monkeypatch.context() as patch:
         patch.setattr(classifier, "save_training", save_and_stop)
-        saving = toy.params.detector.model_copy(update={"checkpoint_seconds": 1e-9})
-        often = _params(toy).model_copy(update={"detector": saving})
+        save_each_step(patch)
         with pytest.raises(KeyboardInterrupt):
-            classify(often, "drawn", "cube", [toy.generated], toy.samples, 0, tmp_path / "again")
+            classify(_params(toy), "drawn", "cube", [toy.generated], toy.samples, 0, tmp_path / "again")
     checkpoint = "classifier-0.safetensors"
     assert read_tensors(tmp_path / "again" / checkpoint)[1]["step"] == "3"
     assert _classify(toy, tmp_path / "again") == rows
@@ -95,11 +95,11 @@ def test_resnet34_starts_from_a_checked_file_or_from_scratch(toy, tmp_path) -> N
     with pytest.raises(UsageError, match=r"classifier.weights: .*mine.safetensors: expected the published resnet34"):
         find_networks(_params(toy, network="resnet34", weights=str(path)))
     digest = sha256_file(path)
-    found = find_networks(_params(toy, network="resnet34", weights=str(path), weights_sha256=digest))[2]
+    found = find_networks(_params(toy, network="resnet34", weights=f"{path}@{digest}"))[2]
     loaded = Classifier("resnet34", 3, found)
     assert loaded.variant == f"resnet34(imagenet@{digest[:8]})"
     assert torch.equal(loaded.model.conv1.weight, scratch.model.conv1.weight)
     with pytest.raises(UsageError, match="expected SHA-256 00, found"):
-        find_networks(_params(toy, network="resnet34", weights=str(path), weights_sha256="00"))
+        find_networks(_params(toy, network="resnet34", weights=f"{path}@{64 * '0'}"))
     with pytest.raises(UsageError, match=r"resnet34-b627a593.pth, which is not there"):
         find_networks(_params(toy, network="resnet34", weights=str(tmp_path / "resnet34-b627a593.pth")))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from parameters import bare
 
 from cadiff.detection.batches import load_training_data
 from cadiff.detection.filtering import EXEMPT, KEPT, UNKNOWN, Judged, filter_shards, judge
@@ -117,12 +118,12 @@ def test_a_type_of_which_nothing_is_left_names_the_rule(toy, made, tmp_path: Pat
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("filter: {min_normal_distance: 1}", r"filter.min_normal_distance: the strict protocol leaves no image out; set "
-         r"detector.protocol: filtered, or min_normal_distance: null"),
-        ("filter: {min_normal_distance: 1}\ndetector: {protocol: legacy}", "the legacy protocol leaves no image out"),
-        ("detector: {protocol: filtered}", "protocol: filtered needs a rule; expected a number for one of min_exemplar_distance"),
-        ("products: {cube: {filter: {min_normal_distance: 1}}}", r"products.cube: filter.min_normal_distance: the strict protocol"),
-        ("filter: {min_mask_agreement: 2}", "filter.min_mask_agreement: Input should be less than or equal to 1"),
+        ("recipe: {filter: {min_normal_distance: 1}}", r"recipe.filter.min_normal_distance: the strict protocol leaves no image out; set "
+         r"recipe.detector.protocol: filtered, or min_normal_distance: null"),
+        ("recipe: {filter: {min_normal_distance: 1}, detector: {protocol: legacy}}", "the legacy protocol leaves no image out"),
+        ("recipe: {detector: {protocol: filtered}}", "protocol: filtered needs a rule; expected a number for one of min_exemplar_distance"),
+        ("products: {cube: {recipe: {filter: {min_normal_distance: 1}}}}", r"products.cube: recipe.filter.min_normal_distance: the strict"),
+        ("recipe: {filter: {min_mask_agreement: 2}}", "recipe.filter.min_mask_agreement: Input should be less than or equal to 1"),
     ],
 )  # fmt: skip
 def test_rules_and_protocol_come_together(text: str, message: str, tmp_path: Path) -> None:
@@ -134,6 +135,6 @@ def test_rules_and_protocol_come_together(text: str, message: str, tmp_path: Pat
 
 def test_one_product_may_be_filtered_alone() -> None:
     own = {"filter": {"min_normal_distance": 1}, "detector": {"protocol": "filtered"}}
-    params = Params(products={"cube": own, "ball": {}})
+    params = bare(products={"cube": own, "ball": {}})
     assert params.for_product("cube").filter.rules == {"normal_distance": 1}
     assert params.for_product("ball").filter.rules == {}

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
+from parameters import bare, file_text
 from torch import nn
 
 from cadiff.detection.batches import in_turn, load_training_data
@@ -128,15 +128,15 @@ def test_what_asks_for_it_by_name_must_be_it(tmp_path: Path) -> None:
     asked = {"detector": {**LEGACY["detector"], "protocol": "legacy"}, "metrics": dict(LEGACY["metrics"])}
 
     def loaded(products: dict[str, object], **sections: object) -> Params:
-        (tmp_path / "params.yaml").write_text(yaml.safe_dump({"products": products, **sections}))
+        (tmp_path / "params.yaml").write_text(file_text({"products": products, **sections}))
         return load_params(tmp_path / "params.yaml")
 
     assert loaded({"a": {}}, **asked).detector.protocol == "legacy"
-    with pytest.raises(UsageError, match=r"a: detector\.size: expected 256 with detector\.protocol: legacy, .*, found None; or set"):
+    with pytest.raises(UsageError, match=r"a: detector\.size: expected 256 with recipe\.detector\.protocol: legacy, .*, found 128; or set"):
         loaded({"a": {}}, detector={"protocol": "legacy"})
-    with pytest.raises(UsageError, match=r"a: metrics\.mask_rule: expected cut"):
+    with pytest.raises(UsageError, match=r"a: recipe\.metrics\.mask_rule: expected cut"):
         loaded({"a": {"metrics": {"mask_rule": "half"}}}, **asked)
-    with pytest.raises(UsageError, match=r"a: detector\.published: expected false with protocol: legacy"):
+    with pytest.raises(UsageError, match=r"a: recipe\.detector\.published: expected false with protocol: legacy"):
         loaded({"a": {}}, **{**asked, "detector": {**asked["detector"], "published": True}})
     beside = published(loaded({"a": {}}, detector={"published": True, "epochs": 7, "seeds": [1, 2]}))
     check_legacy(beside)
@@ -146,7 +146,7 @@ def test_what_asks_for_it_by_name_must_be_it(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_stage_measures_by_both_evaluations_side_by_side(toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    params = Params(
+    params = bare(
         products={"cube": {}}, dataset={"size": 32}, base={"size": 32, "device": "cpu"}, metrics={"size": 32}, methods=["exemplars"],
         detector={"width": 4, "epochs": 1, "samples_per_epoch": 8, "published": True}, classifier={"epochs": 1},
     )  # fmt: skip

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from parameters import save_each_step
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from cadiff.checkpoint import save_training
@@ -94,8 +95,9 @@ def test_stopped_and_resumed_gives_the_same_bytes(toy, trained, tmp_path, monkey
         raise KeyboardInterrupt
 
     monkeypatch.setattr(training, "save_training", stop_once_saved)
+    save_each_step(monkeypatch)
     with pytest.raises(KeyboardInterrupt):
-        _train(toy, out, work, checkpoint_seconds=1e-9)
+        _train(toy, out, work)
     monkeypatch.undo()
     assert 0 < int(read_tensors(checkpoint)[1]["step"]) < 60
     assert not out.exists()
@@ -106,7 +108,7 @@ def test_stopped_and_resumed_gives_the_same_bytes(toy, trained, tmp_path, monkey
 
 def test_finished_run_is_written_again_without_training(toy, trained, tmp_path) -> None:
     shutil.copytree(trained / "work", tmp_path / "work")
-    _train(toy, tmp_path / "made", tmp_path / "work", checkpoint_seconds=1)
+    _train(toy, tmp_path / "made", tmp_path / "work")
     written, before = (folder / "made" / "seed-0.safetensors" for folder in (tmp_path, trained))
     assert written.read_bytes() == before.read_bytes()
 
@@ -163,12 +165,11 @@ def _after(params, toy, steps: int, folder: Path) -> Path:
             write_tensors(folder / "seed-0.safetensors", modules["model"].state_dict(), metadata)
             raise StopError
 
-    settings = params.detector.model_copy(update={"checkpoint_seconds": 1e-9})
-    given = params.model_copy(update={"detector": settings})
     with pytest.MonkeyPatch.context() as patch:
+        save_each_step(patch)
         patch.setattr(training, "save_training", save)
         with pytest.raises(StopError):
-            train_detector(given, "drawn", "cube", [toy.generated], toy.samples, 0, folder, folder / "work")
+            train_detector(params, "drawn", "cube", [toy.generated], toy.samples, 0, folder, folder / "work")
     return folder
 
 
@@ -179,9 +180,10 @@ def test_larger_pictures_are_learnt_and_scored_in_tiles_by_the_pretrained_networ
     settings = {**seeing, "epochs": 1, "samples_per_epoch": 12, "batch": 4}
     _train(toy, tmp_path / "whole", tmp_path / "work", **settings)
     with pytest.MonkeyPatch.context() as patch:
+        save_each_step(patch)
         patch.setattr(training, "save_training", _stopping(save_training))
         with pytest.raises(StopError):
-            _train(toy, tmp_path / "parts", tmp_path / "again", checkpoint_seconds=1e-9, **settings)
+            _train(toy, tmp_path / "parts", tmp_path / "again", **settings)
     _train(toy, tmp_path / "parts", tmp_path / "again", **settings)
     whole, parts = (tmp_path / name / "seed-0.safetensors" for name in ("whole", "parts"))
     assert whole.read_bytes() == parts.read_bytes()

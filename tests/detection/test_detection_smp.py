@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 from huggingface_hub import constants
+from parameters import bare
 from safetensors.torch import save_file
 
 from cadiff.detection.networks import network_of
 from cadiff.detection.smp import Named, SmpUNet, fetching
 from cadiff.detection.training import _start
 from cadiff.errors import CADiffError, UsageError
-from cadiff.params import DetectorParams, Params, load_params
+from cadiff.params import DetectorParams, load_params
 
 smp = pytest.importorskip("segmentation_models_pytorch", reason="the extra smp is not installed")
 
@@ -77,7 +78,7 @@ def test_a_misspelt_network_in_a_file_names_the_key(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("products: {nut: {}}\ndetector: {network: efficientnet}\n")
     with pytest.raises(UsageError, match=r"params\.yaml: detector\.network: expected unet, .*found 'efficientnet'"):
         load_params(tmp_path / "params.yaml")
-    assert Params(products={"nut": {}}, detector={"network": "smp:resnet18"}).detector.network == "smp:resnet18"
+    assert bare(products={"nut": {}}, detector={"network": "smp:resnet18"}).detector.network == "smp:resnet18"
 
 
 @pytest.mark.parametrize("encoder", [SMALL_TIMM, "mit_b0"], ids=["timm", "nothing-at-stride-2"])

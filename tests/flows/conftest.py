@@ -5,8 +5,12 @@ from pathlib import Path
 import pytest
 
 PARAMS = """
+dataset: {root: data/raw, table: .}
+draw: {products: []}
 products: {a: {}, b: {}, b-2: {}}
-methods: {generators: [cadiff], synthesizers: [exemplars], unions: []}
+methods: {generators: [cadiff], synthesizers: [exemplars], unions: [], detectors: []}
+external: {images: [], maps: []}
+ship: {methods: []}
 """
 DVC_YAML = """
 stages:

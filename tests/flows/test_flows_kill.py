@@ -20,6 +20,15 @@ import pytest
 
 from flows.pipeline import plan_stages
 
+PARAMS = """
+dataset: {root: data/raw, table: .}
+draw: {products: []}
+products: {a: {}, b: {}}
+methods: {generators: [cadiff], synthesizers: [exemplars], unions: [], detectors: []}
+external: {images: [], maps: []}
+ship: {methods: []}
+"""
+
 ROOT = Path(__file__).resolve().parents[2]
 ROUNDS = 24
 PARTS = 5
@@ -117,7 +126,7 @@ def test_nothing_is_lost_doubled_or_orphaned(project: Path) -> None:
     for turn in range(ROUNDS):
         victim = VICTIMS[turn % len(VICTIMS)]
         cluster = "local:2" if victim == "worker" else "null"
-        values = "products: {a: {}, b: {}}\nmethods: {generators: [cadiff], synthesizers: [exemplars], unions: []}\n"
+        values = PARAMS
         # dvc.yaml's ${cluster} and ${turn}; cadiff's own reader knows no `turn`, so it lies in a file of its own
         (project / "params.yaml").write_text(values)
         (project / "turn.yaml").write_text(f"turn: {turn}\ncluster: {cluster!r}\n")

@@ -11,9 +11,10 @@ from threading import Barrier
 import pytest
 import yaml
 from dvc.lock import make_lock
+from parameters import bare
 
 from cadiff.errors import CADiffError, TransientError, UsageError
-from cadiff.params import DrawParams, Params
+from cadiff.params import DrawParams
 from cadiff.records import SAMPLE_SCHEMA, SampleRow, to_table
 from cadiff.storage import write_table
 from flows.pipeline import (
@@ -24,7 +25,6 @@ from flows.pipeline import (
     plan_stages,
     product_of,
     require_inputs,
-    use_preset,
     uses_accelerator,
 )
 from flows.rwlock import mend_rwlock
@@ -121,7 +121,7 @@ def test_unknown_products_and_stages_are_usage_errors(project: Path) -> None:
 
 
 def test_images_that_are_not_there_are_named_before_anything_runs(tmp_path: Path) -> None:
-    params = Params(products={"tile": {}, "wood": {}}, draw=DrawParams(products=["wood"]))
+    params = bare(products={"tile": {}, "wood": {}}, draw=DrawParams(products=["wood"]))
     params = params.model_copy(update={"dataset": params.dataset.model_copy(update={"layout": "mvtec", "root": "raw"})})
     plan = [planned("samples@wood"), planned("samples@tile")]
     with pytest.raises(UsageError, match=r"raw/tile: expected this product's images, .*set dataset.root and products"):
@@ -132,7 +132,7 @@ def test_images_that_are_not_there_are_named_before_anything_runs(tmp_path: Path
 
 
 def test_weights_that_are_not_there_are_named_before_anything_runs(tmp_path: Path) -> None:
-    params = Params(products={"tile": {"classifier": {"network": "resnet34", "weights": str(tmp_path / "r.pth")}}, "wood": {}})
+    params = bare(products={"tile": {"classifier": {"network": "resnet34", "weights": str(tmp_path / "r.pth")}}, "wood": {}})
     require_inputs(tmp_path, params, [planned("detect-generated@wood-cadiff"), planned("train@tile-cadiff")])
     with pytest.raises(UsageError, match=r"classifier\.weights: expected .*r\.pth, which is not there"):
         require_inputs(tmp_path, params, [planned("detect-generated@tile-cadiff")])
@@ -146,10 +146,10 @@ def test_a_wish_that_comes_after_the_samples_is_refused_before_anything_runs(tmp
     native = {"dataset": {"layout": "mvtec", "root": "raw", "size": "native"}, "products": {"tile": {}}, "draw": {"products": []}}
     plan = [planned("train@tile-cadiff"), planned("report")]
     with pytest.raises(UsageError, match=r"0.png: 32x32, smaller than base.size \(64\)"):
-        require_inputs(Path(), Params(**native, base={"size": 64}), plan)
-    require_inputs(Path(), Params(**native, base={"size": 32}), plan)  # as it says
+        require_inputs(Path(), bare(**native, base={"size": 64}), plan)
+    require_inputs(Path(), bare(**native, base={"size": 32}), plan)  # as it says
     (tmp_path / "raw/tile").mkdir(parents=True)
-    require_inputs(Path(), Params(**native, base={"size": 64}), [*plan, planned("samples@tile")])  # which asks itself
+    require_inputs(Path(), bare(**native, base={"size": 64}), [*plan, planned("samples@tile")])  # which asks itself
 
 
 def test_the_pipeline_asks_for_its_inputs_first(project: Path) -> None:
@@ -275,19 +275,31 @@ def test_a_lock_file_that_is_whole_stays(project: Path) -> None:
     assert not said
 
 
-def test_a_preset_replaces_parameters_that_are_kept_elsewhere(project: Path) -> None:
-    presets, params = project / "presets", project / "params.yaml"
-    presets.mkdir()
-    (presets / "first.yaml").write_text(params.read_text())
-    (presets / "second.yaml").write_text(params.read_text().replace("b-2", "c"))
-    assert use_preset(project, "second") == "params.yaml is now presets/second.yaml"
-    assert params.read_bytes() == (presets / "second.yaml").read_bytes()
-    params.write_text(params.read_text() + "# mine\n")
-    with pytest.raises(UsageError, match="differs from every file of presets/, so --preset first would lose it"):
-        use_preset(project, "first")
-    assert params.read_text().endswith("# mine\n")
-    with pytest.raises(UsageError, match=r"preset third: not in .*; there are first, second"):
-        use_preset(project, "third")
+SETTINGS = """
+  settings:
+    cmd: mkdir -p made/settings; for p in a b b-2; do grep "^# $p" params.yaml > made/settings/$p; done; echo settings >> log
+    deps: [params.yaml]
+    outs: [made/settings]
+"""
+
+
+def test_parameters_are_resolved_before_a_run_is_planned(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """So that what reads none of what was edited is not planned."""
+    graph = (project / "dvc.yaml").read_text().replace("stages:\n", f"stages:{SETTINGS}", 1)
+    graph = graph.replace('deps: ["work-${item.product}.sh"]', 'deps: ["work-${item.product}.sh", "made/settings/${item.product}"]')
+    (project / "dvc.yaml").write_text(graph)
+    params = (project / "params.yaml").read_text() + "# a 1\n# b 1\n# b-2 1\n"
+    (project / "params.yaml").write_text(params)
+    assert len(pipeline.fn(root=project)) == 7
+    (project / "params.yaml").write_text(params.replace("# b 1", "# b 2"))
+    capsys.readouterr()
+    assert [outcome.stage for outcome in pipeline.fn(root=project)] == ["make@b", "detect@b", "report"]
+    assert "3 stages to run: make@b, detect@b, report" in capsys.readouterr().out
+    (project / "params.yaml").write_text(params.replace("# b 1", "# b 2") + "# nobody reads this\n")
+    assert pipeline.fn(root=project) == []
+    assert (project / "log").read_text().split().count("settings") == 3
+    assert pipeline.fn(root=project, force="settings") == []
+    assert (project / "log").read_text().split().count("settings") == 4
 
 
 def test_nothing_is_started_once_the_run_is_ending(project: Path) -> None:

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-import yaml
+from parameters import file_text, values_of
 from test_flows_smoke import checkout
 
 from cadiff.storage import sha256_file, sha256_folder
@@ -20,11 +20,16 @@ KILLS = 3
 
 def one_product(root: Path, cluster: str | None) -> None:
     """The smoke preset on one product, with a checkpoint after every step."""
-    values = yaml.safe_load((root / "params.yaml").read_text())
+    values = values_of("smoke")
     values["draw"]["products"], values["products"], values["cluster"] = ["nut"], {"nut": {}}, cluster
-    values["train"] |= {"steps": 6, "checkpoint_seconds": 1e-6}
-    values["detector"] |= {"samples_per_epoch": 64, "checkpoint_seconds": 1e-6, "seeds": [0, 1]}
-    (root / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    values["train"]["steps"] = 6
+    values["detector"] |= {"samples_per_epoch": 64, "seeds": [0, 1]}
+    (root / "params.yaml").write_text(file_text(values))
+    code = root / "cadiff" / "checkpoint.py"
+    text = code.read_text().replace("SECONDS = 30.0", "SECONDS = 1e-6").replace("SHARE = 0.03", "SHARE = 1e6")
+    assert "SECONDS = 1e-6" in text
+    assert "SHARE = 1e6" in text
+    code.write_text(text)
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """presets/smoke.yaml from the first stage to the report: through DVC, and (slow) through a Prefect run's pipeline."""
 
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import pandas
 import pytest
 from PIL import Image
 
+from cadiff.params import READS
 from cadiff.records import GENERATED_SCHEMA
 from cadiff.storage import sha256_file, sha256_folder
 
@@ -22,7 +24,7 @@ Call = Callable[..., str]
 def checkout(root: Path) -> Call:
     """A copy of what a stage needs, with the smoke preset; returns a call of a module in it."""
     skip = shutil.ignore_patterns("__pycache__")
-    for folder in ("cadiff", "flows"):
+    for folder in ("cadiff", "flows", "presets"):
         shutil.copytree(ROOT / folder, root / folder, ignore=skip)
     for name in ("dvc.yaml", ".dvcignore", "data/ablations/README.md", "data/masks/README.md"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -40,6 +42,8 @@ def caller(root: Path) -> Call:
         **os.environ,
         "DVC_NO_ANALYTICS": "1",
         "DVC_SITE_CACHE_DIR": str(root.parent / ".site"),
+        "CADIFF_READS": str(root.parent / "reads"),
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent / "watching"), str(root)]),
         "CADIFF_QUIET": "1",
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
     }
@@ -70,6 +74,19 @@ def test_one_command_makes_the_report_and_a_second_one_does_nothing(run: tuple[P
     assert "artefacts verify" in call("cadiff.cli", "verify")
 
 
+def test_a_stage_reads_no_section_that_its_settings_lack(run: tuple[Path, Call]) -> None:
+    """As it ran: a section that it reads, and whose change would not have it run again, leaves an old result."""
+    found: dict[str, set[str]] = {}
+    for path in (run[0].parent / "reads").glob("*.json"):
+        found.setdefault(path.stem.split("-")[0], set()).update(json.loads(path.read_text()))
+    assert found.keys() == READS.keys() - {"import", "maps", "peer"} | {"settings"}, "the smoke preset has none of these"
+    assert {"generate", "masks", "dataset"} <= found["scenes"], "what is noted is what is read"
+    for stage in found.keys() - {"settings", "samples"}:  # the latter looks ahead for what the others will be refused for
+        declared = {key.split(".")[0] for key in READS[stage]}
+        graph = {"products", "methods", "external", "ship", "cluster"}  # what the graph is made of, and where it is computed
+        assert found[stage] <= declared | graph, stage
+
+
 def test_a_deleted_shard_comes_back_with_the_same_bytes(run: tuple[Path, Call]) -> None:
     root, call = run
     shard = root / "data/made/generated/cadiff/nut/rust.parquet"
@@ -83,8 +100,10 @@ def test_changing_one_products_section_reruns_that_product_only(run: tuple[Path,
     root, call = run
     params = (root / "params.yaml").read_text()
     (root / "params.yaml").write_text(params.replace("  nut: {}", "  nut: {train: {steps: 4}}"))
+    call("dvc", "repro", "settings")
     planned = [line for line in call("dvc", "repro", "--dry").splitlines() if line.startswith("Running stage")]
     (root / "params.yaml").write_text(params)
+    call("dvc", "repro", "settings")
     assert any("train@nut-cadiff" in line for line in planned)
     assert not any("fabric" in line for line in planned), planned
 

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from parameters import bare, sampling
 
 from cadiff.backbone import load_backbone
 from cadiff.data.images import to_tensor
 from cadiff.generator import Generator, adapt_base, load_generator, train_generator
 from cadiff.generator.sample import Request, sample
 from cadiff.generator.train import new_generator
-from cadiff.params import BaseParams, GenerateParams, IntensityParams, Params
+from cadiff.params import BaseParams, IntensityParams, Params
 from cadiff.records import SampleRow
 from cadiff.storage import read_image
 
@@ -34,7 +35,7 @@ def exact_float32() -> Iterator[None]:
 
 def generator_on(device: str, base: Path, dtype: str = "float32") -> Generator:
     """Random weights throughout, the same on both devices; the control's zero layers too, so that it acts."""
-    params = Params(products={"nut": {}}, base={"path": str(base), "size": 64, "device": device, "dtype": dtype})
+    params = bare(products={"nut": {}}, base={"path": str(base), "size": 64, "device": device, "dtype": dtype})
     made = new_generator(params, "nut", ["chip", "rust"], load_backbone(params.base))
     stream = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -52,7 +53,7 @@ def requests_of(generator: Generator, picture: Path) -> list[Request]:
     return [Request(prompt, ("rust",), mask, (0.5 + 0.3 * k,), k, known, start=known) for k, mask in enumerate(masks)]
 
 
-SETTINGS = GenerateParams(steps=4, scheduler="dpm", guidance_scale=2.0, strength=0.5, blend=1.0)
+SETTINGS = sampling(steps=4, scheduler="dpm", guidance_scale=2.0, start="background", strength=0.5, blend=1.0)
 
 
 def test_the_gpu_draws_what_the_cpu_draws(tiny_base: Path, drawn_root: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from parameters import bare
 from pydantic import ValidationError
 from scipy import ndimage
 
@@ -36,7 +37,7 @@ Write = Callable[..., SampleRow]
 @pytest.fixture(scope="module")
 def generator(tiny_base: Path) -> Generator:
     """Random weights throughout; the control's zero layers too, so that it acts."""
-    params = Params(products={"part": {}}, base={"path": str(tiny_base), "size": SIZE, "device": "cpu"})
+    params = bare(products={"part": {}}, base={"path": str(tiny_base), "size": SIZE, "device": "cpu"})
     made = new_generator(params, "part", ["rust", "chip"], load_backbone(params.base))
     torch.manual_seed(1)
     with torch.no_grad():
@@ -283,7 +284,7 @@ def test_drawing_starts_from_the_exemplar_of_its_mask_where_asked(
 
     def start(scene: Scene, **settings: object) -> torch.Tensor:
         seen.clear()
-        draw_scenes(generator, changed(params, generate={"steps": 10, "strength": 0.2, **settings}), [scene])
+        draw_scenes(generator, changed(params, generate={"steps": 10, "start": "background", "strength": 0.2, **settings}), [scene])
         noisy, t = seen[0]
         noise, alpha = torch.randn(noisy.shape, generator=torch.Generator().manual_seed(5)), generator.backbone.schedule.alphas_cumprod[t]
         return noisy if torch.equal(noisy, noise) else (noisy - (1 - alpha).sqrt() * noise) / alpha.sqrt()
@@ -304,7 +305,7 @@ def test_drawing_starts_from_the_exemplar_of_its_mask_where_asked(
     torch.testing.assert_close(start(asked_nothing, start="exemplar"), latents(pixels_of(row)), atol=1e-4, rtol=1e-3)
     noise = torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(5))
     assert torch.equal(start(bare, start="exemplar"), noise), "a mask from a folder has no exemplar"
-    assert torch.equal(start(whole, strength=1.0), noise)
+    assert torch.equal(start(whole, start="noise"), noise)
 
 
 def test_readings_are_of_the_first_windows_and_belong_to_their_scenes(generator: Generator, params: Params, write: Write) -> None:

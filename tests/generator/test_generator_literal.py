@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from parameters import sampling
 
 from cadiff.backbone import Backbone, load_backbone
 from cadiff.generator.adapt import adapt_base
@@ -17,7 +18,7 @@ from cadiff.generator.model import Generator
 from cadiff.generator.reweighting import Reading, Reweighting
 from cadiff.generator.sample import Request, sample
 from cadiff.generator.train import load, new_generator, train
-from cadiff.params import GenerateParams, IntensityParams, Params, load_params
+from cadiff.params import IntensityParams, Params, load_params
 from cadiff.prompt import CONTEXT
 from cadiff.records import SampleRow
 from cadiff.seeds import torch_generator
@@ -128,7 +129,7 @@ def test_a_tested_step_is_the_step_of_no_delay_or_of_no_re_weighting(generator: 
     def drawn(w: float, **settings: object) -> tuple[torch.Tensor, list[Reading]]:
         readings: list[Reading] = []
         request = Request(generator.prompt(["rust"], 0), ("rust",), masks, (w,), seed=1)
-        found = sample(generator, [request], GenerateParams(steps=3, background="generated"), IntensityParams(**settings), readings.append)
+        found = sample(generator, [request], sampling(steps=3, background="generated"), IntensityParams(**settings), readings.append)
         return found.drawn, readings
 
     always, readings = drawn(2.0, focus="each_step", threshold=0.0)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from parameters import save_each_step
 
 from cadiff.backbone import load_backbone
 from cadiff.checkpoint import Pace
@@ -77,7 +78,7 @@ def test_two_trainings_give_the_same_bytes(trained: Path, small_params: Params, 
 def test_a_stopped_training_goes_on_to_the_same_bytes(
     trained: Path, small_params: Params, nut_samples: list[SampleRow], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    eager = small_params.model_copy(update={"train": small_params.train.model_copy(update={"checkpoint_seconds": 1e-9})})
+    save_each_step(monkeypatch)
     steps_done = 0
 
     def stop_at_the_second(*arguments: object) -> object:
@@ -89,7 +90,7 @@ def test_a_stopped_training_goes_on_to_the_same_bytes(
 
     monkeypatch.setattr("cadiff.generator.train.learn", stop_at_the_second)
     with pytest.raises(KeyboardInterrupt):
-        train_generator("cadiff", eager, "nut", nut_samples, trained / "adapted", tmp_path / "out", tmp_path / "work")
+        train_generator("cadiff", small_params, "nut", nut_samples, trained / "adapted", tmp_path / "out", tmp_path / "work")
     monkeypatch.undo()
     train_generator("cadiff", small_params, "nut", nut_samples, trained / "adapted", tmp_path / "out", tmp_path / "work")
     assert sha256_folder(tmp_path / "out") == sha256_folder(trained / "generator")
@@ -178,7 +179,7 @@ def test_less_strength_stays_nearer_to_what_it_starts_from(trained: Path, small_
     everywhere = Request(prompt, ("rust",), torch.ones(1, 64, 64, dtype=torch.bool), (1.0,), 1, background, start=background)
     known, away = generator.backbone.decode(background[None]), []
     for strength in (0.34, 1.0):
-        params = small_params.generate.model_copy(update={"strength": strength})
+        params = small_params.generate.model_copy(update={"start": "background", "strength": strength})
         image = sample(generator, [everywhere], params, small_params.intensity).drawn
         away.append((image - known).abs().mean().item())
     assert 0 < away[0] < away[1]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from oracles import silenced_by_hand
+from parameters import bare, sampling
 
 from cadiff.backbone import attention_layers, load_backbone
 from cadiff.errors import UsageError
@@ -17,13 +18,13 @@ from cadiff.generator import Generator
 from cadiff.generator.reweighting import Reweighting, tapped
 from cadiff.generator.sample import Request, in_lanes, sample, scheduler_for
 from cadiff.generator.train import new_generator
-from cadiff.params import GenerateParams, IntensityParams, Params
+from cadiff.params import IntensityParams
 
 
 @pytest.fixture(scope="module")
 def generator(tiny_base: Path) -> Generator:
     """Random weights throughout; the control's zero layers too, so that it acts."""
-    params = Params(products={"nut": {}}, base={"path": str(tiny_base), "size": 64, "device": "cpu"})
+    params = bare(products={"nut": {}}, base={"path": str(tiny_base), "size": 64, "device": "cpu"})
     made = new_generator(params, "nut", ["chip", "rust"], load_backbone(params.base))
     torch.manual_seed(1)
     with torch.no_grad():
@@ -47,14 +48,14 @@ def request(generator: Generator, index: int, background: bool = False, **values
     ("dtype", "settings", "backgrounds"),
     [
         (torch.float32, {"scheduler": "ddim"}, False),
-        (torch.bfloat16, {"scheduler": "dpm", "guidance_scale": 2.0, "strength": 0.5, "blend": 1.0}, True),
+        (torch.bfloat16, {"scheduler": "dpm", "guidance_scale": 2.0, "start": "background", "strength": 0.5, "blend": 1.0}, True),
     ],
 )
 def test_an_image_has_the_same_bits_whatever_it_is_asked_for_with(
     generator: Generator, dtype: torch.dtype, settings: dict, backgrounds: bool
 ) -> None:
     generator = dataclasses.replace(generator, backbone=dataclasses.replace(generator.backbone, dtype=dtype))
-    params, intensity = GenerateParams(steps=2, **settings), IntensityParams(threshold=0.3)
+    params, intensity = sampling(steps=2, **settings), IntensityParams(threshold=0.3)
     requests = [request(generator, i, backgrounds and i % 2 == 0) for i in range(6)]
     requests = [dataclasses.replace(r, start=r.background if k % 4 == 0 else None) for k, r in enumerate(requests)]
     together, turned = sample(generator, requests, params, intensity), sample(generator, requests[::-1], params, intensity)
@@ -71,7 +72,7 @@ def test_an_image_has_the_same_bits_whatever_it_is_asked_for_with(
 def test_what_the_autoencoder_makes_of_a_background_is_told_where_it_is_needed(generator: Generator, blend: float | None) -> None:
     """To be set in by: of each background its own, nothing of a request without one, and no decoding where all of a window is kept."""
     requests = [request(generator, 0, True), request(generator, 1), request(generator, 2, True)]
-    known = sample(generator, requests, GenerateParams(steps=1, blend=blend), IntensityParams()).known
+    known = sample(generator, requests, sampling(steps=1, blend=blend), IntensityParams()).known
     assert known[1].isnan().all()
     if blend is None:
         assert known.isnan().all()
@@ -103,7 +104,7 @@ def test_both_schedulers_arrive_at_the_picture_that_the_network_knows(
 
     assert generator.backbone.schedule.config["prediction_type"] == "v_prediction"
     monkeypatch.setattr(generator.control, "denoise", exact)
-    params = GenerateParams(scheduler=scheduler, steps=steps)  # type: ignore[arg-type]
+    params = sampling(scheduler=scheduler, steps=steps)  # type: ignore[arg-type]
     images = sample(generator, [request(generator, 0), request(generator, 1)], params, IntensityParams()).drawn
     expected = generator.backbone.decode(target[None])[0]
     assert torch.allclose(images, expected.expand_as(images), atol=2e-2)
@@ -112,7 +113,7 @@ def test_both_schedulers_arrive_at_the_picture_that_the_network_knows(
 @pytest.mark.parametrize("scheduler", ["ddim", "dpm"])
 def test_a_base_saved_with_another_sampler_is_sampled_alike(generator: Generator, scheduler: str) -> None:
     """Fine-tunes are saved with Euler's, PNDM's or a stochastic DPM's file: its noise levels count, its sampler's options do not."""
-    settings, requests = GenerateParams(steps=3, scheduler=scheduler), [request(generator, 0)]
+    settings, requests = sampling(steps=3, scheduler=scheduler), [request(generator, 0)]
     expected = sample(generator, requests, settings, IntensityParams()).drawn
     plain = dict(generator.backbone.schedule.config)
     plain = {name: plain[name] for name in plain if name.startswith("beta_") or name in ("num_train_timesteps", "prediction_type")}
@@ -127,7 +128,7 @@ def test_a_base_saved_with_another_sampler_is_sampled_alike(generator: Generator
 
 
 def test_re_weighting_begins_no_earlier_than_the_first_step_that_is_taken(generator: Generator) -> None:
-    params = GenerateParams(steps=4, strength=0.5)
+    params = sampling(steps=4, start="background", strength=0.5)
     asked = dataclasses.replace(request(generator, 0, background=True), start=torch.zeros(4, 8, 8))
     since = sample(generator, [asked], params, IntensityParams(delayed_focus=False)).since
     assert since.tolist() == [[2]], "of steps 0 to 3 the last two are taken"
@@ -145,10 +146,10 @@ def test_guidance_moves_the_conditional_half_and_a_scale_of_one_computes_no_othe
 
     monkeypatch.setattr(generator.control, "denoise", counted)
     one = request(generator, 0)
-    sample(generator, [one], GenerateParams(steps=1), IntensityParams(threshold=9))
+    sample(generator, [one], sampling(steps=1), IntensityParams(threshold=9))
     (single,) = calls
     calls.clear()
-    image = sample(generator, [one], GenerateParams(steps=1, guidance_scale=3.0), IntensityParams(threshold=9)).drawn
+    image = sample(generator, [one], sampling(steps=1, guidance_scale=3.0), IntensityParams(threshold=9)).drawn
     (double,) = calls
     assert len(double) == 2 * len(single)
     said, unsaid = (half[0].numpy().astype(float) for half in double.chunk(2))
@@ -173,7 +174,7 @@ def test_healing_takes_the_mask_from_the_control_and_acts_from_the_first_step(
         return own(unet, latents, t, text, mask)
 
     monkeypatch.setattr(generator.control, "denoise", watched)
-    params, never = GenerateParams(steps=2), IntensityParams(threshold=9)
+    params, never = sampling(steps=2), IntensityParams(threshold=9)
     mixed = request(generator, 2, background=True, edits=True)
     mixed = Request(mixed.prompt, mixed.types, mixed.masks, (-1.0, 1.0), mixed.seed, mixed.background, True)
     healed, _, since = sample(generator, [mixed], params, never)
@@ -255,6 +256,7 @@ def test_without_delay_and_where_it_heals_re_weighting_acts_from_the_first_step(
     assert rewriting.focus.since.tolist() == expected, "what acts does not begin again"
 
 
-def test_a_resolution_that_the_base_does_not_have_is_one_clear_line(generator: Generator) -> None:
-    with pytest.raises(UsageError, match=r"intensity.resolution: expected the side of one of this base's maps \(\[2, 4, 8\]\), found 5"):
-        sample(generator, [request(generator, 0)], GenerateParams(steps=1), IntensityParams(resolution=5))
+def test_a_base_without_maps_where_focus_is_read_is_one_clear_line() -> None:
+    rewriting = observed([[1]], [[False]], IntensityParams())
+    with pytest.raises(UsageError, match=r"base.size: focus is read at 8x8, but this base has maps of \[5\] only; set another"):
+        rewriting.observe([torch.rand(1, 2, 25, 4)], step=0)

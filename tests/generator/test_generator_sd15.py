@@ -31,7 +31,7 @@ def of(params: Params, base: Path, **sections: dict[str, object]) -> Params:
 
 
 def test_old_names_are_the_weights_that_they_name(base: Path) -> None:
-    loaded = load_backbone(BaseParams(path=str(base), size=64, device="cpu"))
+    loaded = load_backbone(BaseParams(path=str(base), size=64, device="cpu", dtype="float32"))
     assert isinstance(loaded.vae, AutoencoderKL)
     stored = load_file(base / "vae" / "diffusion_pytorch_model.safetensors")
     assert torch.equal(loaded.vae.encoder.mid_block.attentions[0].to_q.weight, stored["encoder.mid_block.attentions.0.query.weight"])
@@ -78,4 +78,4 @@ def test_what_a_step_takes_is_counted_without_weights(base: Path, small_params: 
     told = dict(needs(params))
     assert "train.batch 4 in 1 passes of 4 at 64 px" in told["need memory"]
     assert set(told) == {"need memory", "need time", "need disk"}
-    assert configurations(BaseParams(path="someone/not-here")) is None
+    assert configurations(BaseParams(path="someone/not-here", dtype="float32")) is None

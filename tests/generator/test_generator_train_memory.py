@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from parameters import bare
 
 from cadiff.backbone import load_backbone, recompute
 from cadiff.checkpoint import SHARE, Pace, load_training, save_training
@@ -118,7 +119,7 @@ def test_what_is_computed_again_keeps_less(small_params: Params, nut_samples: li
 
 def test_a_batch_that_passes_do_not_divide_is_refused() -> None:
     with pytest.raises(ValueError, match=r"accumulate: expected a divisor of batch: 6 \(1, 2, 3, 6\), found 4"):
-        Params(products={"a": {}}, train={"batch": 6, "accumulate": 4})  # type: ignore[arg-type]
+        bare(products={"a": {}}, train={"batch": 6, "accumulate": 4})  # type: ignore[arg-type]
     assert in_passes(6, 3) == [slice(0, 2), slice(2, 4), slice(4, 6)]
 
 
@@ -225,7 +226,7 @@ def test_a_step_that_leaves_float16_is_not_taken_and_its_scale_survives_a_stop(t
 def test_checkpoints_that_take_long_come_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr("cadiff.checkpoint.time.monotonic", lambda: now)
-    pace, written = Pace(30), []
+    pace, written = Pace(), []
     for second in range(2000):
         now = float(second) if second >= now else now
         if pace.due():

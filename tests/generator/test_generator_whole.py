@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from parameters import bare
 from scipy import ndimage
 
 from cadiff.data import read_samples
 from cadiff.generator import adapt_base, generate_shards, train_generator
 from cadiff.masks import make_scenes
-from cadiff.params import Params
 from cadiff.records import GENERATED_SCHEMA
 from cadiff.storage import decode_image, read_table, write_image
 
@@ -39,7 +39,7 @@ def write_pictures(folder: Path) -> None:
     for k in range(3):
         write_image(folder / f"data/part/test/spot/{k}.png", picture())
         write_image(folder / f"data/part/ground_truth/spot/{k}_mask.png", mask)
-        write_image(folder / f"masks/part/spot/{k}.png", np.roll(mask, 3 * k, 0))
+        write_image(folder / f"data/masks/part/spot/{k}.png", np.roll(mask, 3 * k, 0))
 
 
 def pictures_in(path: Path) -> np.ndarray:
@@ -51,7 +51,7 @@ def pictures_in(path: Path) -> np.ndarray:
 def drawn(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("whole")
     write_pictures(root)
-    params = Params(
+    params = bare(
         products={"part": {}},
         dataset={"name": "own", "layout": "mvtec", "root": str(root / "data"), "size": 64},
         base={"path": str(tiny_base), "size": 64, "device": "cpu"},
@@ -59,14 +59,16 @@ def drawn(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         train={"steps": 3, "batch": 4},
         prompt={"learning_rate": 1e-3},
         control={"learning_rate": 1e-3},
-        masks={"source": "folder", "folder": str(root / "masks")},
-        generate={"per_type": 3, "steps": 3, "batch": 2, "part": 2, "guidance_scale": 1.5, "blend": None},
+        masks={"source": "folder"},
+        generate={"per_type": 3, "steps": 3, "batch": 2, "guidance_scale": 1.5, "blend": None},
         intensity={"threshold": 0.0},
     ).for_product("part")  # type: ignore[arg-type]
     samples = read_samples(params.dataset, "part")
     adapt_base(params, "part", samples, root / "adapted", root / "work-a")
     train_generator("cadiff", params, "part", samples, root / "adapted", root / "generator", root / "work-t")
-    scenes = make_scenes(params, "part", samples)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        scenes = make_scenes(params, "part", samples)
     generate_shards(params, "cadiff", "part", samples, root / "adapted", root / "generator", scenes, root / "out", root / "work-g")
     return root / "out"
 

@@ -39,7 +39,7 @@ def test_each_tools_export_becomes_a_data_set(name: str, tmp_path: Path, picture
     ]  # fmt: skip
     assert (out / "plate/test/dark_spot/b1.png").read_bytes() == (pictures / "bad/b1.png").read_bytes()
     np.testing.assert_array_equal(read_image(out / "plate/ground_truth/dark_spot/b1_mask.png", "L") > 0, marked())
-    rows = read_samples(DatasetParams(name="d", layout="mvtec", root=str(out)), "plate")
+    rows = read_samples(DatasetParams(name="d", layout="mvtec", root=str(out), calibration=0.0), "plate")
     assert {row.sample_id: row.approximate for row in rows if row.anomaly_type} == {
         "plate/test/dark_spot/b1": False, "plate/test/dark_spot/b2": True,
     }  # fmt: skip
@@ -225,7 +225,7 @@ def test_a_line_of_a_mask_that_is_gone_is_a_problem(tmp_path: Path, pictures: Pa
     import_labels(Order(coco(tmp_path / "l"), pictures, tmp_path / "out", normals=("ok/*",)))
     (tmp_path / "out/plate/ground_truth/approximate.csv").write_text("mask,how\ndark_spot/b9_mask.png,cut\n")
     with pytest.raises(UsageError, match=r"approximate\.csv: .*b9_mask\.png is not there; remove its line"):
-        read_samples(DatasetParams(name="d", layout="mvtec", root=str(tmp_path / "out")), "plate")
+        read_samples(DatasetParams(name="d", layout="mvtec", root=str(tmp_path / "out"), calibration=0.0), "plate")
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None)

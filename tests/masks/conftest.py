@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from parameters import bare
 
 from cadiff.params import Params
 from cadiff.records import SampleRow
@@ -57,4 +58,4 @@ def samples(tmp_path: Path) -> list[SampleRow]:
 @pytest.fixture
 def params() -> Params:
     values = {"products": {"bar": {}}, "base": {"size": SIDE}, "dataset": {"size": SIDE}, "generate": {"per_type": 20}}
-    return Params(**values).for_product("bar")
+    return bare(**values).for_product("bar")

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import save
+from parameters import bare
 from parts import BARS, drawn, place_of
 from scipy import ndimage
 from skimage.draw import disk
 
 from cadiff.masks.context import BEYOND, Ground, Ring, distances
 from cadiff.masks.make import ANYWHERE, BY_CONTEXT, IN_PLACE, Placer
-from cadiff.params import Params
 from cadiff.pictures import canvas_of
 from cadiff.records import SampleRow
 
@@ -28,7 +28,7 @@ CORNER = (-0.1, 0.2)  # of the L (across, down)
 
 def placer_of(rows: list[SampleRow], size: int | str = SIDE, **masks) -> Placer:
     values = {"products": {"bar": {}}, "base": {"size": 16}, "dataset": {"size": size}, "masks": masks}
-    return Placer(Params(**values).for_product("bar"), "bar", rows)
+    return Placer(bare(**values).for_product("bar"), "bar", rows)
 
 
 def texture(seed: int, shape: tuple[int, int] = (SIDE, SIDE), level: float = 128) -> np.ndarray:

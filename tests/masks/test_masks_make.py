@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from cadiff.errors import UsageError
 from cadiff.masks import foreground
-from cadiff.masks.folder import drawn_mask
+from cadiff.masks.folder import FOLDER, drawn_mask
 from cadiff.masks.make import ANYWHERE, BY_CONTEXT, IN_PLACE, ON_PART, Placed, Placer, make_scenes, redrawn_scene, touching
 from cadiff.masks.random import AREAS, blob
 from cadiff.params import Params
@@ -220,13 +220,14 @@ def test_a_mask_beside_another_does_not_touch_it(params, samples):
     assert np.array_equal(alone.mask, again.mask)
 
 
-def test_masks_from_a_folder_cycle_in_a_seeded_order(params, samples, tmp_path):
+def test_masks_from_a_folder_cycle_in_a_seeded_order(params, samples, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     for kind in ("missing", "scratch", "spot"):
         for index in range(3):
             mask = np.zeros((64, 80), np.uint8)  # as no picture is
             mask[20 * index : 20 * index + 8, 8:16] = 255
-            write_image(tmp_path / "drawn" / "bar" / kind / f"{index}.png", mask)
-    chosen = changed(params, "masks", source="folder", folder=str(tmp_path / "drawn"))
+            write_image(FOLDER / "bar" / kind / f"{index}.png", mask)
+    chosen = changed(params, "masks", source="folder")
     scenes = [scene for scene in make_scenes(chosen, "bar", samples) if scene.types == ("spot",)]
     tops = [int(np.argwhere(scene.mask)[0, 0]) for scene in scenes]
     assert sorted(tops[:3]) == [0, 10, 20]
@@ -296,17 +297,18 @@ def test_a_random_mask_is_one_smooth_piece():
         assert outline < 3 * 2 * np.sqrt(np.pi * mask.sum())
 
 
-def test_what_is_missing_is_named(params, samples, tmp_path):
+def test_what_is_missing_is_named(params, samples, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match="bar: expected at least one anomaly"):
         make_scenes(params, "bar", [row for row in samples if row.role == "normal"])
     with pytest.raises(UsageError, match="bar: expected train normals"):
         make_scenes(params, "bar", [row for row in samples if row.role != "normal"])
     with pytest.raises(UsageError, match="bar: expected exemplars of rust"):
         Placer(params, "bar", samples).place("rust", (0, 1))
-    empty = changed(params, "masks", source="folder", folder=str(tmp_path / "drawn"))
+    empty = changed(params, "masks", source="folder")
     with pytest.raises(UsageError, match=r"bar/missing: expected at least one mask"):
         make_scenes(empty, "bar", samples)
     for kind in ("missing", "scratch", "spot"):
-        write_image(tmp_path / "drawn" / "bar" / kind / "a.png", np.zeros((8, 8), np.uint8))
+        write_image(FOLDER / "bar" / kind / "a.png", np.zeros((8, 8), np.uint8))
     with pytest.raises(UsageError, match=r"a\.png: empty mask"):
         make_scenes(empty, "bar", samples)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from parameters import bare
 from PIL import Image
 from skimage import data, transform
 
@@ -16,7 +17,6 @@ from cadiff.metrics.diversity import cluster_distances, ic_lpips, over_clusters
 from cadiff.metrics.generated import IC_LPIPS, IS, NAME, VARIANTS, ic_lpips_name, score_generated
 from cadiff.metrics.imagenet import embeddings, posteriors
 from cadiff.metrics.realism import inception_score
-from cadiff.params import Params
 from cadiff.records import GENERATED_SCHEMA, GeneratedRow, SampleRow, to_table
 from cadiff.storage import encode_png, write_image, write_table
 
@@ -84,11 +84,11 @@ def test_shards_are_scored_by_type(tmp_path: Path) -> None:
             for k, image in enumerate(images)
         ]  # fmt: skip
         write_table(tmp_path / "shards" / f"{kind}.parquet", to_table(rows, GENERATED_SCHEMA))
-    params = Params(products={"cube": {}})
+    params = bare(products={"cube": {}})
     found = {
         row.metric: row for row in score_generated(params, "drawn", "cube", samples, tmp_path / "shards")
     }
-    filtered = Params(products={"cube": {"filter": {"min_normal_distance": 1}, "detector": {"protocol": "filtered"}}})
+    filtered = bare(products={"cube": {"filter": {"min_normal_distance": 1}, "detector": {"protocol": "filtered"}}})
     again = score_generated(filtered, "drawn", "cube", samples, tmp_path / "shards")
     assert {row.params_digest for row in again}.isdisjoint(row.params_digest for row in found.values()), "other images may be measured"
     assert {*found} == {IS, IC_LPIPS, *(f"{m}/{k}" for m in (IS, IC_LPIPS) for k in ("hole", "anomaly"))}

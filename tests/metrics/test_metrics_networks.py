@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 from lpips import LPIPS
+from parameters import bare
 from torchvision.models import alexnet, inception_v3, vgg16
 
 from cadiff.errors import CADiffError, UsageError
 from cadiff.metrics import networks as networks_module
 from cadiff.metrics.diversity import ic_lpips
 from cadiff.metrics.networks import find_weights, inception_posteriors, load_networks, lpips_embeddings
-from cadiff.params import Params
 from cadiff.storage import sha256_file
 
 CPU = torch.device("cpu")
@@ -98,13 +98,13 @@ def test_inception_is_torchvisions(tmp_path: Path) -> None:
 
 
 def test_names_tell_what_measured(tmp_path: Path) -> None:
-    networks = load_networks(Params(products={"a": {}}))
+    networks = load_networks(bare(products={"a": {}}))
     assert (networks.inception_name, [name for name, _ in networks.lpips.values()]) == ("efficientnet-lite0", ["efficientnet-lite0"])
     path = tmp_path / "mine.pth"
     _save_features(alexnet, path)
     digest = sha256_file(path)
-    metrics = {"lpips": str(path), "lpips_sha256": digest, "lpips_net": "alex"}
-    named = load_networks(Params(products={"a": {}}, metrics=metrics))
+    metrics = {"lpips": f"{path}@{digest}", "lpips_net": "alex"}
+    named = load_networks(bare(products={"a": {}}, metrics=metrics))
     assert [name for name, _ in named.lpips.values()] == [f"lpips-alex@{digest[:8]}"], "the plain name is for the published weights"
     assert named.inception_name == "efficientnet-lite0"
 
@@ -118,13 +118,13 @@ def test_each_network_is_loaded_once_by_the_published_evaluation_too(tmp_path: P
         return lpips_embeddings(net, file, device)
 
     monkeypatch.setattr(networks_module, "lpips_embeddings", counted)
-    metrics = {"lpips": str(path), "lpips_sha256": sha256_file(path), "lpips_net": "alex"}
-    params = Params(products={"a": {}}, metrics=metrics)
+    metrics = {"lpips": f"{path}@{sha256_file(path)}", "lpips_net": "alex"}
+    params = bare(products={"a": {}}, metrics=metrics)
     for own in (params, params.model_copy(update={"detector": params.detector.model_copy(update={"protocol": "legacy"})})):
         loaded.clear()
         assert list(load_networks(own).lpips) == ["alex"]
         assert loaded == ["alex"]
-    legacy = Params(products={"a": {}}, metrics={"mask_rule": "cut"})
+    legacy = bare(products={"a": {}}, metrics={"mask_rule": "cut"})
     legacy = legacy.model_copy(update={"detector": legacy.detector.model_copy(update={"protocol": "legacy"})})
     assert sorted(load_networks(legacy).lpips) == ["alex", "vgg"], "the stand-in in place of each"
 

@@ -10,20 +10,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from parameters import bare
 from scipy.ndimage import affine_transform, center_of_mass, gaussian_filter
 
 from cadiff.errors import CADiffError
 from cadiff.metrics.copies import originals
 from cadiff.metrics.quality import assess, mask_agreement
 from cadiff.metrics.windows import Normals, usual_distance, window_around
-from cadiff.params import Params
 from cadiff.pictures import Pictures
 from cadiff.records import GENERATED_SCHEMA, GeneratedRow, QualityRow, SampleRow, to_table
 from cadiff.reporting.signals import COPY, FAINT
 from cadiff.storage import encode_png, sha256_bytes, write_image, write_table
 
 SIDE = 64
-PARAMS = Params(products={"plate": {}}, dataset={"size": SIDE})
+PARAMS = bare(products={"plate": {}}, dataset={"size": SIDE})
 SHAPES = [(64, 64), (64, 96), (80, 64)]  # of the normals, in turn
 COPIES: dict[str, dict[str, Any]] = {
     "pasted": {}, "mirrored": {"mirror": True}, "turned": {"turn": 37}, "larger": {"scale": 1.2},

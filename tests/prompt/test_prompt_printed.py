@@ -22,7 +22,7 @@ IMAGES, CONCEPTS, TEMPERATURE = 4, 3, 0.3
 
 @pytest.fixture
 def backbone(tiny_base: Path) -> Backbone:
-    return load_backbone(BaseParams(path=str(tiny_base), device="cpu"))
+    return load_backbone(BaseParams(path=str(tiny_base), device="cpu", dtype="float32"))
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> float:
@@ -114,7 +114,7 @@ def test_several_embeddings_a_token_stand_side_by_side_and_learn_apart(backbone:
 
 
 def test_a_stock_pipeline_reads_tokens_of_several_embeddings_as_we_do(tiny_base: Path, tmp_path: Path) -> None:
-    backbone = load_backbone(BaseParams(path=str(tiny_base), device="cpu"))
+    backbone = load_backbone(BaseParams(path=str(tiny_base), device="cpu", dtype="float32"))
     tokens = LearnedTokens(backbone, "nut", ["rust", "chip"], "anomaly", per_token=2)
     with torch.no_grad():
         tokens.vectors.normal_()

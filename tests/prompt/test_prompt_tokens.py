@@ -18,7 +18,7 @@ from cadiff.storage import write_tensors
 
 @pytest.fixture
 def backbone(tiny_base: Path) -> Backbone:
-    return load_backbone(BaseParams(path=str(tiny_base), device="cpu"))
+    return load_backbone(BaseParams(path=str(tiny_base), device="cpu", dtype="float32"))
 
 
 def test_tokens_start_from_the_initial_word_and_stand_where_the_prompt_says(backbone: Backbone) -> None:
@@ -70,7 +70,7 @@ def test_saved_tokens_come_back_under_their_own_names(backbone: Backbone, tmp_pa
 
 @pytest.mark.parametrize("single", [False, True])
 def test_a_stock_pipeline_loads_the_tokens_and_reads_prompts_as_we_do(tiny_base: Path, tmp_path: Path, single: bool) -> None:
-    backbone = load_backbone(BaseParams(path=str(tiny_base), device="cpu"))
+    backbone = load_backbone(BaseParams(path=str(tiny_base), device="cpu", dtype="float32"))
     tokens = LearnedTokens(backbone, "metal_nut", ["rust", "bent lead"], "anomaly", single)
     with torch.no_grad():
         tokens.vectors.normal_()

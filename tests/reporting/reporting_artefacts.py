@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from parameters import bare
 from scipy.ndimage import gaussian_filter
 
 from cadiff.detection.thresholds import conformal
@@ -55,7 +56,7 @@ def make_params(**changes: Any) -> Params:
         "detector": {"seeds": [0, 1, 2]},
     }
     values |= changes
-    return Params(**{"ship": {"methods": [name for name in ("cadiff",) if name in values["methods"]]}, **values})
+    return bare(**{"ship": {"methods": [name for name in ("cadiff",) if name in values["methods"]]}, **values})
 
 
 def small_params() -> Params:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from cadiff.params import Params
+from parameters import bare
+
 from cadiff.records import SAMPLE_SCHEMA, SampleRow, to_table
 from cadiff.reporting.approximate import approximate_said
 from cadiff.reporting.artefacts import Artefacts
@@ -13,7 +14,7 @@ from cadiff.storage import write_table
 
 
 def test_products_with_approximate_masks_are_told_and_no_others(tmp_path: Path, nut_samples: list[SampleRow]) -> None:
-    params = Params(products={"nut": {}, "gear": {}})
+    params = bare(products={"nut": {}, "gear": {}})
     boxed = [replace(row, approximate=row.anomaly_type is not None and row.sample_id.endswith(("0", "5"))) for row in nut_samples]
     for product, rows in (("nut", boxed), ("gear", nut_samples)):
         write_table(tmp_path / "data/made/samples" / f"{product}.parquet", to_table(rows, SAMPLE_SCHEMA))

@@ -371,7 +371,7 @@ def test_images_made_elsewhere_without_normal_ones_are_told(artefacts_root: Path
     copy(artefacts_root, tmp_path / "root")
     generated = tmp_path / "root/data/made/generated"
     (generated / "perlin").rename(generated / "dfmgan")
-    external = {"images": {"root": "x", "methods": ["dfmgan"]}}
+    external = {"images": ["dfmgan"]}
     params = make_params(methods=["exemplars"], products={"fabric": {}}, external=external)
     said = "dfmgan brought no normal images that took the generator’s path (a folder “good”)"
     for with_good in (False, True):

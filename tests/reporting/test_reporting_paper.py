@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from parameters import bare
 from reporting_frames import frame_of, paired
 
 from cadiff.metrics.generated import ic_lpips_name, is_name
-from cadiff.params import Params
 from cadiff.reporting import paper, tables
 
 
@@ -57,7 +57,7 @@ def rows_of(table: tables.Table) -> dict[str, list[str]]:
 
 
 def test_printed_rows_without_a_peer_show_as_such() -> None:
-    one, two, three, _, five = paper.paper_tables(paired(0.1), Params(products={"bottle": {}}), "demo, 64 px")
+    one, two, three, _, five = paper.paper_tables(paired(0.1), bare(products={"bottle": {}}), "demo, 64 px")
     assert {row.heads[-1]: row.cells[-2].text for row in one.rows} == {
         "DFMGAN": "not run here", "AnoDiff": "not run here", "CADiff": "printed", "cadiff, here": "strict",
     }  # fmt: skip
@@ -68,7 +68,7 @@ def test_printed_rows_without_a_peer_show_as_such() -> None:
 
 def test_no_difference_is_taken_from_another_data_set_even_if_a_product_has_the_same_name() -> None:
     frame = paired(0.1).replace({"product": {"a": "bottle"}})
-    found = paper.paper_tables(frame, Params(products={"bottle": {}, "b": {}}), "demo, 64 px")
+    found = paper.paper_tables(frame, bare(products={"bottle": {}, "b": {}}), "demo, 64 px")
     for table in found:
         assert not any("difference" in head for row in table.rows for head in row.heads)
         assert "its data set is not the paper’s" in table.caption
@@ -85,7 +85,7 @@ def mvtec_frame(gain: float, products: list[str]) -> pd.DataFrame:
 
 def test_difference_from_the_papers_own_data_set_by_hand() -> None:
     products = [p for p in paper.printed().query("table == 2")["product"].unique() if p != "average"]
-    params = Params(products={product: {} for product in products}, dataset={"name": "mvtec_ad", "layout": "mvtec"})
+    params = bare(products={product: {} for product in products}, dataset={"name": "mvtec_ad", "layout": "mvtec"})
     _, two, three, four, five = paper.paper_tables(mvtec_frame(-2, products), params, "mvtec_ad")
     assert rows_of(two)["bottle, here"][10] == "– / 94.2 ± 0.6"  # 95.5 - 2 + 2 / 3
     assert rows_of(two)["bottle, difference"][10] == "– / −1.3"
@@ -102,7 +102,7 @@ def test_difference_from_the_papers_own_data_set_by_hand() -> None:
 
 def test_the_published_evaluation_stands_beside_ours_and_alone_is_compared() -> None:
     products = [p for p in paper.printed().query("table == 2")["product"].unique() if p != "average"]
-    params = Params(products={product: {} for product in products}, dataset={"name": "mvtec_ad", "layout": "mvtec"})
+    params = bare(products={product: {} for product in products}, dataset={"name": "mvtec_ad", "layout": "mvtec"})
     published, ours = mvtec_frame(-2, products), mvtec_frame(-12, products).assign(protocol="strict")
     found = paper.paper_tables(ours, params, "mvtec_ad", None, published)
     two, three = rows_of(found[1]), rows_of(found[2])
@@ -120,7 +120,7 @@ def test_the_published_evaluation_stands_beside_ours_and_alone_is_compared() -> 
 
 
 def test_every_variant_of_diversity_is_told_and_the_papers_is_in_the_table() -> None:
-    params = Params(products={"bottle": {}}, dataset={"name": "mvtec_ad", "layout": "mvtec"})
+    params = bare(products={"bottle": {}}, dataset={"name": "mvtec_ad", "layout": "mvtec"})
     values = {("vgg", 50, "dropped"): 0.31, ("alex", 200, "dropped"): 0.2, ("alex", 200, "zero"): 0.1}
     frame = pd.concat([
         frame_of({("cadiff", "bottle", 0): value}, ic_lpips_name(f"lpips-{net}", cap, single)).assign(protocol="legacy")
@@ -135,7 +135,7 @@ def test_every_variant_of_diversity_is_told_and_the_papers_is_in_the_table() -> 
 
 def test_generation_metrics_count_as_the_papers_only_with_its_network() -> None:
     products = ["bottle", "cable"]
-    params = Params(products={product: {} for product in products}, dataset={"name": "mvtec_ad", "layout": "mvtec"})
+    params = bare(products={product: {} for product in products}, dataset={"name": "mvtec_ad", "layout": "mvtec"})
     values = {("cadiff", product, 0): 1.9 for product in products}
     stand_in = paper.paper_tables(frame_of(values, "is(efficientnet-lite0)"), params, "mvtec")[0]
     assert rows_of(stand_in)["cadiff, here"][0] == "1.90*"
@@ -149,7 +149,7 @@ def test_generation_metrics_count_as_the_papers_only_with_its_network() -> None:
 
 
 def test_diversity_counts_as_the_papers_only_with_its_network() -> None:
-    params = Params(products={"bottle": {}}, dataset={"name": "mvtec_ad", "layout": "mvtec"})
+    params = bare(products={"bottle": {}}, dataset={"name": "mvtec_ad", "layout": "mvtec"})
     for network, star in (("lpips-vgg", ""), ("lpips-vgg@1a2b3c4d", "*"), ("lpips-alex", "*")):
         frame = frame_of({("cadiff", "bottle", 0): 0.15}, ic_lpips_name(network, 50))
         row = next(r for r in paper.paper_tables(frame, params, "mvtec")[0].rows if r.heads == ["IC-L", "cadiff, here"])
@@ -160,7 +160,7 @@ def test_a_stand_in_for_a_printed_method_is_marked_and_not_subtracted() -> None:
     products = [p for p in paper.printed().query("table == 2")["product"].unique() if p != "average"]
     frame = mvtec_frame(0, products)
     frame = pd.concat([frame, frame.assign(method="patchcore"), frame.assign(method="perlin")])
-    params = Params(products={p: {} for p in products}, dataset={"name": "mvtec_ad", "layout": "mvtec"})
+    params = bare(products={p: {} for p in products}, dataset={"name": "mvtec_ad", "layout": "mvtec"})
     _, two, three, _, _ = paper.paper_tables(frame, params, "mvtec_ad")
     at = two.columns.index("PatchCore") - 1
     assert rows_of(two)["bottle, here"][at].endswith("*")
@@ -170,7 +170,7 @@ def test_a_stand_in_for_a_printed_method_is_marked_and_not_subtracted() -> None:
 
 
 def test_rd4ad_is_the_papers_on_its_published_backbone_only() -> None:
-    params = Params(products={"bottle": {}}, dataset={"name": "mvtec_ad", "layout": "mvtec"})
+    params = bare(products={"bottle": {}}, dataset={"name": "mvtec_ad", "layout": "mvtec"})
     for backbone, star in (("wide_resnet50_2", ""), ("wide_resnet50_2@1a2b3c4d", "*"), ("resnet18", "*")):
         frame = mvtec_frame(0, ["bottle"]).assign(method="rd4ad", variant=f"rd4ad(anomalib-2.7.0,steps=4,{backbone})")
         two = paper.paper_tables(frame, params, "mvtec_ad")[1]
@@ -181,14 +181,14 @@ def test_rd4ad_is_the_papers_on_its_published_backbone_only() -> None:
 def test_a_difference_is_taken_from_the_columns_of_the_same_data_set_and_evaluation_only(name: str) -> None:
     """VisA's pictures are no squares, to which the published evaluation stretches them."""
     products = [f"p{k}" for k in range(12)]
-    params = Params(products={p: {} for p in products}, dataset={"name": name, "layout": "mvtec"})
+    params = bare(products={p: {} for p in products}, dataset={"name": name, "layout": "mvtec"})
     values = {("cadiff", p, seed): 0.5 for p in products for seed in (0, 1, 2)}
     for table in paper.paper_tables(frame_of(values).assign(protocol="legacy", variant="unet"), params, name):
         assert not any("difference" in head for row in table.rows for head in row.heads), f"{table.title}: MVTec AD's averages"
 
 
 def test_anomaly_maps_of_a_detector_do_not_fill_a_generators_row() -> None:
-    params = Params(products={"a": {}}, external={"maps": {"root": "maps", "methods": ["prn"]}})
+    params = bare(products={"a": {}}, external={"maps": ["prn"]})
     tables_ = paper.paper_tables(frame_of({("prn", "a", 0): 0.5}), params, "demo")
     assert rows_of(tables_[2])["PRN"][-2] == "not run here"
 
@@ -202,7 +202,7 @@ def ablations_of(dataset: str, products: list[str], variants: dict[str, float]) 
 
 def test_measured_variants_stand_in_tables_4_and_5_with_their_own_seeds_and_data() -> None:
     variants = {"MTL + Reg + SAIM": 0.7, "MTL": 0.5, "w = 1": 0.6, "own: idea": 0.9}
-    params = Params(products={"bottle": {}, "cable": {}}, dataset={"name": "mvtec_ad", "layout": "mvtec"})
+    params = bare(products={"bottle": {}, "cable": {}}, dataset={"name": "mvtec_ad", "layout": "mvtec"})
     frame = frame_of({("cadiff", product, 0): 0.8 for product in params.products})
     *_, four, five = paper.paper_tables(frame, params, "mvtec_ad", ablations_of("demo", ["nut", "fabric"], variants))
     at = four.columns.index("AP-P") - 1
@@ -227,19 +227,19 @@ def test_a_difference_is_taken_from_ablations_on_all_of_the_papers_products() ->
     products = [p for p in paper.printed().query("table == 2")["product"].unique() if p != "average"]
     frame = frame_of({("cadiff", "a", 0): 0.8})
     ablations = ablations_of("mvtec", products, {"w/o MFA": 0.8}).assign(protocol="legacy")
-    table = paper.paper_tables(frame, Params(products={"a": {}}), "demo", ablations)[3]
+    table = paper.paper_tables(frame, bare(products={"a": {}}), "demo", ablations)[3]
     assert rows_of(table)["w/o MFA, ablation, difference"][table.columns.index("AP-P") - 1] == "−0.9"  # 80.5 - 81.4
     here, ablation = table.caption.split(" An “ablation” is of ")
     assert here.endswith("“Here” is this run (demo); its data set is not the paper’s here, so no difference of its figures is taken.")
     assert "difference" not in ablation
-    some = paper.paper_tables(frame, Params(products={"a": {}}), "demo", ablations_of("mvtec", products[:2], {"w/o MFA": 0.8}))[3]
+    some = paper.paper_tables(frame, bare(products={"a": {}}), "demo", ablations_of("mvtec", products[:2], {"w/o MFA": 0.8}))[3]
     assert "w/o MFA, ablation, difference" not in rows_of(some)
     assert "; not all of the paper’s products were run, so no difference of its averages is taken. Each of its seeds" in some.caption
 
 
 def test_order_of_methods_is_compared_in_words() -> None:
     values = {("cadiff", "a", 0): 0.5, ("perlin", "a", 0): 0.6}
-    run = paper.Run(frame_of(values), Params(products={"a": {}}), "demo")
+    run = paper.Run(frame_of(values), bare(products={"a": {}}), "demo")
     assert paper.order(run) == "Another order by pixel AP: printed cadiff > perlin; here perlin > cadiff."
     assert paper.order(paper.Run(paired(0.1), run.params, "demo")).startswith("Fewer than two methods")
 
@@ -262,7 +262,7 @@ def test_order_of_methods_is_compared_in_words() -> None:
 def test_counterpart_rows_follow_the_parameters(
     changes: dict, intensity: str | None, ablation: str | None
 ) -> None:
-    params = Params(products={"a": {}}, **changes)
+    params = bare(products={"a": {}}, **changes)
     assert paper.intensity_row(params) == intensity
     assert paper.ablation_row(params) == ablation
     printed = paper.printed()

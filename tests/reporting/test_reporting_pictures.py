@@ -105,7 +105,7 @@ def test_groups_shrink_to_the_budget_but_not_below_four(artefacts_root: Path) ->
     small = make_params(dataset={"size": 64}, base={"size": 64})
     assert _group_size(Artefacts(make_params(), artefacts_root)) == 24
     assert _group_size(Artefacts(small, artefacts_root)) >= 4
-    many = make_params(dataset={"size": 1024}, external={"images": {"root": "x", "methods": [f"m{k}" for k in range(40)]}},
+    many = make_params(dataset={"size": 1024}, external={"images": [f"m{k}" for k in range(40)]},
                        methods=["cadiff", *(f"m{k}" for k in range(40))])  # fmt: skip
     assert _group_size(Artefacts(many, artefacts_root)) == 4
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from parameters import bare
 
 from cadiff.detection import detect_seeds
 from cadiff.params import Params
@@ -63,7 +64,7 @@ def draw(root: Path, rng: np.random.Generator, role: Role, kind: str | None, k: 
 
 def train(samples: list[SampleRow], folder: Path, canvas: int | str = 80, per_type: int = 8, **detector: Any) -> Product:
     """Two detectors with classifiers, on augmented exemplars; pictures of 80 px are seen at 64 px, in tiles of 32."""
-    params = Params(
+    params = bare(
         products={"plate": {}}, methods=["exemplars"], ship={"methods": ["exemplars"]}, dataset={"name": "plates", "size": canvas},
         base={"size": 32, "device": "cpu"}, metrics={"size": 80}, generate={"per_type": per_type}, classifier={"epochs": per_type // 2},
         detector={**SETTINGS, **detector},

@@ -11,6 +11,7 @@ from statistics import mean
 
 import pytest
 import yaml
+from parameters import file_text
 from shipping_plates import Product, of_role
 
 from cadiff.cli import main as cadiff
@@ -141,7 +142,7 @@ def trained(product: Product, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     values = product.params.model_dump(mode="json", exclude={"methods"})
     values["methods"] = {"generators": [], "synthesizers": ["exemplars"], "unions": [], "detectors": []}
     values["dataset"]["root"] = "raw"
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
+    (tmp_path / "params.yaml").write_text(file_text(values))
     return tmp_path
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
+from parameters import file_text, values_of
 
 from cadiff.storage import write_image
 
@@ -37,14 +37,15 @@ def repository(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     for seed, product in enumerate(("plate", "tray")):
         draw_plates(raw, product, seed)
     skip = shutil.ignore_patterns("__pycache__", "*.safetensors")
-    shutil.copytree(ROOT / "cadiff", root / "cadiff", ignore=skip)
+    for folder in ("cadiff", "presets"):
+        shutil.copytree(ROOT / folder, root / folder, ignore=skip)
     for name in ("dvc.yaml", ".dvcignore", "data/ablations/README.md", "data/masks/README.md"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, root / name)
     (root / ".dvc").mkdir()
     shutil.copy(ROOT / ".dvc" / "config", root / ".dvc" / "config")
     (root / ".dvc" / "config.local").write_text("[core]\n    no_scm = true\n")
-    values = yaml.safe_load((ROOT / "presets" / "smoke.yaml").read_text())
+    values = values_of("smoke")
     values["dataset"] |= {"name": "plates", "layout": "mvtec", "root": str(raw), "size": 32}
     values["draw"]["products"] = []
     values["products"] = {"plate": {}, "tray": {"detector": {"samples_per_epoch": 8}}}
@@ -52,7 +53,7 @@ def repository(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     values["ship"]["methods"] = ["exemplars"]
     values["base"] |= {"path": str(tiny_base), "size": 32}
     values["metrics"]["size"] = 64
-    (root / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    (root / "params.yaml").write_text(file_text(values))
     monkeypatch.chdir(root)
     monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
     monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / ".site"))

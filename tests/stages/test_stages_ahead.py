@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import yaml
 from huggingface_hub import constants
+from parameters import file_text, over, values_of
 from stages.conftest import draw_plates
 
 from cadiff.backbone import load_backbone
@@ -19,8 +20,6 @@ from cadiff.params import load_params
 from cadiff.prompt import LearnedTokens
 from cadiff.stages import run_stage
 from cadiff.storage import write_image
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -34,12 +33,10 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def write(changes: dict, preset: str = "own-data") -> None:
-    values = yaml.safe_load((ROOT / f"presets/{preset}.yaml").read_text())
-    values["dataset"] |= {"layout": "mvtec", "root": "raw"}
-    values["products"] = {"plate": {}, "tray": {}}
-    for section, own in changes.items():
-        values[section] = {**values[section], **own}
-    Path("params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    values = over(values_of(preset), changes)
+    values["dataset"] |= {"layout": "mvtec", "root": "raw", **changes.get("dataset", {})}
+    values["products"] = {"plate": {}, "tray": {}, **changes.get("products", {})}
+    Path("params.yaml").write_text(file_text(values))
 
 
 def samples(product: str = "plate") -> None:
@@ -73,7 +70,7 @@ def test_a_product_of_which_nothing_is_scored_is_refused_first(own: Path) -> Non
 @pytest.mark.parametrize("generator", ["pasted", "perturbed"])
 @pytest.mark.parametrize("where", ["all", "one"])
 def test_generators_that_start_from_real_pictures_need_them(own: Path, generator: str, background: str, where: str) -> None:
-    generate = {"background": background, "strength": 1.0, "start": "background", "redraw": False}
+    generate = {"background": background, "start": "noise", "redraw": False}
     methods = {"generators": ["cadiff", generator]}
     changes = {"methods": methods, "window": {"cut": "whole"}, "masks": {"placement": "auto"}}
     if where == "all":
@@ -83,7 +80,7 @@ def test_generators_that_start_from_real_pictures_need_them(own: Path, generator
     if background == "real":
         samples()
         return
-    said = rf"generate.background: expected real with the generator {generator}, .*; or leave {generator} out of methods.generators"
+    said = rf"recipe.generate.background: expected real with the generator {generator}, .*; or leave {generator} out of methods.generators"
     with pytest.raises(UsageError, match=said):
         load_params()
     write({**changes, "methods": {"generators": ["cadiff"]}, "generate": generate})  # as it says
@@ -98,24 +95,24 @@ def test_pasted_needs_exemplars_pixels(own: Path, changes: dict) -> None:
 
 
 def test_masks_of_a_folder_are_looked_at_first(own: Path) -> None:
-    write({"masks": {"source": "folder", "folder": "drawn", "placement": "auto"}})
-    with pytest.raises(UsageError, match="drawn/plate/spot: expected at least one mask here"):
+    write({"masks": {"source": "folder", "placement": "auto"}})
+    with pytest.raises(UsageError, match="data/masks/plate/spot: expected at least one mask here"):
         samples()
     mask = np.zeros((64, 64), np.uint8)
-    write_image("drawn/plate/spot/a.png", mask)
-    with pytest.raises(UsageError, match=r"drawn/plate/spot/a.png: empty mask"):
+    write_image("data/masks/plate/spot/a.png", mask)
+    with pytest.raises(UsageError, match=r"data/masks/plate/spot/a.png: empty mask"):
         samples()
     mask[4:9, 4:9] = 255
-    write_image("drawn/plate/spot/a.png", mask)
-    write_image("drawn/plate/Spott/a.png", mask)
-    with pytest.raises(UsageError, match="drawn/plate/Spott: no anomaly type of plate, which has spot; rename the folder, or remove it"):
+    write_image("data/masks/plate/spot/a.png", mask)
+    write_image("data/masks/plate/Spott/a.png", mask)
+    with pytest.raises(UsageError, match="data/masks/plate/Spott: no anomaly type of plate, which has spot; rename the folder"):
         samples()
-    Path("drawn/plate/Spott/a.png").rename("drawn/plate/spot/b.png")
-    Path("drawn/plate/Spott").rmdir()
+    Path("data/masks/plate/Spott/a.png").rename("data/masks/plate/spot/b.png")
+    Path("data/masks/plate/Spott").rmdir()
     samples()
-    shutil.move("drawn/plate", "away")
-    Path("drawn/plate").symlink_to(own / "away")
-    with pytest.raises(UsageError, match="drawn/plate: a link to a folder out of drawn, behind which DVC sees no change"):
+    shutil.move("data/masks/plate", "away")
+    Path("data/masks/plate").symlink_to(own / "away")
+    with pytest.raises(UsageError, match="data/masks/plate: a link to a folder out of data/masks, behind which DVC sees no change"):
         samples()
 
 
@@ -193,8 +190,7 @@ def test_a_detectors_encoder_is_asked_for_first(own: Path, monkeypatch: pytest.M
 
 
 def test_visas_table_is_named_where_dvc_watches_it() -> None:
-    values = yaml.safe_load((ROOT / "presets/visa-sd15.yaml").read_text())
-    assert values["dataset"]["table"] == "../split_csv/1cls.csv"
+    assert values_of("visa-sd15")["dataset"]["table"] == "../split_csv/1cls.csv"
 
 
 @pytest.mark.parametrize(("layout", "table"), [("visa", "."), ("mvtec", "../split_csv/1cls.csv")])

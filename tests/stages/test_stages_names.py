@@ -12,11 +12,12 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
+from parameters import file_text, values_of
 from stages.conftest import draw_plates
 
 from cadiff.errors import UsageError
 from cadiff.names import check_product, check_products, composed
-from cadiff.params import BUILT_IN, as_written, load_params
+from cadiff.params import BUILT_IN, as_written, load_params, settings_path
 from flows.pipeline import product_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,7 +76,7 @@ def test_what_inspect_accepts_is_one_name_to_all_that_read_it(where: Path, names
     for name in taken:
         assert f"samples@{name}" in stages
         assert f"train@{name}-cadiff" in stages
-        assert f"products.{name}" in stages[f"train@{name}-cadiff"]["params"]
+        assert settings_path("train", name).as_posix() in stages[f"train@{name}-cadiff"]["deps"]
         assert read_param_file(localfs, str(path), [f"products.{name}"], flatten=True) == {f"products.{name}": {"train": {"steps": 5}}}
         mine = {address for address in stages if product_of(address, taken) == name}
         assert {address.partition("@")[0] for address in mine} == {address.partition("@")[0] for address in stages if "@" in address}
@@ -137,11 +138,10 @@ def test_what_inspect_accepts_goes_through_the_whole_smoke_pipeline(repository: 
         return done.stdout
 
     said = yaml.safe_load(call("cadiff.cli", "inspect", str(raw)).split("In params.yaml:\n")[1])
-    values = yaml.safe_load((ROOT / "presets/smoke.yaml").read_text())
+    values = values_of("smoke")
     values["dataset"] |= {**said["dataset"], "size": 64}
     values["draw"]["products"] = []
-    text = "\n".join(as_written({**values, "products": said["products"]}))
-    (repository / "params.yaml").write_text(text + "\n", encoding="utf-8")
+    (repository / "params.yaml").write_text(file_text({**values, "products": said["products"]}), encoding="utf-8")
     call("flows.pipeline", "--jobs", "1")
     assert not call("dvc", "status").strip().startswith("samples")
     made = {path.stem for path in (repository / "data/made/samples").glob("*.parquet")}

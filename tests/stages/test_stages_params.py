@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from parameters import file_text, over, values_of
 
 from cadiff.errors import UsageError
 from cadiff.params import load_params
@@ -27,12 +28,12 @@ def edited(**sections: object) -> str:
         (OWN + "\n5: x\n", "5: unknown key"),
         (edited(products={4711: {}}), "put it in quotes"),
         (OWN.replace("  tile: {}", "  on: {}"), "found True, which YAML reads as bool; put it in quotes"),
-        (edited(products={"tile": {"masks": {"folder": "mine"}}}), "masks.folder: one folder has them all, by product"),
+        (edited(products={"tile": {"masks": {"folder": "mine"}}}), "products.tile.masks.folder: gone: masks that someone"),
         (edited(products={"tile": None}), "write `tile: {}`"),
         (edited(products={"my tile": {}}), "'my tile' cannot name a product"),
         (edited(products={"../tile": {}}), "cannot name a product"),
         (edited(dataset={"name": "own", "layout": "mvtec", "root": "~/images"}), "dataset.root: ~ is not your home here"),
-        (edited(detector={**yaml.safe_load(OWN)["detector"], "seeds": [0, 0]}), "detector.seeds: expected each seed once"),
+        (edited(detector={"seeds": [0, 0]}), "detector.seeds: expected each seed once"),
         (edited(draw={"products": ["capsule"]}), "draw.products: expected [] with dataset.layout: mvtec"),
     ],
 )
@@ -55,9 +56,7 @@ def test_the_demo_is_drawn_over_nobodys_images(tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine/capsule").mkdir(parents=True)
     (tmp_path / "mine/capsule/a.png").write_bytes(b"mine")
-    values = yaml.safe_load((ROOT / "presets" / "demo.yaml").read_text())
-    values["dataset"]["root"] = "mine"
-    Path("params.yaml").write_text(yaml.safe_dump(values))
+    Path("params.yaml").write_text(file_text(over(values_of("demo"), {"dataset": {"root": "mine"}})))
     with pytest.raises(UsageError, match=r"drawn into data/made/demo, found mine"):
         run_stage("draw", load_params(), "capsule")
     assert resolve("draw", load_params(), "capsule").raw == Path("mine/capsule")

@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from parameters import bare
 
 from cadiff.errors import CADiffError, UsageError
 from cadiff.export import export_product
@@ -67,7 +68,7 @@ def test_work_is_named_by_what_the_result_depends_on(repository: Path) -> None:
 
 def test_a_stopped_run_tells_of_its_own_state_alone(repository: Path) -> None:
     """A product's name may begin another's: tray, tray-2."""
-    tray, other = (Run("scenes", Params(products={product: {}}), product, "cadiff") for product in ("tray", "tray-2"))
+    tray, other = (Run("scenes", bare(products={product: {}}), product, "cadiff") for product in ("tray", "tray-2"))
     folder = Path(".cadiff/work/scenes") / f"{other.name}-{16 * 'a'}"
     folder.mkdir(parents=True)
     (folder / "part.parquet").touch()
@@ -87,7 +88,7 @@ def test_both_trains_on_the_shards_of_two_methods(repository: Path) -> None:
 @pytest.mark.parametrize(
     ("stage", "product", "method", "message"),
     [
-        ("paint", "plate", "", "paint: no such stage; one of draw, samples"),
+        ("paint", "plate", "", "paint: no such stage; one of settings, draw, samples"),
         ("samples", "", "", "samples: needs --product; products are plate, tray"),
         ("samples", "cup", "", "products.cup: not in the parameters"),
         ("detect", "plate", "perlin", "detect: needs --method, one of exemplars; found 'perlin'"),
@@ -119,7 +120,7 @@ def test_what_was_made_elsewhere_and_a_peer_stand_beside_the_pipelines_own(repos
     run_all("plate")
     params = load_params()
     export_product(Path("data/made/generated/exemplars/plate"), Path("data/external/images/dfmgan/plate"))
-    external = {"images": {"root": "data/external/images", "methods": ["dfmgan"]}, "maps": {"root": "maps", "methods": ["destseg"]}}
+    external = {"images": ["dfmgan"], "maps": ["destseg"]}
     values = params.model_dump() | {"external": external, "methods": ["exemplars", "patchcore"]}
     params = Params(**values)
     assert params.methods == ["exemplars", "patchcore", "dfmgan", "destseg"]
@@ -131,7 +132,7 @@ def test_what_was_made_elsewhere_and_a_peer_stand_beside_the_pipelines_own(repos
     for row in from_table(read_table(resolve("peer", params, "plate", "patchcore").samples_path), SampleRow):
         if row.role in ("held_out", "test_good"):
             truth = read_image(row.mask_path, "L") if row.mask_path else np.zeros((64, 64), np.uint8)
-            write_image(Path("maps/destseg") / f"{row.sample_id}.png", truth)
+            write_image(Path("data/external/maps/destseg") / f"{row.sample_id}.png", truth)
     run_stage("maps", params, "plate", "destseg")
     figures = {}
     for method in ("patchcore", "destseg"):
@@ -151,7 +152,7 @@ def test_a_filter_leaves_out_what_the_quality_signals_say_and_every_row_says_so(
     run_all("plate")
     params = load_params()
     export_product(Path("data/made/generated/exemplars/plate"), Path("data/external/images/dfmgan/plate"))
-    external = {"images": {"root": "data/external/images", "methods": ["dfmgan"]}}
+    external = {"images": ["dfmgan"]}
     params = Params(**{**params.model_dump(), "external": external, "methods": ["exemplars", "dfmgan"]})
     for stage in ("import", "quality"):
         run_stage(stage, params, "plate", "dfmgan")
@@ -177,8 +178,8 @@ def test_a_filter_leaves_out_what_the_quality_signals_say_and_every_row_says_so(
 
 def test_names_of_external_methods_are_checked() -> None:
     with pytest.raises(ValueError, match="external: 'perlin' cannot name a method"):
-        Params(products={"a": {}}, external={"images": {"root": "x", "methods": ["perlin"]}})
+        bare(products={"a": {}}, external={"images": ["perlin"]})
     with pytest.raises(ValueError, match="external: 'a-b' cannot name a method"):
-        Params(products={"a": {}}, external={"maps": {"root": "x", "methods": ["a-b"]}})
+        bare(products={"a": {}}, external={"maps": ["a-b"]})
     with pytest.raises(ValueError, match="methods: 'magic' is not known"):
-        Params(products={"a": {}}, methods=["magic"])
+        bare(products={"a": {}}, methods=["magic"])

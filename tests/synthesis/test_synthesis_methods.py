@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from parameters import bare
 from PIL import Image
 
 from cadiff.errors import CADiffError, UsageError
@@ -30,7 +31,7 @@ CANVASES = {(32, 48), (45, 32), (32, 32)}
 
 
 def _params(per_type: int = 5, **train) -> Params:
-    return Params(
+    return bare(
         products={"cube": {}}, dataset={"size": SIZE}, base={"size": SIZE}, generate={"per_type": per_type}, train=train
     )
 
