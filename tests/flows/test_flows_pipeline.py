@@ -15,8 +15,6 @@ from parameters import bare
 
 from cadiff.errors import CADiffError, TransientError, UsageError
 from cadiff.params import DrawParams
-from cadiff.records import SAMPLE_SCHEMA, SampleRow, to_table
-from cadiff.storage import write_table
 from flows.pipeline import (
     Node,
     devices_for,
@@ -136,20 +134,6 @@ def test_weights_that_are_not_there_are_named_before_anything_runs(tmp_path: Pat
     require_inputs(tmp_path, params, [planned("detect-generated@wood-cadiff"), planned("train@tile-cadiff")])
     with pytest.raises(UsageError, match=r"classifier\.weights: expected .*r\.pth, which is not there"):
         require_inputs(tmp_path, params, [planned("detect-generated@tile-cadiff")])
-
-
-def test_a_wish_that_comes_after_the_samples_is_refused_before_anything_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a product whose samples are up to date, so that their stage does not ask."""
-    monkeypatch.chdir(tmp_path)
-    row = SampleRow("tile/test/crack/0", "d", "tile", "crack", "exemplar", "0.png", "0_mask.png", 32, 32, "")
-    write_table("data/made/samples/tile.parquet", to_table([row], SAMPLE_SCHEMA))
-    native = {"dataset": {"layout": "mvtec", "root": "raw", "size": "native"}, "products": {"tile": {}}, "draw": {"products": []}}
-    plan = [planned("train@tile-cadiff"), planned("report")]
-    with pytest.raises(UsageError, match=r"0.png: 32x32, smaller than base.size \(64\)"):
-        require_inputs(Path(), bare(**native, base={"size": 64}), plan)
-    require_inputs(Path(), bare(**native, base={"size": 32}), plan)  # as it says
-    (tmp_path / "raw/tile").mkdir(parents=True)
-    require_inputs(Path(), bare(**native, base={"size": 64}), [*plan, planned("samples@tile")])  # which asks itself
 
 
 def test_the_pipeline_asks_for_its_inputs_first(project: Path) -> None:

@@ -132,17 +132,17 @@ def test_each_network_is_loaded_once_by_the_published_evaluation_too(tmp_path: P
 def test_files_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     with pytest.raises(UsageError, match=r"metrics.lpips: expected .*checkpoints/vgg16-397923af.pth, which is not there"):
-        find_weights("vgg16", "hub", None, "metrics.lpips")
+        find_weights("vgg16", "hub", "metrics.lpips")
     (tmp_path / "checkpoints").mkdir()
     path = tmp_path / "checkpoints" / "vgg16-397923af.pth"
     path.write_bytes(b"not these")
     with pytest.raises(UsageError, match=r"expected the published vgg16-397923af.pth \(SHA-256 397923af...\), found [0-9a-f]{64}"):
-        find_weights("vgg16", "hub", None, "metrics.lpips")
-    found = find_weights("vgg16", "hub", sha256_file(path), "metrics.lpips")
+        find_weights("vgg16", "hub", "metrics.lpips")
+    found = find_weights("vgg16", f"hub@{sha256_file(path)}", "metrics.lpips")
     assert found is not None
     with pytest.raises(CADiffError, match="expected weights of alexnet, found something else"):
         lpips_embeddings("alex", found.path, CPU)
-    assert find_weights("vgg16", None, None, "metrics.lpips") is None
+    assert find_weights("vgg16", None, "metrics.lpips") is None
 
 
 @pytest.mark.parametrize("block", [1, 2, 3, 7, 100])
