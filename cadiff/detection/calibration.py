@@ -77,7 +77,8 @@ def generated_scores(detector: Segmenter, generated: Sequence[Path], seed: int) 
         for row in shard_rows(path):
             if index in wanted:
                 image = decode_image(row["image"]["bytes"], "RGB", f"{path}: {row['sample_id']}")
-                shown = resize_picture(image, fitted(*image.shape[:2], detector.view.seen))
+                height, width, _ = image.shape
+                shown = resize_picture(image, fitted(height, width, detector.view.seen))
                 scores.append(float(detector.score_images([shown]).images[0]))
             index += 1
     return np.array(scores)
