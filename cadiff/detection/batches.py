@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import chain, islice, zip_longest
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,6 +27,7 @@ from cadiff.storage import Spill, Stored, decode_image, digest, read_batches
 GOOD = "good.parquet"  # normal images that took the generator's path
 BRIGHTNESS = CONTRAST = 0.1
 EXPOSURE = 2.0  # up to this much brighter or darker
+REAL = (3, 4)  # of so many anomalies of a type that has real ones and generated ones, so many are real: docs/path.md has the trial
 T = TypeVar("T")
 _COLUMNS = ["sample_id", "anomaly_types", "image", "mask", "generator_digest", "params_digest"]
 
@@ -57,11 +59,13 @@ def _bytes(picture: Picture) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """A shard's image and mask at the canvas, as PNG bytes; ``name`` says where they come from."""
+    """A shard's image and mask at the canvas, as PNG bytes; ``name`` says where they come from, ``real`` whether a camera took what is in
+    the mask: no model drew it."""
 
     name: str
     image: Stored
     mask: Stored
+    real: bool = True
 
     def decoded(self) -> Picture:
         """Its pixels.
@@ -83,6 +87,19 @@ class ShardPictures(Sequence[Picture]):
 
     def __getitem__(self, index: int) -> Picture:  # type: ignore[override]
         return self._recent.get(self.encoded[index], self.view)
+
+    @cached_property
+    def _sources(self) -> list[list[int]]:
+        """The real ones and the others, by index."""
+        return [[index for index, one in enumerate(self.encoded) if one.real is real] for real in (True, False)]
+
+    def pick(self, draw: Callable[[int], int]) -> Picture:
+        """A random picture, ``draw(n)`` being below n; of real and generated ones together a real one ``REAL`` of the times, as more often
+        than that the few that a camera took are seen too seldom."""
+        if not all(self._sources):
+            return self[draw(len(self))]
+        chosen = self._sources[draw(REAL[1]) >= REAL[0]]
+        return self[chosen[draw(len(chosen))]]
 
     def shape(self, index: int) -> tuple[int, int]:
         """Height and width, without decoding."""
@@ -114,7 +131,7 @@ def load_training_data(
     """The product's train normals, and every image of the generated shards (or ``most`` of a type: ``in_turn``), grouped by anomaly type.
 
     An image with several anomalies is a type of its own (``hole+scratch``). The same type from several
-    folders is one pool, in which each image counts the same. ``rule`` says which pixels of a shrunk mask count.
+    folders is one pool. ``rule`` says which pixels of a shrunk mask count.
 
     Raises:
         UsageError: if pictures are too small for the networks.
@@ -171,7 +188,8 @@ def training_batch(data: TrainingData, size: int, generator: torch.Generator) ->
 
     A normal comes from each pool in turn, so that where some normals took the generator's path half of them
     did, and no trace of a VAE or codec tells normal from anomalous. An anomaly is a random type, then a
-    random image of it, then a random tile that shows some of it: however large a picture is, half of a batch has an anomaly. The mask
+    random image of it (``ShardPictures.pick``), then a random tile that shows some of it: however large a picture is, half of a batch
+    has an anomaly. The mask
     of a normal says where it was drawn anew, if anywhere: its tile shows some of that, and nothing in it is anomalous.
     """
 
@@ -184,9 +202,10 @@ def training_batch(data: TrainingData, size: int, generator: torch.Generator) ->
     for index in range(size):
         if (index + first_normal) % 2:
             pool = data.normals[(first_pool + index // 2) % len(data.normals)]
+            picture = pool[draw(len(pool))]
         else:
-            pool = data.anomalies[names[draw(len(names))]]
-        tile = random_tile(pool[draw(len(pool))], data.side, generator)
+            picture = data.anomalies[names[draw(len(names))]].pick(draw)
+        tile = random_tile(picture, data.side, generator)
         tiles.append(tile._replace(mask=np.zeros_like(tile.mask)) if (index + first_normal) % 2 else tile)
     batch = make_batch(np.stack([tile.image for tile in tiles]), np.stack([tile.mask for tile in tiles]))
     return Batch(jitter(batch.image, generator), batch.mask)
@@ -224,4 +243,4 @@ def _encoded(row: dict[str, Any], view: View, shard: Path, spill: Spill) -> Enco
             f"{name}: expected an image of {view.canvas} px on its shorter side (dataset.size), found {image[1]} x {image[0]}. "
             "Generate it again at this size."
         )
-    return Encoded(name, spill.put(row["image"]["bytes"]), spill.put(row["mask"]["bytes"]))
+    return Encoded(name, spill.put(row["image"]["bytes"]), spill.put(row["mask"]["bytes"]), row["generator_digest"] is None)

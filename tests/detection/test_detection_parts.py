@@ -191,6 +191,28 @@ def test_batches_are_half_normal_and_types_weigh_the_same(toy) -> None:
     )
 
 
+def test_of_real_and_generated_anomalies_three_of_four_shown_are_real() -> None:
+    """However many there are of each; of one kind alone each counts the same."""
+    png = encode_png(np.zeros((4, 4, 3), np.uint8))
+
+    def pool(real: int, generated: int) -> ShardPictures:
+        encoded = [Encoded(str(k), lambda: png, lambda: png, real=k < real) for k in range(real + generated)]
+        return ShardPictures(encoded, View(32, 32, 256), Recent())
+
+    def shown(pool: ShardPictures) -> list[int]:
+        stream, seen = torch.Generator().manual_seed(0), []
+        pool._recent.get = lambda encoded, view: seen.append(int(encoded.name))  # type: ignore[method-assign]
+        for _ in range(4000):
+            pool.pick(lambda count: int(torch.randint(count, (), generator=stream)))
+        return np.bincount(seen, minlength=len(pool)).tolist()
+
+    mixed = shown(pool(2, 30))
+    assert sum(mixed[:2]) / 4000 == pytest.approx(0.75, abs=0.03)
+    assert 10 < min(mixed[2:]) <= max(mixed[2:]) < 60, "each generated one about 33 times"
+    for single in (pool(5, 0), pool(0, 5)):
+        assert shown(single) == pytest.approx([800] * 5, rel=0.15)
+
+
 def test_half_of_the_normals_took_the_generators_path(toy, good_row, tmp_path) -> None:
     write_table(tmp_path / "good.parquet", to_table([good_row(7)], GENERATED_SCHEMA))
     data = load_training_data("cube", toy.samples, [toy.generated, tmp_path], View.of(toy.params))
