@@ -47,7 +47,7 @@ class DetectorParams(Section):
     batch: int = Field(8, ge=1, description="reading: 8")
     learning_rate: float = Field(1e-3, gt=0, description="an encoder that knows ImageNet takes a tenth of it; reading: 1e-4")
     pooling: int = Field(
-        9, ge=1, description="side of the average pooling before the maximum (image score), at 256 px; scales with size; reading: 21"
+        5, ge=1, description="side of the average pooling before the maximum (image score), at 256 px; scales with size; reading: 21"
     )
     protocol: ChosenProtocol = Field("strict", description="strict, filtered or legacy: docs/method.md, Protocol")
     published: bool = Field(False, description="the published evaluation as well, in rows of their own: the time of a second detector")

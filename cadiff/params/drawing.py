@@ -36,7 +36,7 @@ class IntensityParams(Section):
 
     RECIPE: ClassVar = frozenset({"masked_focus", "outside", "norm", "delayed_focus", "focus", "threshold", "in_control"})
 
-    low: float = Field(0.5, ge=-2, le=2, description="least w (paper: 0.5)")
+    low: float = Field(0.9, ge=-2, le=2, description="least w; fainter anomalies cost a detector more than they teach it (paper: 0.5)")
     high: float = Field(1.5, ge=-2, le=2, description="largest w (paper: 1.5)")
     masked_focus: bool = Field(True, description="Eq. 11 with the anomaly's own mask (Table 4, MFA)")
     outside: Literal["kept", "zero"] = Field(
