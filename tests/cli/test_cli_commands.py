@@ -140,8 +140,7 @@ def test_the_demo_is_not_drawn_over_images(tmp_path: Path, capsys: pytest.Captur
 
 
 def test_doctor_tells_the_rest_where_the_device_is_not_there(demo: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    text = Path("params.yaml").read_text()
-    Path("params.yaml").write_text(text.replace("device: auto", "device: abacus"))
+    Path("params.yaml").write_text(f"{Path('params.yaml').read_text()}base: {{device: abacus}}\n")
     assert run("doctor") == 0
     said = capsys.readouterr().out
     assert "expected auto or a device that is here" in said

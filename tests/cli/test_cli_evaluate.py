@@ -68,10 +68,11 @@ def to_plain(exported: Path, out: Path) -> Path:
     return out
 
 
-def write_params(folder: Path, **changes: object) -> str:
+def write_params(folder: Path, **changes: Any) -> str:
     """A file with the repository's parameters but for the changes."""
     path = folder / "params.yaml"
-    path.write_text(yaml.safe_dump({**yaml.safe_load(Path("params.yaml").read_text()), **changes}))
+    values = over(VALUES, {"dataset": yaml.safe_load(Path("params.yaml").read_text())["dataset"]})
+    path.write_text(file_text(over(values, changes)))
     return str(path)
 
 
@@ -143,7 +144,7 @@ def test_a_filter_is_said_and_judges_any_folder_whatever_its_name(
     drawn_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rules, own = {"min_normal_distance": 1e-6}, {"nut": {"detector": {"seeds": [0]}}}
-    detector = {**VALUES["detector"], "protocol": "filtered"}
+    detector = {"protocol": "filtered"}
     words = ("--params", write_params(tmp_path, products=own, detector=detector, filter=rules), "--out", str(tmp_path / "m.parquet"))
     assert call("evaluate", str(Path("exported") / METHOD), "--against", str(drawn_root), *words) == 0
     rows = {row["metric"]: row for row in read_table(tmp_path / "m.parquet", METRIC_SCHEMA).to_pylist()}

@@ -162,7 +162,7 @@ def test_masks_are_placed_on_the_given_image(trained: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("call", "code", "message"),
     [
-        (["cup", "--type", "rust"], 2, "products.cup: not in the parameters; products are bolt, nut"),
+        (["cup", "--type", "rust"], 2, "products.cup: not in the parameters; products are nut, bolt"),
         (["bolt", "--type", "rust"], 1, "Run `dvc repro train@bolt-cadiff`."),
         (["nut", "--type", "hole"], 2, "--type hole: nut has no such anomaly type; types are chip, rust, scratch"),
         (["nut", "--type", "rust", "--type", "rust"], 2, "--type rust: expected once, found 2 times"),
