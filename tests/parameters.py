@@ -24,6 +24,7 @@ BARE: dict[str, Any] = {
     "prompt": {"gamma": 0.001, "balanced": False, "contrastive_over": "vectors", "learning_rate": 1e-5, "initial_context": None},
     "control": {"start": "copy", "learning_rate": 1e-5},
     "train": {"steps": 300, "decay": "none", "exposure": "own", "mask_weight": 0.0},
+    "intensity": {"low": 0.5},
     "generate": {
         "per_type": 40, "scheduler": "ddim", "steps": 20, "guidance_scale": 1.0, "start": "noise", "redraw": False, "dilate": 1,
     },

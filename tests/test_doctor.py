@@ -73,7 +73,7 @@ def test_every_size_is_told() -> None:
     assert said["size canvas"] == "512 px of the shorter side (dataset.size)"
     assert "drawn at 64 x 64 px (base.size)" in said["size window"]
     assert said["size detector"] == "128 px of the shorter side (detector.size), in squares of 64 px (detector.tile)"
-    assert said["size metrics"] == "256 px of the shorter side (metrics.size), mask rule any (metrics.mask_rule)"
+    assert said["size metrics"] == "256 px of the shorter side, mask rule any (recipe.metrics.size, mask_rule)"
     native = dict(sizes(bare(products={"a": {}}, dataset={"size": "native"}, window={"cut": "whole"})))
     assert native["size canvas"] == "each picture as it is (dataset.size)"
     assert native["size detector"].startswith("each picture as it is")

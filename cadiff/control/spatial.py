@@ -40,7 +40,8 @@ class SpatialControl(nn.Module):
             return cls.copy_of(backbone.unet, backbone.reduction, params).to(backbone.device)
         if not backbone.brings_control:
             raise UsageError(
-                f"recipe.control.start: base, but {backbone.path} has no controlnet/ and saim/ on anomaly masks. Use start: copy."
+                f"recipe.control.start: base, but {backbone.path} has no controlnet/ and saim/ on anomaly masks. Use "
+                "recipe.control.start: copy."
             )
         control = cls.load(Path(backbone.path), backbone).train()
         asked = {"heads": params.heads, "interaction": params.interaction, "positions": params.positions}

@@ -24,7 +24,7 @@ READS: dict[str, tuple[str, ...]] = {  # by stage
         "seed", "dataset", "base", "window", "adapt", "prompt", "control", "train", "masks", "intensity", "generate", "perturbed",
     ),
     "showcase": (
-        "seed", "dataset.size", "base", "window", "prompt", "control", "train", "masks", "intensity", "generate", "perturbed",
+        "seed", "dataset.size", "base", "window", "adapt", "prompt", "control", "train", "masks", "intensity", "generate", "perturbed",
     ),
     "synthesize": ("seed", "dataset.size", "generate.per_type", *AUGMENTED),
     "import": ("dataset.size",),

@@ -128,7 +128,7 @@ def test_a_saved_control_does_not_depend_on_the_folder_that_its_start_lies_in(ba
 
 
 def test_a_start_that_the_base_does_not_bring_is_one_clear_line(backbone: Backbone) -> None:
-    with pytest.raises(UsageError, match=r"control\.start: base, but .* has no controlnet/ and saim/ .*Use control\.start: copy"):
+    with pytest.raises(UsageError, match=r"control\.start: base, but .* has no controlnet/ and saim/ .*Use recipe\.control\.start: copy"):
         SpatialControl.started(backbone, ControlParams(start="base"))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+import yaml
 from data.conftest import SIDE, picture, square
 from PIL import Image
 
@@ -69,9 +70,8 @@ def test_inspect_proposes_a_range_that_is_read(mvtec_root: Path, tmp_path: Path)
     text = found.text()
     assert "more than 8 bits a channel: values from " in text
     own = text.partition("In params.yaml:\n")[2]
-    sections = PRESET.read_text().split("\n\n")
-    kept = [part for part in sections if not part.startswith(("dataset:", "products:"))]
-    (tmp_path / "params.yaml").write_text("\n\n".join(kept) + "\n" + "\n".join(line[2:] for line in own.splitlines()) + "\n")
+    pasted = yaml.safe_load("\n".join(line[2:] for line in own.splitlines()))
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump({**yaml.safe_load(PRESET.read_text()), **pasted}))
     params = load_params(tmp_path / "params.yaml")
     assert params.dataset.range == ("0.1%", "99.9%")
     levels = read_samples(params.dataset, "nut")[0].levels
@@ -178,5 +178,6 @@ def test_files_of_all_formats_are_one_product(mvtec_root: Path) -> None:
         Image.open(path).save(path.with_suffix(suffix))
         path.unlink()
     rows = read_samples(dataset_of(mvtec_root), "nut")
-    assert sorted(Path(row.image_path).suffix for row in rows if row.role == "normal") == [".JPEG", ".TIFF", ".bmp", ".tif"]
+    suffixes = sorted(Path(row.image_path).suffix for row in rows if row.role in ("normal", "calibration"))
+    assert suffixes == [".JPEG", ".TIFF", ".bmp", ".tif"]
     assert np.array_equal(read_picture(next(row for row in rows if row.image_path.endswith(".bmp")), "native").image, picture(0))

@@ -236,7 +236,8 @@ def test_an_error_of_another_file_keeps_its_own_name(tmp_path: Path) -> None:
 
 # Modules that open no user's file past cadiff.opening, and why each other one opens files itself.
 OWN = {
-    "opening": "the one door", "storage": "artefacts of this project", "params": "params.yaml, whose errors name the file too",
+    "opening": "the one door", "storage": "artefacts of this project",
+    "params/reading": "params.yaml, whose errors name the file too", "params/presets": "presets of this repository",
     "shipping/run": "runs without this package", "shipping/folder": "its own run.py", "shipping/graphs": "a graph that it has just written",
     "reporting/page": "a table of this package", "detection/seeds": "detectors that were just trained", "predict": "writes its own table",
     "detection/anomalib_peers": "detectors that were just trained", "pictures": "pixels that it has just written",

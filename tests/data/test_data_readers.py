@@ -16,7 +16,7 @@ from cadiff.pictures import read_picture
 
 
 def mvtec(root: Path, **values) -> DatasetParams:
-    return DatasetParams(name="toy", layout="mvtec", root=str(root), **values)
+    return DatasetParams(**{"name": "toy", "layout": "mvtec", "root": str(root), "calibration": 0.0} | values)
 
 
 def test_mvtec_rows_name_role_pair_and_digest(mvtec_root):

@@ -99,7 +99,7 @@ def test_resnet34_starts_from_a_checked_file_or_from_scratch(toy, tmp_path) -> N
     loaded = Classifier("resnet34", 3, found)
     assert loaded.variant == f"resnet34(imagenet@{digest[:8]})"
     assert torch.equal(loaded.model.conv1.weight, scratch.model.conv1.weight)
-    with pytest.raises(UsageError, match="expected SHA-256 00, found"):
+    with pytest.raises(UsageError, match=r"expected SHA-256 0{64}, found"):
         find_networks(_params(toy, network="resnet34", weights=f"{path}@{64 * '0'}"))
     with pytest.raises(UsageError, match=r"resnet34-b627a593.pth, which is not there"):
         find_networks(_params(toy, network="resnet34", weights=str(tmp_path / "resnet34-b627a593.pth")))

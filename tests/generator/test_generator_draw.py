@@ -415,8 +415,8 @@ def test_a_picture_smaller_than_what_the_base_draws_is_one_clear_line(generator:
 def test_settings_that_leave_no_room_are_one_clear_line(params: Params) -> None:
     with pytest.raises(ValidationError, match=r"dataset.size: expected at least base.size \(64\), which is what the base draws, found 63"):
         changed(params, dataset={"size": 63})
-    with pytest.raises(ValidationError, match=r"generate.blend: expected a number of px with window.cut: around"):
+    with pytest.raises(ValidationError, match=r"generate.blend: expected a number of px with recipe.window.cut: around"):
         changed(params, generate={"blend": None})
-    with pytest.raises(ValidationError, match=r"window.cut: expected whole with generate.background: generated"):
+    with pytest.raises(ValidationError, match=r"window.cut: expected whole with recipe.generate.background: generated"):
         changed(params, generate={"background": "generated"})
     assert changed(params, generate={"blend": 0}).generate.blend == 0

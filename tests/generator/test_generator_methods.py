@@ -10,7 +10,6 @@ import pytest
 from parameters import bare
 from scipy import ndimage
 
-from cadiff import params as parameters
 from cadiff.errors import CADiffError, UsageError
 from cadiff.generator import GENERATORS, adapt_base, draw_scenes, generate_shards, load_generator, settings_of, train_generator
 from cadiff.generator.model import Paster
@@ -19,6 +18,7 @@ from cadiff.masks import make_scenes
 from cadiff.masks.make import SCENES, UNKNOWN
 from cadiff.masks.shapes import move_picture
 from cadiff.params import Params
+from cadiff.params.methods import Generator as GeneratorName
 from cadiff.pictures import read_picture
 from cadiff.prompt import LearnedTokens, PlainWords
 from cadiff.records import GENERATED_SCHEMA, SampleRow
@@ -44,7 +44,7 @@ def trained(made: Path, windowed_params: Params, nut_samples: list[SampleRow]) -
 
 
 def test_every_generator_that_the_parameters_name_is_there() -> None:
-    assert sorted(get_args(parameters.Generator)) == METHODS
+    assert sorted(get_args(GeneratorName)) == METHODS
     assert all(bare(products={"nut": {}}, methods=[name]).kind_of(name) == "generator" for name in METHODS)
 
 

@@ -205,7 +205,8 @@ def test_what_cannot_be_placed_stays_and_says_so(params, samples, capsys):
     scenes = make_scenes(chosen, "bar", rows)
     assert {scene.source for scene in scenes} == {IN_PLACE}
     assert all(np.array_equal(scene.mask, large) for scene in scenes)
-    assert "masks bar large: 4 of 4 found no place and stay in their exemplar's picture; see masks.max_cut" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "masks bar large: 4 of 4 found no place and stay in their exemplar's picture; see recipe.masks.max_cut" in said
 
 
 def test_a_mask_beside_another_does_not_touch_it(params, samples):

@@ -123,10 +123,10 @@ def test_gallery_shows_real_beside_generated_with_provenance(page: Page) -> None
 def test_the_sizes_and_the_mask_rule_are_named_and_explained(page: Page, report: Path) -> None:
     for said in (
         "144 px of each picture’s shorter side, its aspect ratio kept: masks, generated images, anomaly maps and exports (dataset.size).",
-        "a square 2 times as large as what is masked, brought to 64 x 64 px, drawn, brought back and set in (window, base.size).",
+        "a square 2 times as large as what is masked, brought to 64 x 64 px, drawn, brought back and set in (recipe.window, base.size).",
         "144 px of the shorter side, in squares of 256 px (detector.size, detector.tile).",
         "Pixels are scored at 256 px of the shorter side, where a pixel of the true mask counts if the anomaly covers at least half of it "
-        "(metrics.mask_rule: half)",
+        "(recipe.metrics.mask_rule: half)",
     ):
         assert said in page.text
     assert "Protocol: strict; pixels are scored at 256 px of the shorter side" in (report / "summary.md").read_text()
@@ -138,7 +138,7 @@ def test_sizes_that_differ_by_product_are_told_apart() -> None:
     assert said["Canvas"].startswith("each picture as it is")
     assert "metal_plate: a square 2 times as large as what is masked, brought to 32 x 32 px" in said["What the base draws"]
     assert said["What the detector sees"].startswith("fabric: pictures at their own size; metal_plate: 64 px of the shorter side, in ")
-    assert "the mask’s pixel nearest to its centre (metrics.mask_rule: nearest)" in said["What is scored"]
+    assert "the mask’s pixel nearest to its centre (recipe.metrics.mask_rule: nearest)" in said["What is scored"]
     whole = make_params(window={"cut": "whole"}, dataset={"size": "native"})
     assert dict(sizes(whole))["What the base draws"].startswith("all of the picture, brought to 64 x 64 px")
 
