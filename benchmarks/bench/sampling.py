@@ -46,7 +46,8 @@ def rates_in(setting: Setting, dtype: str, computed: torch.dtype) -> list[Row]:
     generator = generator_of(params)
     own, theirs = ours(generator, params), stock(params, computed, scheduler_for(generator, params.generate))
     slowly = stock(params, computed, scheduler_for(generator, slow))
-    many, needed = scale.images, {"ours": operations(lambda: own(4)) / 4, "stock": operations(lambda: theirs(4)) / 4}
+    many = scale.images
+    needed = {name: operations(lambda draw=draw: draw(many)) / many for name, draw in (("ours", own), ("stock", theirs))}
     found = rounds(
         setting.repeat,
         {
