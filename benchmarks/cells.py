@@ -21,11 +21,12 @@ from cadiff.data.demo import draw_product
 from cadiff.detection import score, train_detector
 from cadiff.generator import Generator, adapt_base, generate_shards, load_generator, train_generator
 from cadiff.masks import make_scenes
+from cadiff.masks.folder import FOLDER, SOURCE
 from cadiff.metrics.generated import score_generated
-from cadiff.params import Params
+from cadiff.params import READS, Params, pick
 from cadiff.records import METRIC_SCHEMA, SCENE_SCHEMA, MetricRow, SampleRow, SceneRow, from_table, to_table
 from cadiff.scene import Scene
-from cadiff.stages import STAGES, content_digest, pick
+from cadiff.stages import STAGES, content_digest
 from cadiff.storage import digest, read_table, write_json, write_table
 
 PACKAGE = Path(__file__).resolve().parents[1] / "cadiff"
@@ -77,8 +78,7 @@ class Cell:
             rows = [scene.row() for scene in make_scenes(self.params, self.product, self.samples, METHOD)]
             write_table(out / "scenes.parquet", to_table(rows, SCENE_SCHEMA))
 
-        own = self.params.masks  # its folder's name is among the parameters, what is in it is not
-        drawn = content_digest(Path(own.folder)) if own.source == "folder" else None
+        drawn = content_digest(FOLDER) if self.params.masks.source == SOURCE else None  # no parameter says what is in it
         return self._made("scenes", drawn, make)
 
     @cached_property
@@ -112,8 +112,7 @@ class Cell:
         spec, base = STAGES[stage], Path(self.params.base.path)
         files = [base] if base.is_dir() else []
         key = {
-            "params": {name: pick(self.params, name) for name in spec.keys},
-            "seed": self.params.seed,
+            "params": {name: pick(self.params, name) for name in READS[stage]},
             "code": [content_digest(PACKAGE / part) for part in spec.code],
             "inputs": [inputs, [(row.image_sha256, row.mask_sha256) for row in self.samples], [content_digest(path) for path in files]],
         }

@@ -66,7 +66,8 @@ from cadiff.generator.windows import placed_like
 from cadiff.masks import Placer
 from cadiff.metrics.control import change, control_figures, intensity_figures
 from cadiff.metrics.imagenet import embeddings, features
-from cadiff.params import Params, layered, load_params
+from cadiff.params import Params, load_params
+from cadiff.params.whole import layered
 from cadiff.pictures import read_picture
 from cadiff.prompt import CONTEXT
 from cadiff.records import GENERATED_SCHEMA, MetricRow, SampleRow
@@ -79,7 +80,7 @@ NOTHING = "no defect"
 # The background is generated: whole pictures, as the base draws them.
 WHOLE: dict[str, dict[str, object]] = {
     "window": {"cut": "whole"}, "detector": {"size": None},
-    "generate": {"background": "generated", "strength": 1.0, "start": "background", "redraw": False, "blend": None},
+    "generate": {"background": "generated", "start": "noise", "redraw": False, "blend": None},
 }  # fmt: skip
 # Of presets/ablations.yaml: 40 training steps for 90, 8 images a type for 24 in 6 denoising steps for 10, one epoch of the detector for 6.
 SMALL: dict[str, dict[str, object]] = {

@@ -51,7 +51,7 @@ def params_file(tiny_base: Path, drawn_root: Path, tmp_path: Path) -> Path:
         "variants": values_of("ablations")["variants"],
         "base": {**BARE["base"], "path": str(tiny_base), "size": 64, "device": "cpu"},
         "train": {**BARE["train"], "steps": 1, "batch": 2},
-        "intensity": {"threshold": 0.0},
+        "intensity": {"low": 0.5, "threshold": 0.0},
         "generate": {**BARE["generate"], "per_type": 2, "steps": 1, "batch": 4},
         "detector": {**BARE["detector"], "width": 4, "epochs": 1, "samples_per_epoch": 8},
     }

@@ -44,10 +44,13 @@ def dataset(layout: Layout, root: Path) -> DatasetParams:
 
 def checkout(root: Path, roots: dict[Layout, Path]) -> None:
     """What DVC needs of a checkout to look at the stage ``samples``, with the parameters of each layout."""
-    for name in ("dvc.yaml", ".dvcignore", ".dvc/config", "cadiff/pictures.py"):
+    deps = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["samples"]["deps"]
+    for name in ("dvc.yaml", ".dvcignore", ".dvc/config", *(dep for dep in deps if dep.startswith("cadiff/"))):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / name, root / name)
-    shutil.copytree(ROOT / "cadiff/data", root / "cadiff/data", ignore=shutil.ignore_patterns("__pycache__"))
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / name, root / name)
     (root / ".dvc/config.local").write_text("[core]\n    no_scm = true\n")
     for layout, product in PRODUCTS.items():
         own = {"layout": layout, "root": str(roots[layout]), "table": TABLES.get(layout, ".")}

@@ -128,7 +128,8 @@ def test_what_is_simulated_differs_inside_its_mask_alone(pictures) -> None:
 @pytest.mark.parametrize("method", ["rd4ad", "cfa"])
 def test_a_backbone_is_taken_as_it_is_and_never_learns(toy, squares, backbone, method: str, tmp_path: Path) -> None:
     params = settled(toy.params, **backbone)
-    given = read_tensors(Path(backbone["weights"]))[0]
+    file, digest = backbone["weights"].split("@")
+    given = read_tensors(Path(file))[0]
     network = peers.build(params, method, STREAM, CPU)
     before = {name: value.clone() for name, value in network.model.state_dict().items()}
     frozen = [name for name in before if name.startswith(peers.FROZEN) and name.endswith("layer3.0.conv1.weight")]
@@ -144,7 +145,7 @@ def test_a_backbone_is_taken_as_it_is_and_never_learns(toy, squares, backbone, m
     fit_peer(params, method, "cube", toy.samples, 0, tmp_path, tmp_path)
     tensors, metadata = read_tensors(tmp_path / "seed-0.safetensors")
     assert not any(name.startswith(peers.FROZEN) for name in tensors), "the user has it"
-    assert f"resnet18@{backbone['weights_sha256'][:8]}" in metadata["variant"]
+    assert f"resnet18@{digest[:8]}" in metadata["variant"]
     found = peers.load_anomalib(params, method, "cube", 0, tmp_path).score(normals(toy)[:3])
     assert [map_.shape for map_ in found.maps] == [(32, 32), (32, 48), (44, 32)]
     assert all(np.isfinite(map_).all() for map_ in found.maps)

@@ -48,7 +48,7 @@ def test_it_goes_through_adaptation_training_and_drawing(
 ) -> None:
     lean = {"accumulate": 2, "checkpointing": True}
     params = of(
-        small_params, base, adapt={"steps": 1, "vae_steps": 1, "batch": 2, **lean}, train={"steps": 2, **lean}, control={"heads": 4},
+        small_params, base, adapt={"steps": 1, "vae_steps": 1, "batch": 2}, train={"steps": 2, **lean}, control={"heads": 4},
         generate={"per_type": 1, "steps": 2, "guidance_scale": 2.0},
     )  # fmt: skip
     adapt_base(params, "nut", nut_samples, tmp_path / "adapted", tmp_path / "work-a")

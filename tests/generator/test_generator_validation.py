@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from parameters import bare, save_each_step
 
 from cadiff.errors import UsageError
 from cadiff.generator import adapt_base, gather_validation, train_generator
@@ -32,7 +33,7 @@ Train = Callable[..., Path]
 @pytest.fixture(scope="module")
 def train(tiny_base: Path, nut_samples: list[SampleRow], tmp_path_factory: pytest.TempPathFactory) -> Train:
     """Trains into ``folder/out`` from ``folder/work``, three steps; they pay for pictures at the ``share`` of the time alone."""
-    params = Params(
+    params = bare(
         products={"nut": {}}, dataset={"size": 64}, window={"cut": "whole"}, base={"path": str(tiny_base), "size": 64, "device": "cpu"},
         train={"steps": 3, "batch": 4}, prompt={"learning_rate": 1e-3}, control={"learning_rate": 1e-3},
         generate={"steps": 3, "background": "real", "blend": None},
@@ -102,8 +103,10 @@ def test_a_stopped_training_has_its_pictures_and_goes_on_to_the_same(
         return learn(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr("cadiff.generator.train.learn", stop_at_the_third)
-    with pytest.raises(KeyboardInterrupt):
-        train(tmp_path, train={"checkpoint_seconds": 1e-9})
+    with pytest.MonkeyPatch.context() as patch:
+        save_each_step(patch)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path)
     left = tmp_path / "work" / FOLDER
     assert {row.step for row in rows_of(left)} == {EXEMPLAR, 0, 1, 2}
     monkeypatch.setattr("cadiff.generator.train.learn", learn)
