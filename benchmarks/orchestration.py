@@ -70,6 +70,7 @@ def accepted_project(root: Path, home: Path) -> int:
     for name in ("dvc.yaml", ".dvcignore"):
         shutil.copy(ROOT / name, root / name)
     shutil.copy(ROOT / "presets" / "mvtec-sd15.yaml", root / "params.yaml")
+    run(root, home, "cadiff.stages", "settings")  # its files are read, not only compared
     with Repo(str(root)) as repo:
         stages = list(repo.index.stages)
         made = {Path(out.fs_path) for stage in stages for out in stage.outs}

@@ -147,7 +147,7 @@ class Spill:
 @contextlib.contextmanager
 def _opened(path: str | Path, schema: pa.Schema | None) -> Iterator[pq.ParquetFile]:
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, pre_buffer=False) as file:  # buffered ahead, a file that is read in parts lies in memory whole
             if schema is not None and file.schema_arrow.names != schema.names:
                 raise CADiffError(
                     f"{path}: expected the columns {schema.names}, found {file.schema_arrow.names}. Rerun the stage that makes it."

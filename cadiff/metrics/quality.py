@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow.parquet as pq
 from jaxtyping import Bool, Float, UInt8
 from scipy.ndimage import distance_transform_cdt
 
@@ -22,8 +21,8 @@ from cadiff.metrics.copies import Defect, Originals, originals
 from cadiff.metrics.windows import ELSEWHERE, PLACED, Normals
 from cadiff.params import Params
 from cadiff.pictures import Pictures, Size, read_picture
-from cadiff.records import QualityRow, SampleRow
-from cadiff.storage import decode_image
+from cadiff.records import GENERATED_SCHEMA, QualityRow, SampleRow
+from cadiff.storage import decode_image, read_batches
 
 VISIBLE = 8  # of 255: smaller changes are not counted
 MARGIN = 50  # a change counts as inside of a mask up to one part in so many of the shorter side beside it
@@ -164,11 +163,11 @@ def _nearest_of(distances: Float[np.ndarray, "n e"], exemplars: Sequence[SampleR
 
 def _chunks(path: Path) -> Iterator[list[Shown]]:
     """A shard's images, CHUNK at a time."""
-    for batch in pq.ParquetFile(path).iter_batches(CHUNK, columns=["sample_id", "image", "mask", "normal_id"]):
+    for part in read_batches(path, GENERATED_SCHEMA, CHUNK):
         yield [
             Shown(
                 row["sample_id"], decode_image(row["image"]["bytes"], "RGB", row["sample_id"]),
                 decode_image(row["mask"]["bytes"], "L", row["sample_id"]) > 127, row["normal_id"],
             )
-            for row in batch.to_pylist()
+            for row in part.select(["sample_id", "image", "mask", "normal_id"]).to_pylist()
         ]  # fmt: skip
