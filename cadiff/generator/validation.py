@@ -22,7 +22,7 @@ from cadiff.generator.examples import Shown
 from cadiff.generator.model import Generator
 from cadiff.generator.sample import Request, in_lanes, lanes, sample
 from cadiff.generator.windows import pieces, placed_like
-from cadiff.params import GenerateParams, Params
+from cadiff.params import GenerateParams, IntensityParams, Params
 from cadiff.pictures import resize_picture
 from cadiff.progress import say
 from cadiff.records import VALIDATION_SCHEMA, ValidationRow, from_table, to_table
@@ -36,7 +36,10 @@ BACKWARD = 3  # passes that a picture of a training step takes: forward, and abo
 DECODING = 3  # passes that encoding and decoding a picture take, about, of Stable Diffusion 1.5
 MOST = 8  # sheets
 TYPES = 4  # of a product, by name
-STEPS = 8  # of denoising, at most
+STEPS = 8  # of denoising
+# From noise, whatever images start from later: what is set in at the start would hide what was learned. And the same whatever
+# `generate` and `intensity` say, so that a change of these trains nothing anew.
+DRAWN, INTENSITY = GenerateParams(steps=STEPS, start="noise", blend=None), IntensityParams()
 KEPT = 128  # px of a picture's side, at most
 EXEMPLAR = -1  # the step of what is no drawing
 
@@ -44,16 +47,9 @@ EXEMPLAR = -1  # the step of what is no drawing
 def moments(params: Params, steps: int, drawn: int) -> list[int]:
     """The numbers of training steps after which ``drawn`` pictures are drawn: evenly, the first before any and the last after all; as
     many as ``SHARE`` of the training pays for, and none where that is fewer than two."""
-    own = settings(params)
-    sheet = drawn * (own.steps * (2 if own.guidance_scale > 1 else 1) + DECODING)
+    sheet = drawn * (STEPS * (2 if DRAWN.guidance_scale > 1 else 1) + DECODING)
     count = min(MOST, steps + 1, int(SHARE * BACKWARD * steps * params.train.batch / sheet))
     return [round(steps * k / (count - 1)) for k in range(count)] if count > 1 else []
-
-
-def settings(params: Params) -> GenerateParams:
-    """Drawn from noise, whatever images start from later: what is set in at the start would hide what was learned."""
-    changes = {"steps": min(params.generate.steps, STEPS), "strength": 1.0, "start": "background", "blend": None}
-    return params.generate.model_copy(update=changes)
 
 
 @dataclass
@@ -113,9 +109,9 @@ class Watch:
     def draw(self) -> list[np.ndarray]:
         """One at a time on an accelerator, whose memory is the training's."""
         width = lanes(self.generator.backbone, self.params.base.size) or 1
-        own, found = settings(self.params), []
+        found: list[np.ndarray] = []
         for k in range(0, len(self.requests), width):
-            found += list(to_uint8(sample(self.generator, self.requests[k : k + width], own, self.params.intensity).drawn))
+            found += list(to_uint8(sample(self.generator, self.requests[k : k + width], DRAWN, INTENSITY).drawn))
         return found
 
     def close(self) -> None:
@@ -125,12 +121,12 @@ class Watch:
 
 @torch.no_grad()
 def scene(generator: Generator, params: Params, product: str, shown: Shown, kind: str) -> tuple[Request, ValidationRow]:
-    """A type's first exemplar: its mask in its window, at w = 1, on the first normal where a real one is kept; and the exemplar itself."""
+    """A type's first exemplar: its mask in its window, at w = 1, on the first normal where there is one; and the exemplar itself."""
     size, chosen = params.base.size, shown.types.index(kind)
     exemplar = shown.exemplars[chosen]
     piece = pieces(exemplar.mask, params.window, size)[0]
     mask, background = piece.window.mask(exemplar.mask, size), None
-    if params.generate.background == "real" and len(shown.normals):
+    if len(shown.normals):
         window = placed_like(piece.window, shown.exemplars.shape(chosen), shown.normals.shape(0))
         background = generator.backbone.encode(to_tensor(window.picture(shown.normals[0].image, size)[None]))[0]
     seed = derive_seed(params.seed, "validation", product, kind)
