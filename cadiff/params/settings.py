@@ -14,7 +14,7 @@ SETTINGS = Path("data/made/settings")
 AUGMENTED = ("train.crop", "train.translate", "train.rotate")
 SCORED = ("base.device", "dataset.name", "dataset.size", "dataset.calibration")
 READS: dict[str, tuple[str, ...]] = {  # by stage
-    "draw": ("seed", "draw.normals", "draw.test_good", "draw.anomalies_per_type"),
+    "draw": ("seed", "dataset.root", "draw.normals", "draw.test_good", "draw.anomalies_per_type"),
     "samples": ("dataset",),
     "adapt": ("seed", "dataset.size", "base", "window", "adapt", "train.accumulate", "train.checkpointing", GENERATORS_KEY),
     "scenes": ("seed", "dataset.size", "masks", "intensity", "generate"),
