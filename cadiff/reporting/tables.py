@@ -20,7 +20,7 @@ from cadiff.reporting.comparing import (
     mean_and_spread,
     points,
     ranking,
-)  # fmt: skip
+)
 
 AT_THRESHOLD = {"false_alarm_rate": "False alarms", "miss_rate": "Misses", "threshold_promised": "False alarms promised"}
 

@@ -21,7 +21,7 @@ from cadiff.reporting.comparing import (
     percent,
     points,
     ranking,
-)  # fmt: skip
+)
 
 CONTROLS = ("exemplars", "pasted")  # what can be had of the real exemplars without a model that draws
 OURS, ADDED = "cadiff", "both"  # generated images in place of the exemplars, and beside them
