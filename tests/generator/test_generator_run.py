@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from parameters import save_each_step
+from interrupting import interrupted
 
 from cadiff.backbone import load_backbone
 from cadiff.checkpoint import Pace
@@ -17,7 +17,7 @@ from cadiff.errors import CADiffError
 from cadiff.generator import adapt_base, generate_shards, load_adapted, load_generator, train_generator
 from cadiff.generator.adapt import velocity_or_noise
 from cadiff.generator.examples import Shown, draw_view
-from cadiff.generator.joint import joint_loss, learn
+from cadiff.generator.joint import joint_loss
 from cadiff.generator.sample import Request, sample
 from cadiff.generator.train import learning_rates, new_generator
 from cadiff.masks import make_scenes
@@ -76,22 +76,10 @@ def test_two_trainings_give_the_same_bytes(trained: Path, small_params: Params, 
 
 
 def test_a_stopped_training_goes_on_to_the_same_bytes(
-    trained: Path, small_params: Params, nut_samples: list[SampleRow], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Path, small_params: Params, nut_samples: list[SampleRow], tmp_path: Path
 ) -> None:
-    save_each_step(monkeypatch)
-    steps_done = 0
-
-    def stop_at_the_second(*arguments: object) -> object:
-        nonlocal steps_done
-        steps_done += 1
-        if steps_done == 3:
-            raise KeyboardInterrupt
-        return learn(*arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr("cadiff.generator.train.learn", stop_at_the_second)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted(3):
         train_generator("cadiff", small_params, "nut", nut_samples, trained / "adapted", tmp_path / "out", tmp_path / "work")
-    monkeypatch.undo()
     train_generator("cadiff", small_params, "nut", nut_samples, trained / "adapted", tmp_path / "out", tmp_path / "work")
     assert sha256_folder(tmp_path / "out") == sha256_folder(trained / "generator")
 

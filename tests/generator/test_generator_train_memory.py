@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from interrupting import interrupted
 from parameters import bare
 
 from cadiff.backbone import load_backbone, recompute
@@ -151,30 +152,20 @@ def test_batches_have_the_same_bytes_whoever_draws_them(small_params: Params, nu
 
 @pytest.mark.parametrize(("base", "train"), [({"dtype": "float16"}, LEAN), ({}, {**LEAN, "optimizer": "adamw-8bit"})])
 def test_a_lean_training_that_is_stopped_ends_with_the_same_bytes(
-    base: dict, train: dict, small_params: Params, nut_samples: list[SampleRow], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    base: dict, train: dict, small_params: Params, nut_samples: list[SampleRow], tmp_path: Path
 ) -> None:
     if "optimizer" in train and not find_spec("bitsandbytes"):
         pytest.skip("bitsandbytes is not installed (pip install -e '.[adam8bit]')")
-    params, taken = changed(small_params, base=base, train=train), 0
+    params = changed(small_params, base=base, train=train)
     adapt_base(params, "nut", nut_samples, tmp_path / "adapted", tmp_path / "work-a")
 
     def run(name: str) -> str:
         train_generator("cadiff", params, "nut", nut_samples, tmp_path / "adapted", tmp_path / name, tmp_path / f"work-{name}")
         return sha256_folder(tmp_path / name)
 
-    def stop_at_the_third(*arguments: object) -> object:
-        nonlocal taken
-        taken += 1
-        if taken == 3:
-            raise KeyboardInterrupt
-        return learn(*arguments)  # type: ignore[arg-type]
-
     calm = run("calm")
-    monkeypatch.setattr("cadiff.generator.train.learn", stop_at_the_third)
-    monkeypatch.setattr(Pace, "due", lambda pace: True)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted(3):
         run("out")
-    monkeypatch.undo()
     kept = read_metadata(tmp_path / "work-out" / "training.safetensors")
     assert kept["step"] == "2"
     assert ("scaler/scale" in kept) == (base == {"dtype": "float16"})

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from parameters import bare, save_each_step
+from interrupting import interrupted
+from parameters import bare
 
 from cadiff.errors import UsageError
 from cadiff.generator import adapt_base, gather_validation, train_generator
 from cadiff.generator import validation as watching
 from cadiff.generator.board import opened
-from cadiff.generator.joint import learn
 from cadiff.generator.validation import EXEMPLAR, FOLDER, PICTURES, SHEET, moments
 from cadiff.params import Params
 from cadiff.records import VALIDATION_SCHEMA, SampleRow, ValidationRow, from_table
@@ -90,26 +90,11 @@ def test_a_training_does_not_notice_them(train: Train, drawn: Path, tmp_path: Pa
     assert rows_of(tmp_path / "kept") == []
 
 
-def test_a_stopped_training_has_its_pictures_and_goes_on_to_the_same(
-    train: Train, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    steps_done = 0
-
-    def stop_at_the_third(*arguments: object) -> object:
-        nonlocal steps_done
-        steps_done += 1
-        if steps_done == 3:
-            raise KeyboardInterrupt
-        return learn(*arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr("cadiff.generator.train.learn", stop_at_the_third)
-    with pytest.MonkeyPatch.context() as patch:
-        save_each_step(patch)
-        with pytest.raises(KeyboardInterrupt):
-            train(tmp_path)
+def test_a_stopped_training_has_its_pictures_and_goes_on_to_the_same(train: Train, drawn: Path, tmp_path: Path) -> None:
+    with interrupted(3):
+        train(tmp_path)
     left = tmp_path / "work" / FOLDER
     assert {row.step for row in rows_of(left)} == {EXEMPLAR, 0, 1, 2}
-    monkeypatch.setattr("cadiff.generator.train.learn", learn)
     train(tmp_path)
     assert sha256_folder(tmp_path / "out") == sha256_folder(drawn / "out")
     assert sha256_folder(left) == sha256_folder(drawn / "work" / FOLDER), "to the byte, with the sheet"
