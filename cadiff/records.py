@@ -95,9 +95,8 @@ class GeneratedRow:
     ``image`` and ``mask`` are ``{"bytes": PNG, "path": name}``; ``focus_step`` is the denoising step (from 0) at
     which re-weighting began, None if it never did or the generator has no such thing. ``normal_id`` is the real normal outside of the
     mask, byte for byte where nothing was resampled (None: another picture, or none), ``exemplar_ids`` the exemplar of each type's mask.
-    ``attempts`` is the drawing at which what was asked for was seen, or where no picture is kept its mask lay on the product that was
-    drawn; 4, one more than there are: it never was or did. Fields that a generator
-    does not have (a cut-paste image has no prompt) are None.
+    ``attempts`` is the drawing that had what was asked for; 4, one more than there are: none had, and the best is kept. Fields that a
+    generator does not have (a cut-paste image has no prompt) are None.
     """
 
     sample_id: str

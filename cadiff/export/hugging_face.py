@@ -31,7 +31,7 @@ COLUMNS = {
     "generator_digest": "of the generator's weights",
     "params_digest": "of the parameters",
     "image_sha256": "of the picture's bytes",
-    "attempts": "the drawing at which the anomaly was seen; one more than there are: never",
+    "attempts": "the drawing that had what was asked for; one more than there are: none had, the best is kept",
 }
 
 

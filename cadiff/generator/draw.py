@@ -8,33 +8,31 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool, UInt8
+from jaxtyping import UInt8
 
 from cadiff.data.images import to_tensor, to_uint8
 from cadiff.generator.model import Generator, Paster
 from cadiff.generator.reweighting import Reading
 from cadiff.generator.sample import Request, sample
+from cadiff.generator.seen import fulfilled
 from cadiff.generator.setting import Read, has_exemplars, paste_exemplars, picture_of, reader, set_in
 from cadiff.generator.windows import REFINED, Piece, Window, box_of, check_canvas, overlapping, pieces
-from cadiff.masks.foreground import foreground
 from cadiff.params import Params
 from cadiff.pictures import resize_mask, resize_picture
-from cadiff.scene import Outline, Scene
+from cadiff.scene import Scene
 from cadiff.seeds import derive_seed, numpy_generator
 
 REFINING = 0.3  # share of the steps that this takes, from the noised enlargement
 QUIET_STRENGTH = 0.4  # share of the steps that a scene takes in which nothing is asked for, at most
-VISIBLE = 2.0  # grey levels: what changed less than this under its mask, on average, is not seen
-INTENDED = 0.5  # w from which an anomaly is meant to be seen
 AFTER = 1000  # the number of the first refining window, for its grain's stream: more than any scene has windows
-ATTEMPTS = 3  # drawings of a scene, until what was asked for is seen
+ATTEMPTS = 3  # drawings of a scene, until what was asked for is there
 
 
 @dataclass(frozen=True)
 class Drawn:
     """A scene's picture at its canvas. ``prompt`` is the first window's, ``since`` the step at which each type's re-weighting began there
-    (-1: never). ``attempts`` is the drawing at which what was asked for was seen, or where no picture is kept its mask lay on the product
-    that was drawn; ``ATTEMPTS`` + 1 where it never was or did: the last is kept.
+    (-1: never). ``attempts`` is the drawing that had what was asked for (``cadiff.generator.seen``); ``ATTEMPTS`` + 1 where none had: the
+    best of them is kept, of equal ones the last.
     ``windows`` counts what the base drew; of what is pasted there is none, and no prompt."""
 
     scene: Scene
@@ -57,6 +55,18 @@ class _Work:
     prompt: str = ""
     attempts: int = 1
     windows: int = 0
+    best: _Kept | None = None
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """The best drawing of a scene so far, and how far it has what was asked for."""
+
+    fulfilled: float
+    scene: Scene
+    image: UInt8[np.ndarray, "h w 3"]
+    prompt: str
+    since: list[int]
 
 
 def draw_scenes(
@@ -69,8 +79,7 @@ def draw_scenes(
         params: the product's own, as ``Params.for_product`` gives them.
         record: is told of every denoising step of the scenes' first windows, which are then drawn together.
         read: samples at the canvas, where the caller has some in memory already.
-        again: a scene in which what was asked for is not seen, or lies beside the product, is drawn anew with other noise; not where
-            scenes are to share theirs.
+        again: a scene that lacks what was asked for (``fulfilled``) is drawn anew with other noise; not where scenes are to share theirs.
 
     Raises:
         UsageError: if a picture is smaller than what the base draws.
@@ -88,13 +97,13 @@ def draw_scenes(
                 if own:
                     _draw_pieces(generator, settings, own, step, read, record if step == 0 else None)
         _refine(generator, params, todo, read)
-        unseen = [work for work in todo if again and _unseen(work, params, read)]
-        todo = [work for work in unseen if work.attempts < ATTEMPTS]
-        for work in unseen:
+        lacking = [work for work in todo if again and _lacks(work, params, read)]
+        todo = [work for work in lacking if work.attempts < ATTEMPTS]
+        for work in lacking:
             work.attempts += 1
         for work in todo:
             _begin_again(work)
-    return [Drawn(work.scene, work.image, work.prompt, work.since, work.attempts, work.windows) for work in works]
+    return [_drawn(work) for work in works]
 
 
 def _quietly(params: Params) -> Params:
@@ -130,44 +139,25 @@ def _begun(scene: Scene, params: Params, read: Read) -> _Work:
 
 
 def _begin_again(work: _Work) -> None:
-    """The same scene with other noise."""
+    """The same scene with other noise, in a picture of its own: the best so far is kept."""
     work.scene = replace(work.scene, seed=derive_seed(work.scene.seed, "again"))
-    work.image[:] = 0 if work.original is None else work.original
+    work.image = np.zeros_like(work.image) if work.original is None else work.original.copy()
 
 
-def _unseen(work: _Work, params: Params, read: Read) -> bool:
-    """The second look: whether an anomaly that was asked for, strong enough to be seen, is not there; where no picture is kept, whether
-    its mask does not lie on the product that was drawn."""
-    original = work.original
-    if original is None and work.scene.named:
-        return lies_beside(work.scene, work.image, params, read)
-    if original is None or not work.scene.named or work.scene.edits or params.generate.blend is None:
-        return False
-
-    def change(outline: Outline) -> float:
-        before, after = (picture[outline.where][outline.crop].astype(np.int16) for picture in (original, work.image))
-        return float(np.abs(after - before).mean())
-
-    return any(a.intensity >= INTENDED and a.outline.area and change(a.outline) < VISIBLE for a in work.scene.anomalies)
+def _lacks(work: _Work, params: Params, read: Read) -> bool:
+    """Whether a drawing lacks something that was asked for; the best so far is kept."""
+    from_noise = not _starts_from_a_picture(params, work.scene)
+    share = fulfilled(work.scene, work.original, work.image, params, read, from_noise)
+    if work.best is None or share >= work.best.fulfilled:
+        work.best = _Kept(share, work.scene, work.image, work.prompt, work.since)
+    return share < 1
 
 
-def lies_beside(scene: Scene, image: UInt8[np.ndarray, "h w 3"], params: Params, read: Read) -> bool:
-    """Whether more of a mask than ``masks.max_cut`` lies off the product that was drawn: masks are placed on a normal of which nothing is
-    kept, and what is drawn may stand elsewhere. Of an exemplar's mask what counts is how much of it lies on its own product: where a part
-    is missing it may be none."""
-    product = foreground(image)
-
-    def on(mask: Bool[np.ndarray, "h w"], there: Bool[np.ndarray, "h w"]) -> float:
-        return float(there[mask].mean()) if mask.any() else 1.0
-
-    for anomaly in scene.anomalies:
-        wanted = 1.0
-        if anomaly.exemplar is not None:
-            exemplar, mask = read(anomaly.exemplar)
-            wanted = on(mask, foreground(exemplar))
-        if on(anomaly.outline.whole, product) < (1 - params.masks.max_cut) * wanted:
-            return True
-    return False
+def _drawn(work: _Work) -> Drawn:
+    if work.best is None:
+        return Drawn(work.scene, work.image, work.prompt, work.since, work.attempts, work.windows)
+    best = work.best
+    return Drawn(best.scene, best.image, best.prompt, best.since, work.attempts, work.windows)
 
 
 def _draw_pieces(

@@ -85,16 +85,17 @@ def generate_shards(
     for stale in (path for path in out.glob("*.parquet") if path.stem not in shards):
         stale.unlink()  # of a type that there was: a detector is trained on all shards
     for shard in shards:
-        unseen = rows = 0
+        lacking = rows = 0
         with table_writer(out / f"{shard}.parquet", GENERATED_SCHEMA) as append:  # a part in memory at a time
             for part in (part for part in parts if part.shard == shard):
                 table = read_table(work / part.name, GENERATED_SCHEMA)
                 append(table)
-                unseen, rows = unseen + (pc.sum(pc.greater(table["attempts"], ATTEMPTS)).as_py() or 0), rows + table.num_rows
-        if unseen:
-            what = "are not seen" if params.generate.background == "real" else "do not lie on the product that was drawn"
+                lacking, rows = lacking + (pc.sum(pc.greater(table["attempts"], ATTEMPTS)).as_py() or 0), rows + table.num_rows
+        if lacking:
+            real = params.generate.background == "real"
+            what = "are not seen, or fill too little of their masks," if real else "do not lie on the product that was drawn"
             print(
-                f"generate {product} {method}: {unseen} of {rows} of {shard} {what} after {ATTEMPTS} drawings; kept "
+                f"generate {product} {method}: {lacking} of {rows} of {shard} {what} after {ATTEMPTS} drawings; the best are kept "
                 f"(attempts: {ATTEMPTS + 1})", file=sys.stderr,
             )  # fmt: skip
 

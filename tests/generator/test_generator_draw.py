@@ -21,7 +21,8 @@ from cadiff.errors import CADiffError, UsageError
 from cadiff.generator import Generator, draw, draw_scenes, generated_row
 from cadiff.generator.draw import ATTEMPTS
 from cadiff.generator.reweighting import Reading
-from cadiff.generator.setting import Read
+from cadiff.generator.seen import FILLED, fulfilled
+from cadiff.generator.setting import reader
 from cadiff.generator.train import new_generator
 from cadiff.generator.windows import pieces
 from cadiff.params import Params
@@ -216,22 +217,56 @@ def test_what_is_not_seen_is_drawn_again_three_times_at_most_and_counted(generat
     assert draw_scenes(generator, params, [strong])[0].attempts == 1, "seen at once"
 
 
-def test_one_that_is_seen_at_last_is_told_from_one_that_never_was(
-    generator: Generator, params: Params, write: Write, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("shares", "attempts", "kept"), [([0.2, 0.5, 1.0], 3, 2), ([0.2, 0.6, 0.4], 4, 1), ([0.3, 0.3, 0.3], 4, 2)])
+def test_the_first_drawing_that_has_all_or_else_the_best_is_kept(
+    generator: Generator, params: Params, write: Write, monkeypatch: pytest.MonkeyPatch, shares: list[float], attempts: int, kept: int
 ) -> None:
-    """The second look finds nothing twice, then what is there."""
-    looks, look = [], draw._unseen
+    """The second look is told what to find; pictures, noise and counts are those of the drawing that is kept."""
+    looks: list[tuple[int, np.ndarray]] = []
 
-    def blind(work: object, settings: Params, read: Read) -> bool:
-        looks.append(look(work, settings, read))  # type: ignore[arg-type]
-        return len(looks) < ATTEMPTS
+    def look(scene: Scene, original: object, image: np.ndarray, *rest: object) -> float:
+        looks.append((scene.seed, image.copy()))
+        return shares[len(looks) - 1]
 
-    monkeypatch.setattr(draw, "_unseen", blind)
+    monkeypatch.setattr(draw, "fulfilled", look)
     shape = (128, 128)
     scene = scene_on(write(shape), ("rust", box(shape, 40, 40, 60, 60), 1.0))
     (drawn,) = draw_scenes(generator, params, [scene])
-    assert (drawn.attempts, looks) == (ATTEMPTS, [False] * ATTEMPTS)
-    assert drawn.scene.seed == derive_seed(derive_seed(scene.seed, "again"), "again")
+    assert (drawn.attempts, len(looks)) == (attempts, ATTEMPTS)
+    assert drawn.scene.seed == looks[kept][0]
+    assert (drawn.image == looks[kept][1]).all()
+    assert len({seed for seed, _ in looks}) == ATTEMPTS
+
+
+def test_what_fills_less_of_its_mask_than_its_exemplar_does_lacks_something(params: Params, write: Write) -> None:
+    """An exemplar that fills all of its mask, a drawing that fills a given share of its own, on an even picture: by hand. One that starts
+    from its exemplar is not asked, nor one without; an exemplar that fills half asks for half."""
+    shape = (128, 128)
+    row, mask = write(shape), box(shape, 40, 20, 48, 100)
+    grey = np.full((*shape, 3), 120, np.uint8)
+    read = reader(params)
+
+    def exemplar(share: float) -> SampleRow:
+        found = write(shape, seed=round(100 * share), mask=mask)
+        image = grey.copy()
+        image[40:48, 20 : 20 + round(80 * share)] = 20
+        write_image(found.image_path, image)
+        return found
+
+    def drawn(share: float, w: float, of: SampleRow | None, from_noise: bool = True) -> float:
+        scene = scene_on(row, ("rust", mask, w))
+        scene = dataclasses.replace(scene, anomalies=(dataclasses.replace(scene.anomalies[0], exemplar=of),))
+        image = grey.copy()
+        image[40:48, 20 : 20 + round(80 * share)] = 20
+        return fulfilled(scene, grey, image, params, read, from_noise)
+
+    full, half = exemplar(1.0), exemplar(0.5)
+    assert drawn(1.0, 1.0, full) == drawn(0.95, 1.0, full) == 1
+    assert 0.5 / FILLED <= drawn(0.5, 1.0, full) <= 0.65 / FILLED, "an edge is felt a few pixels beyond it"
+    assert drawn(0.5, 0.5, full) == 1, "w times as faint"
+    assert drawn(0.5, 1.0, half) == 1
+    assert drawn(0.5, 1.0, None) == drawn(0.5, 1.0, full, from_noise=False) == 1
+    assert drawn(0.0, 1.0, None) == 0
 
 
 class Fixed(Backbone):
