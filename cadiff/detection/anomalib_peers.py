@@ -185,7 +185,7 @@ def _draem(device: torch.device, sspcab: bool) -> Network:
     def loss(images: Tensor) -> Tensor:
         shown, masks = simulate(images)
         reconstruction, prediction = model(shown)
-        total = objective(images, reconstruction.float(), masks, prediction.float())
+        total: Tensor = objective(images, reconstruction.float(), masks, prediction.float())
         return total + SSPCAB_WEIGHT * F.mse_loss(seen["predicted"].float(), seen["given"].float()) if sspcab else total
 
     return Network(model, loss, torch.optim.Adam(model.parameters(), lr=1e-4), drops=(4 / 7, 6 / 7))
@@ -233,7 +233,8 @@ def _rd4ad(params: Params, device: torch.device) -> Network:
 
     def loss(images: Tensor) -> Tensor:
         known, redrawn = model(images)
-        return objective([level.float() for level in known], [level.float() for level in redrawn])
+        apart: Tensor = objective([level.float() for level in known], [level.float() for level in redrawn])
+        return apart
 
     learnt = [*model.decoder.parameters(), *model.bottleneck.parameters()]
     return Network(model, loss, torch.optim.Adam(learnt, lr=0.005, betas=(0.5, 0.99)), f"{params.peers.backbone}{tag}")
@@ -252,9 +253,9 @@ def _cfa(params: Params, device: torch.device) -> Network:
     def features(backbone: str, return_nodes: list[str]) -> GraphModule:
         network = getattr(torchvision.models, backbone)(weights=None)
         load_weights(path, network)
-        extractor = create_feature_extractor(network, return_nodes)
-        extractor.requires_grad_(False)
-        return extractor.eval()
+        extractor: GraphModule = create_feature_extractor(network, return_nodes)
+        extractor.requires_grad_(False).eval()
+        return extractor
 
     settings: dict[str, Any] = {"num_nearest_neighbors": 3, "num_hard_negative_features": 3, "radius": 1e-5}
     downloading, torch_model.get_feature_extractor = torch_model.get_feature_extractor, features  # it has no way to be given weights
@@ -277,7 +278,8 @@ def _cfa(params: Params, device: torch.device) -> Network:
 
     def loss(images: Tensor) -> Tensor:
         with torch.autocast(images.device.type, enabled=False):  # distances are small differences of large squares
-            return objective(model(images))
+            apart: Tensor = objective(model(images))
+        return apart
 
     return Network(model, loss, optimizer, f"{params.peers.backbone}{tag}", prepare=prepare)
 

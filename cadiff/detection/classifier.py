@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -74,19 +74,22 @@ class Classifier(nn.Module):
 
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b classes"]:
         if self.plain:
-            return self.model((image + 1) / 2)
-        if self.network == "resnet34":
-            return self.model((image - _MEAN.to(image)) / _STD.to(image))
-        side = max(LEAST_SIDE, image.shape[-1])
-        if image.shape[-1] != side:
-            image = F.interpolate(image, (side, side), mode="bilinear", align_corners=False)
-        return self.model(image * (127.5 / 128) + 0.5 / 128)  # (x - 127) / 128 of 8-bit x
+            seen = (image + 1) / 2
+        elif self.network == "resnet34":
+            seen = (image - _MEAN.to(image)) / _STD.to(image)
+        else:
+            side = max(LEAST_SIDE, image.shape[-1])
+            if image.shape[-1] != side:
+                image = F.interpolate(image, (side, side), mode="bilinear", align_corners=False)
+            seen = image * (127.5 / 128) + 0.5 / 128  # (x - 127) / 128 of 8-bit x
+        logits: Tensor = self.model(seen)
+        return logits
 
 
 def _resnet(weights: Path | None) -> nn.Module:
     from torchvision.models import resnet34
 
-    model = resnet34(weights=None)
+    model: nn.Module = resnet34(weights=None)
     if weights is not None:
         load_weights(weights, model)
     return model
@@ -227,7 +230,7 @@ def load_labelled(
 
 
 def _trained(
-    params: Params, data: tuple[Stretched, Int[Tensor, " n"]], classes: int, stream: tuple, work: Path
+    params: Params, data: tuple[Stretched, Int[Tensor, " n"]], classes: int, stream: tuple[Any, ...], work: Path
 ) -> Classifier:
     """Steps from where the checkpoint is to the end, saving at their pace and at the end."""
     settings, (images, labels), legacy = params.classifier, data, params.detector.protocol == "legacy"
@@ -273,7 +276,7 @@ def _step(
     return loss.item()
 
 
-def batch_indices(count: int, batch: int, step: int, stream: tuple) -> Int[Tensor, " batch"]:
+def batch_indices(count: int, batch: int, step: int, stream: tuple[Any, ...]) -> Int[Tensor, " batch"]:
     """The images of a step: every epoch has each once, in an order of its own; the next epoch fills the last batch."""
     positions = torch.arange(step * batch, (step + 1) * batch)
     orders = {
@@ -293,4 +296,5 @@ def _predict(model: Classifier, rows: Sequence[SampleRow], side: int, canvas: Si
 def classes_of(model: Classifier, images: Sequence[UInt8[np.ndarray, "h w 3"]], side: int) -> Int[np.ndarray, " n"]:
     """The classes of pictures at their canvas."""
     shown = np.stack([resize_picture(image, (side, side)) for image in images])
-    return model(to_tensor(shown).to(next(model.parameters()).device)).argmax(dim=1).cpu().numpy()
+    logits: Tensor = model(to_tensor(shown).to(next(model.parameters()).device))
+    return logits.argmax(dim=1).cpu().numpy()

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -102,13 +103,13 @@ def patch_features(image: UInt8[np.ndarray, "h w 3"]) -> Float[Tensor, "28 28 d"
     return joined[0].permute(1, 2, 0)
 
 
-def coreset(patches: Float[Tensor, "n d"], stream: tuple) -> Tensor:
+def coreset(patches: Float[Tensor, "n d"], stream: tuple[Any, ...]) -> Tensor:
     """Indices of patches that cover all of them: from a random one on, always the one farthest from those chosen
     (Alg. 1), in a random projection."""
     count = min(MOST, max(1, round(SHARE * len(patches))))
     generator = torch_generator(stream[0], "coreset", *stream[1:])
     matrix = torch.randn(patches.shape[1], PROJECTED, generator=generator) / PROJECTED**0.5
-    points = patches @ matrix
+    points: Tensor = patches @ matrix
     chosen = [int(torch.randint(len(points), (), generator=generator))]
     norms = points.square().sum(dim=1)
 

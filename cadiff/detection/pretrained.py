@@ -68,7 +68,8 @@ class EncoderUNet(nn.Module, ABC):
             skip = levels.pop()
             x = F.interpolate(x, skip.shape[-2:], mode="bilinear", align_corners=False)
             x = block(torch.cat([x, skip], dim=1) if skip.shape[1] else x)
-        return self.head(x)
+        logits: Tensor = self.head(x)
+        return logits
 
 
 class PretrainedUNet(EncoderUNet):

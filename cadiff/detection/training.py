@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import torch
@@ -198,7 +199,7 @@ def epoch_ends(settings: DetectorParams) -> dict[int, int]:
 
 
 def _train(
-    state: _State, data: TrainingData, settings: DetectorParams, stream: tuple, checkpoint: Path, judge: _Judge | None
+    state: _State, data: TrainingData, settings: DetectorParams, stream: tuple[Any, ...], checkpoint: Path, judge: _Judge | None
 ) -> None:
     """Steps from where the state is to the end, saving at their pace and at the end."""
     total, ends = total_steps(settings), epoch_ends(settings)

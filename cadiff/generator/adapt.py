@@ -41,7 +41,8 @@ def velocity_or_noise(backbone: Backbone, latent: Tensor, noise: Tensor, t: Tens
     if kind == "epsilon":
         return noise
     if kind == "v_prediction":
-        return backbone.schedule.get_velocity(latent, noise, t)
+        velocity: Tensor = backbone.schedule.get_velocity(latent, noise, t)
+        return velocity
     raise CADiffError(f"scheduler: expected prediction_type epsilon or v_prediction, found {kind}")
 
 

@@ -322,4 +322,5 @@ def _loss(parts: Parts, tap: CrossAttentionTap, noised: Noised) -> tuple[Tensor,
 def _masks_shown(stream: Stream, chosen: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """The pictures' masks (n s s); a good picture's is another picture's."""
     others = rng.choice(np.flatnonzero(stream.defect != ""), len(chosen))
-    return np.where((stream.defect[chosen] != "")[:, None, None], stream.mask[chosen], stream.mask[others])
+    shown: np.ndarray = np.where((stream.defect[chosen] != "")[:, None, None], stream.mask[chosen], stream.mask[others])
+    return shown
