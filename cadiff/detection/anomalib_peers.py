@@ -22,7 +22,7 @@ from jaxtyping import Float, UInt8
 from skimage import data
 from torch import Tensor, nn
 
-from cadiff.checkpoint import Pace, load_training, save_training
+from cadiff.checkpoint import Steps
 from cadiff.detection.measuring import Scores, resized
 from cadiff.detection.tiles import View
 from cadiff.devices import autocast, pick_device, pick_dtype
@@ -30,7 +30,6 @@ from cadiff.errors import CADiffError, UsageError
 from cadiff.metrics.networks import find_weights, load_weights
 from cadiff.params import Params
 from cadiff.pictures import Pictures, resize_picture
-from cadiff.progress import Progress
 from cadiff.records import SampleRow
 from cadiff.seeds import derive_seed, numpy_generator
 from cadiff.storage import digest, read_tensors, write_bytes, write_tensors
@@ -299,14 +298,13 @@ def _train(
     """The batch and the simulated anomalies of a step depend on its number alone."""
     settings, optimizer, model = params.peers, network.optimizer, network.model
     rate, total, dtype = optimizer.param_groups[0]["lr"], settings.steps, pick_dtype(params.base.dtype, device)
-    done = load_training(checkpoint, {"model": model}, optimizer)
-    if done == 0 and network.prepare is not None:
+    left = Steps(f"train {stream[3]} {stream[2]} seed {stream[0]}", total, checkpoint, {"model": model}, optimizer, keeps_last=False)
+    if left.start == 0 and network.prepare is not None:
         model.eval()  # in training mode a backbone's statistics would follow these images
         starts = range(0, len(images), _BATCH)
         network.prepare(as_taken(network, [images[k] for k in range(len(images))[start : start + _BATCH]], device) for start in starts)
     model.train()
-    progress, pace = Progress(f"train {stream[3]} {stream[2]} seed {stream[0]}", total, done), Pace()
-    for step in range(done, total):
+    for step in left:
         chosen = numpy_generator(stream[0], *stream[1:], step).integers(len(images), size=settings.batch)
         optimizer.param_groups[0]["lr"] = rate * 0.1 ** sum(step >= share * total for share in network.drops)
         with torch.random.fork_rng(devices=[]), autocast(device, dtype):
@@ -317,10 +315,7 @@ def _train(
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        progress.advance(1, {"loss": loss.detach()})
-        if pace.due() and step + 1 < total:
-            with pace.writing():
-                save_training(checkpoint, step + 1, {"model": model}, optimizer)
+        left.figures = {"loss": loss.detach()}
 
 
 def as_taken(network: Network, images: Sequence[Image], device: torch.device) -> Float[Tensor, "n 3 s s"]:

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
-from cadiff.checkpoint import Pace, load_training, save_training
+from cadiff.checkpoint import Steps
 from cadiff.data.images import to_tensor
 from cadiff.detection.batches import in_turn, jitter, maker, shard_rows
 from cadiff.detection.published import MOST, PASSES
@@ -34,7 +34,6 @@ from cadiff.metrics.networks import Weights, find_networks, load_weights
 from cadiff.metrics.ranking import accuracy
 from cadiff.params import Params
 from cadiff.pictures import Size, read_picture, resize_picture
-from cadiff.progress import Progress
 from cadiff.records import MetricRow, ProtocolName, SampleRow
 from cadiff.seeds import derive_seed, torch_generator
 from cadiff.storage import Spill, Stored, decode_image, digest, read_tensors, write_tensors
@@ -232,7 +231,7 @@ def load_labelled(
 def _trained(
     params: Params, data: tuple[Stretched, Int[Tensor, " n"]], classes: int, stream: tuple[Any, ...], work: Path
 ) -> Classifier:
-    """Steps from where the checkpoint is to the end, saving at their pace and at the end."""
+    """Steps from where the checkpoint is to the end."""
     settings, (images, labels), legacy = params.classifier, data, params.detector.protocol == "legacy"
     device = pick_device(params.base.device)
     with torch.random.fork_rng(devices=[]):
@@ -241,24 +240,19 @@ def _trained(
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
     checkpoint = Path(work) / f"classifier-{stream[0]}.safetensors"
     seen = settings.epochs * len(images) * (PASSES if legacy else 1)
-    step, total = load_training(checkpoint, {"model": model}, optimizer), -(-seen // settings.batch)
-    progress = Progress(f"classifier {' '.join(map(str, stream[2:]))} seed {stream[0]}", total, step)
-    pace = Pace()
+    title = f"classifier {' '.join(map(str, stream[2:]))} seed {stream[0]}"
+    left = Steps(title, -(-seen // settings.batch), checkpoint, {"model": model}, optimizer)
     model.train()
-    while step < total:
+    for step in left:
         generator = torch_generator(*stream, step)
         chosen = batch_indices(len(images), settings.batch, step, stream)
         pixels = to_tensor(np.stack([images[index] for index in chosen.tolist()]))
         batch = (pixels if legacy else jitter(pixels, generator)).to(device)
-        rate = dropped(settings.learning_rate, step, total)
+        rate = dropped(settings.learning_rate, step, left.total)
         loss = _step(model, optimizer, rate, batch, labels[chosen].to(device), derive_seed(*stream, step))
-        step += 1
         if not math.isfinite(loss):
-            raise CADiffError(f"recipe.classifier.learning_rate: loss is not finite at step {step}; lower it.")
-        progress.advance(1, {"loss": loss})
-        if pace.due() or step == total:
-            with pace.writing():
-                save_training(checkpoint, step, {"model": model}, optimizer)
+            raise CADiffError(f"recipe.classifier.learning_rate: loss is not finite at step {step + 1}; lower it.")
+        left.figures = {"loss": loss}
     return model.eval()
 
 
