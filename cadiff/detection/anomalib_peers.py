@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from cadiff.checkpoint import Steps
 from cadiff.detection.measuring import Scores, resized
 from cadiff.detection.tiles import View
+from cadiff.detection.trained import read_weights
 from cadiff.devices import autocast, pick_device, pick_dtype
 from cadiff.errors import CADiffError, UsageError
 from cadiff.metrics.networks import find_weights, load_weights
@@ -32,7 +33,7 @@ from cadiff.params import Params
 from cadiff.pictures import Pictures, resize_picture
 from cadiff.records import SampleRow
 from cadiff.seeds import derive_seed, numpy_generator
-from cadiff.storage import digest, read_tensors, write_bytes, write_tensors
+from cadiff.storage import digest, write_bytes, write_tensors
 
 BACKBONE_SIDE = 256  # pixels, as the papers of RD4AD and CFA have it; DRAEM sees images at the square's own side
 BETA = (0.1, 1.0)  # DRAEM's opacity
@@ -130,10 +131,7 @@ def load_anomalib(params: Params, method: str, product: str, seed: int, out: Pat
         CADiffError: if the file is not there, not whole, or not of this product, method, seed and settings.
     """
     path, device = Path(out) / f"seed-{seed}.safetensors", pick_device(params.base.device)
-    tensors, metadata = read_tensors(path)
-    for name, wanted in identity(params, method, product, seed).items():
-        if (found := metadata.get(name)) != wanted:
-            raise CADiffError(f"{path}: expected a detector of {name} {wanted}, found {found}. Fit again.")
+    tensors, metadata = read_weights(path, identity(params, method, product, seed), "Fit again.")
     network = build(params, method, (seed, "peer", method, product), device)
     absent = network.model.load_state_dict(tensors, strict=False)
     if lost := [name for name in absent.missing_keys if not name.startswith(FROZEN)] + absent.unexpected_keys:
