@@ -1,17 +1,19 @@
-"""Training that stops and goes on: modules, optimiser and step in one safetensors file, written atomically."""
+"""Training that stops and goes on: its steps; modules, optimiser and step in one safetensors file, written atomically."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsFloat
 
 import torch
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from cadiff.progress import Progress
 from cadiff.storage import read_tensors, write_tensors
 
 SECONDS = 30.0  # from one checkpoint to the next, at least
@@ -35,6 +37,41 @@ class Pace:
         yield
         self.last = time.monotonic()
         self.cost = self.last - began
+
+
+@dataclass
+class Steps:
+    """The steps of a training that are still to do, from where its checkpoint is to ``total``; the body of a loop over them is one step.
+
+    ``start`` is the first of them, and ``modules``, ``optimiser`` and ``scaler`` are as they were before it. After each step its
+    ``figures`` are shown, and a checkpoint is written where one is due (``Pace``) and, unless ``keeps_last`` says otherwise, at the end.
+    A step that an exception leaves, such as that of an interrupt, is neither counted nor kept: the next run takes it again.
+    """
+
+    title: str
+    total: int
+    path: Path
+    modules: Mapping[str, nn.Module]
+    optimiser: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler | None = None
+    keeps_last: bool = True  # False: what the training makes is written right after the last step, and the checkpoint is not needed
+    beside: Callable[[int], None] | None = None  # writes what else a run needs that goes on at this step, before the checkpoint
+    figures: Mapping[str, SupportsFloat] = field(default_factory=dict)  # set in the loop's body; those of before stay
+
+    def __post_init__(self) -> None:
+        self.start = load_training(self.path, self.modules, self.optimiser, self.scaler)
+
+    def __iter__(self) -> Iterator[int]:
+        bar, pace = Progress(self.title, self.total, self.start), Pace()
+        for step in range(self.start, self.total):
+            yield step
+            bar.advance(1, self.figures)
+            due = self.keeps_last if step + 1 == self.total else pace.due()
+            if due:
+                with pace.writing():
+                    if self.beside is not None:
+                        self.beside(step + 1)
+                    save_training(self.path, step + 1, self.modules, self.optimiser, self.scaler)
 
 
 def save_training(

@@ -278,7 +278,7 @@ def _colour(image: Image.Image, data: bytes, name: str) -> Num[np.ndarray, "h w 
     """Colours of 16 bits: Pillow decodes the upper byte of each, and, asked for the other byte order, the lower one."""
     with Image.open(io.BytesIO(data), formats=FORMATS) as again:
         again.seek(image.tell())
-        again.tile = [tile._replace(args=_other_end(tile.args, name)) for tile in again.tile]  # type: ignore[attr-defined]
+        again.tile = [tile._replace(args=_other_end(tile.args, name)) for tile in again.tile]
         upper, lower = (np.asarray(each).astype(np.uint16) for each in (image, again))
     return (upper * np.uint16(256) + lower)[..., :3]
 

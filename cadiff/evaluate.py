@@ -12,7 +12,7 @@ import numpy as np
 from rich.table import Table
 
 from cadiff.data import read_samples
-from cadiff.data.inspect import guess_layout
+from cadiff.data.guess import guess_layout
 from cadiff.data.listing import folders
 from cadiff.data.resaved import copy_lines
 from cadiff.detection import detect_published, detect_seeds, filter_shards, score_maps

@@ -82,7 +82,8 @@ def union(masks: list[Bool[np.ndarray, "h w"]], folder: object) -> Bool[np.ndarr
     if len({mask.shape for mask in masks}) != 1:
         sizes = sorted(f"{mask.shape[1]}x{mask.shape[0]}" for mask in masks)
         raise CADiffError(f"{folder}: expected masks of one size, found {', '.join(sizes) or 'none'}.")
-    return np.logical_or.reduce(masks)
+    joined: np.ndarray = np.logical_or.reduce(masks)
+    return joined
 
 
 def resize_mask(mask: np.ndarray, shape: tuple[int, int], rule: MaskRule = "quarter") -> np.ndarray:
@@ -100,7 +101,9 @@ def resize_mask(mask: np.ndarray, shape: tuple[int, int], rule: MaskRule = "quar
     if rule == "cut":
         places = [(np.arange(new) + 0.5) * old / new - 0.5 for new, old in zip(shape, mask.shape, strict=True)]
         between = ndimage.map_coordinates(mask.astype(np.float32), np.meshgrid(*places, indexing="ij"), order=1, mode="nearest")
-        return between >= 254.5 / 255
+        cut: np.ndarray = between >= 254.5 / 255
+        return cut
     shares = Image.fromarray(np.where(mask, 255, 0).astype(np.float32))
     coverage = np.asarray(shares.resize(shape[::-1], Image.Resampling.BOX))
-    return (coverage >= min(MASK_RULES[rule], coverage.max())) & (coverage > 0)
+    covered: np.ndarray = (coverage >= min(MASK_RULES[rule], coverage.max())) & (coverage > 0)
+    return covered

@@ -46,7 +46,7 @@ class Live(TorchDispatchMode):
     """
 
     def __init__(self, there: Iterable[Tensor] = ()) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's, which says no types
         self.now = self.peak = 0
         self._there = [tensor.untyped_storage() for tensor in there]  # kept, or another could have the place of one
         self._seen = {storage._cdata for storage in self._there}
@@ -84,7 +84,7 @@ def _fused() -> Iterator[None]:
 
 
 def _flash(query: Tensor, key: Tensor, value: Tensor, **_: Any) -> Tensor:
-    found: Tensor = _Flash.apply(query, key, value)
+    found: Tensor = _Flash.apply(query, key, value)  # type: ignore[no-untyped-call]  # likewise
     return found
 
 
@@ -181,7 +181,8 @@ def _let_go(parameter: Tensor) -> None:
 def _flops(call: Callable[[], object]) -> int:
     with _fused(), FlopCounterMode(display=False) as counter:
         call()
-    return counter.get_total_flops()
+    counted: int = counter.get_total_flops()
+    return counted
 
 
 def attained(device: torch.device, dtype: torch.dtype, seconds: float = 0.3) -> float:

@@ -463,7 +463,8 @@ def device_peak_mib() -> int | None:
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
         return None
-    return round(torch.cuda.max_memory_allocated() / 2**20)
+    held: int = torch.cuda.max_memory_allocated()
+    return round(held / 2**20)
 
 
 def read_times() -> list[dict[str, Any]]:

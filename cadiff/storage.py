@@ -21,11 +21,15 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 
 from cadiff.decoding import decode_image as decode_image
-from cadiff.decoding import decode_mask, decode_values, shown, size_of
+from cadiff.decoding import decode_mask, shown, size_of
+from cadiff.decoding import decode_values as decode_values
 from cadiff.errors import CADiffError, UsageError, refused
 from cadiff.marking import MASK_RULES as MASK_RULES
-from cadiff.marking import MaskRule, marked, resize_mask, union
-from cadiff.opening import opened, read_file
+from cadiff.marking import MaskRule as MaskRule
+from cadiff.marking import marked, union
+from cadiff.marking import resize_mask as resize_mask
+from cadiff.opening import opened
+from cadiff.opening import read_file as read_file
 from cadiff.records import Levels
 from cadiff.visible import visible
 

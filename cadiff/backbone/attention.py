@@ -39,7 +39,7 @@ def attention_maps(attention: Attention, hidden: Float[Tensor, "b cells f"], tex
     b, _, _ = hidden.shape
     query = attention.to_q(hidden).view(b, hidden.shape[1], attention.heads, -1).transpose(1, 2)
     key = attention.to_k(text).view(b, text.shape[1], attention.heads, -1).transpose(1, 2)
-    scores = torch.matmul(query, key.transpose(-1, -2)) * attention.scale
+    scores: Tensor = torch.matmul(query, key.transpose(-1, -2)) * attention.scale
     return scores.float().softmax(-1).to(query.dtype)
 
 
@@ -59,7 +59,8 @@ class _TappedProcessor:
         value = attn.to_v(encoder_hidden_states).view(b, encoder_hidden_states.shape[1], attn.heads, -1).transpose(1, 2)
         mixed = torch.matmul(maps, value).transpose(1, 2).reshape(b, cells, -1)
         out = attn.to_out[1](attn.to_out[0](mixed))
-        return (out + residual if attn.residual_connection else out) / attn.rescale_output_factor
+        scaled: Tensor = (out + residual if attn.residual_connection else out) / attn.rescale_output_factor
+        return scaled
 
 
 class CrossAttentionTap:

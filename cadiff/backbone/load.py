@@ -86,16 +86,16 @@ class Backbone:
         with self.autocast() if narrow and isinstance(self.vae, AutoencoderKL) else contextlib.nullcontext():
             encoded = self.vae.encode(images.to(self.device))
         if hasattr(encoded, "latent_dist"):
-            latents = encoded.latent_dist.mode()
+            latents: Tensor = encoded.latent_dist.mode()
         else:
             latents = encoded.latent if hasattr(encoded, "latent") else encoded.latents
-        return latents.float() * self.vae.config["scaling_factor"]
+        return latents.float() * float(self.vae.config["scaling_factor"])
 
     @torch.no_grad()
     def decode(self, latents: Float[Tensor, "b c hl wl"]) -> Float[Tensor, "b 3 h w"]:
         """Scaled latents as images in [-1, 1], float32 on the CPU."""
         scaled = latents.to(self.device).float() / self.vae.config["scaling_factor"]
-        images = self.vae.decode(scaled).sample.float().clamp(-1, 1).cpu()
+        images: Tensor = self.vae.decode(scaled).sample.float().clamp(-1, 1).cpu()
         return images.mean(1, keepdim=True).expand_as(images).contiguous() if self.grey else images
 
     def tokenize(self, prompts: list[str]) -> Tensor:
@@ -121,7 +121,8 @@ class Backbone:
 
     def encode_text(self, ids: Tensor) -> Float[Tensor, "b tokens d"]:
         """The text encoder's last hidden states; gradients reach the input embeddings."""
-        return self.text_encoder(ids)[0]
+        hidden: Tensor = self.text_encoder(ids)[0]
+        return hidden
 
     def narrow(self) -> Backbone:
         """The frozen U-Net's weights in the precision that they are computed in (``narrowed``)."""
@@ -198,7 +199,9 @@ def _check_fit(path: str, unet: UNet2DConditionModel, vae: Autoencoder, text: CL
 
 def _vae_class(path: str, pinned: dict[str, str]) -> type[AutoencoderKL] | type[AutoencoderTiny] | type[AutoencoderDC]:
     config = AutoencoderKL.load_config(path, subfolder="vae", **pinned)
-    classes: dict[str, Any] = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny, "AutoencoderDC": AutoencoderDC}
+    classes: dict[str, type[AutoencoderKL] | type[AutoencoderTiny] | type[AutoencoderDC]] = {
+        "AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny, "AutoencoderDC": AutoencoderDC,
+    }  # fmt: skip
     if (name := str(config.get("_class_name"))) not in classes:
         raise CADiffError(f"{path}/vae/config.json: expected one of {', '.join(classes)}, found {name}")
     return classes[name]

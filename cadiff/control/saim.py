@@ -62,7 +62,8 @@ class InteractionBlock(nn.Module):
 
         mixed = F.scaled_dot_product_attention(split(self.to_q(query)), split(self.to_k(key)), split(self.to_v(control)))
         y_a = mixed.transpose(1, 2).reshape(b, h * w, c)
-        return self.mlp(y_a).transpose(1, 2).reshape(b, c, h, w)
+        added: Tensor = self.mlp(y_a).transpose(1, 2).reshape(b, c, h, w)
+        return added
 
 
 class SelfAdaptiveInteraction(ModelMixin, ConfigMixin):
@@ -91,5 +92,5 @@ class SelfAdaptiveInteraction(ModelMixin, ConfigMixin):
             return y + y_c
         block = self.blocks[index]
         again = self.gradient_checkpointing and torch.is_grad_enabled()
-        added = (self._gradient_checkpointing_func(block, y, y_c) if again else block(y, y_c)).to(y.dtype)
+        added: Tensor = (self._gradient_checkpointing_func(block, y, y_c) if again else block(y, y_c)).to(y.dtype)
         return y + added if self.interaction == "literal" else y + y_c + added

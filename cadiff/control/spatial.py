@@ -103,16 +103,18 @@ class SpatialControl(nn.Module):
     ) -> Float[Tensor, "b c hl wl"]:  # fmt: skip
         """The U-Net's prediction with this control."""
         with joined(unet, self.features(latents, t, text, mask), self.saim):
-            return unet(latents, t, text).sample
+            predicted: Tensor = unet(latents, t, text).sample
+        return predicted
 
 
 def _new_saim(controlnet: ControlNetModel, params: ControlParams) -> SelfAdaptiveInteraction:
     channels = skip_channels(controlnet)
     if params.interaction != "none" and any(count % params.heads for count in channels):
         raise UsageError(f"recipe.control.heads: expected a divisor of this base's channels {sorted(set(channels))}, found {params.heads}")
-    return SelfAdaptiveInteraction(
+    saim: SelfAdaptiveInteraction = SelfAdaptiveInteraction(
         channels=channels, heads=params.heads, interaction=params.interaction, positions=params.positions
     )
+    return saim
 
 
 def skip_channels(controlnet: ControlNetModel) -> tuple[int, ...]:
@@ -137,7 +139,8 @@ def joined(unet: UNet2DConditionModel, control: Sequence[Tensor], saim: SelfAdap
         return inputs, {**named, "res_hidden_states_tuple": changed}
 
     def after_mid_block(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
-        return saim(len(control) - 1, output, control[-1].to(output.dtype))
+        changed: Tensor = saim(len(control) - 1, output, control[-1].to(output.dtype))
+        return changed
 
     handles = [block.register_forward_pre_hook(at_up_block, with_kwargs=True) for block in unet.up_blocks]
     handles.append(unet.mid_block.register_forward_hook(after_mid_block))

@@ -76,4 +76,5 @@ def laid_on(values: Num[np.ndarray, "h w 3"], alpha: UInt8[np.ndarray, "h w"], c
     if max(colour) > most:
         raise UsageError(f"--background {','.join(f'{value:g}' for value in colour)}: expected numbers up to {most}, as the pictures have")
     share = alpha[..., None].astype(np.float32) / np.float32(255)
-    return np.rint(values * share + np.array(colour, np.float32) * (1 - share)).astype(values.dtype)
+    laid: np.ndarray = np.rint(values * share + np.array(colour, np.float32) * (1 - share)).astype(values.dtype)
+    return laid

@@ -6,13 +6,10 @@ Whoever draws a mask anew removes its line.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping
 from pathlib import Path
 
-from cadiff.data.tables import read_csv
-from cadiff.storage import write_text
+from cadiff.data.tables import read_csv, write_csv
 
 TABLE = "ground_truth/approximate.csv"
 COLUMNS = ("mask", "how")
@@ -33,7 +30,4 @@ def approximate_masks(base: Path) -> tuple[set[Path], list[str]]:
 
 def write_approximate(base: Path, how: Mapping[str, str]) -> None:
     """The table: each approximate mask's path below ``ground_truth``, and how it was made."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerows([COLUMNS, *sorted(how.items())])
-    write_text(base / TABLE, buffer.getvalue())
+    write_csv(base / TABLE, COLUMNS, sorted(how.items()))

@@ -6,15 +6,12 @@ writes it. Where pages show different parts, whoever knows that removes their li
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cadiff.data.listing import Entry
-from cadiff.data.tables import read_csv
+from cadiff.data.tables import read_csv, write_csv
 from cadiff.names import GOOD
-from cadiff.storage import write_text
 
 TABLE = "pieces.csv"
 COLUMNS = ("piece", "of")
@@ -47,7 +44,4 @@ def whole_pictures(base: Path, entries: Sequence[Entry]) -> tuple[dict[Path, str
 
 def write_pieces(base: Path, wholes: Mapping[str, str]) -> None:
     """The table: each piece's path below ``base``, and what it is a piece of."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerows([COLUMNS, *sorted(wholes.items())])
-    write_text(base / TABLE, buffer.getvalue())
+    write_csv(base / TABLE, COLUMNS, sorted(wholes.items()))

@@ -146,7 +146,8 @@ def _look(pixels: Pixels) -> Float32[np.ndarray, " cells"]:
     """A grey thumbnail without its mean, so that a lamp that flickers sets no distances."""
     grey = Image.fromarray(pixels).convert("L").convert("F")
     small = np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BILINEAR)).ravel()
-    return small - small.mean()
+    look: np.ndarray = small - small.mean()
+    return look
 
 
 def _near(looks: Float32[np.ndarray, "n cells"]) -> Iterator[tuple[int, int, list[int]]]:
@@ -203,7 +204,8 @@ def _cells(values: Colours) -> Colours:
     """Means of the squares of ``CELL`` px; of smaller ones in a small picture."""
     side = min(CELL, min(values.shape[:2]) // 4)
     rows, columns = values.shape[0] // side, values.shape[1] // side
-    return values[: rows * side, : columns * side].reshape(rows, side, columns, side, 3).mean(axis=(1, 3))
+    means: Colours = values[: rows * side, : columns * side].reshape(rows, side, columns, side, 3).mean(axis=(1, 3))
+    return means
 
 
 def _share_noise(one: Colours, other: Colours) -> bool:
@@ -222,7 +224,7 @@ def _grain(cells: Colours, shape: tuple[int, ...]) -> Float[np.ndarray, "rows co
     """By how many grey levels each cell differs from what is around it, so that light which changes over the picture is not in it; brought
     to another number of cells."""
     grey = cells[..., 0]
-    apart = np.abs(grey - uniform_filter(grey, 3))
+    apart: np.ndarray = np.abs(grey - uniform_filter(grey, 3))
     if apart.shape == shape[:2]:
         return apart
     return np.asarray(Image.fromarray(apart).resize((shape[1], shape[0]), Image.Resampling.NEAREST))

@@ -7,15 +7,17 @@ import io
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from cadiff.data.listing import Entry, Listing, Split
+from cadiff.data.listing import SPLITS, Entry, Listing, Split
 from cadiff.errors import UsageError
 from cadiff.opening import opened
+from cadiff.storage import write_text
 from cadiff.visible import is_passed_over
 
+Cells = dict[str, str]  # a row's, by column
 REMEDY = "put the files there, where DVC sees that they change, and write their paths from there"
 
 
@@ -28,6 +30,41 @@ class TableRow:
     anomaly_type: str | None
     image: str
     mask: str
+
+
+def sound_rows(
+    table: Path, rows: Iterable[tuple[int, Cells]], kind_of: Callable[[Cells], str | None], remedy: str, problems: list[str]
+) -> Iterator[TableRow]:
+    """The rows of a table with the columns image, mask and split, by line, that say what they must; of any other a line is put into
+    ``problems``.
+
+    ``kind_of`` says a row's anomaly type, None for a normal, and raises a ValueError where it has none; ``remedy`` is what makes an
+    anomaly of a normal with a mask.
+    """
+    for line, row in rows:
+        where = f"{table}: line {line} ({row['image'] or row['mask']})"
+        try:
+            split, kind = _stated(row, kind_of, remedy)
+        except ValueError as error:
+            problems.append(f"{where}: {error}")
+        else:
+            yield TableRow(where, split, kind, row["image"], row["mask"])
+
+
+def _stated(row: Cells, kind_of: Callable[[Cells], str | None], remedy: str) -> tuple[Split, str | None]:
+    if not row["image"]:
+        raise ValueError("mask without an image" if row["mask"] else "no image is named")
+    split = next((name for name in SPLITS if name == row["split"]), None)
+    if split is None:
+        raise ValueError(f"split: expected train or test, found {row['split']!r}")
+    kind = kind_of(row)
+    if kind is None and row["mask"]:
+        raise ValueError(f"normal image with a mask; empty the cell or {remedy}")
+    if kind is not None and split == "train":
+        raise ValueError("anomaly in train; write test: CADiff itself takes the first third of test as exemplars")
+    if kind is not None and not row["mask"]:
+        raise ValueError("image without a mask")
+    return split, kind
 
 
 def list_rows(rows: Iterable[TableRow], root: Path, product: str, name: Callable[[str], str]) -> Listing:
@@ -82,7 +119,7 @@ def located(cell: str, root: Path, product: str) -> str:
     return next((form for form in (path, *forms) if os.path.lexists(root / form)), path)
 
 
-def read_csv(path: Path, columns: Iterable[str]) -> Iterator[tuple[int, dict[str, str]]]:
+def read_csv(path: Path, columns: Iterable[str]) -> Iterator[tuple[int, Cells]]:
     """The rows of a CSV file with at least these columns, each with the number of its (last) line; cells are stripped, absent ones empty.
     A row in which no cell of these says anything, as spreadsheets leave them, is none.
 
@@ -106,3 +143,10 @@ def read_csv(path: Path, columns: Iterable[str]) -> Iterator[tuple[int, dict[str
         raise UsageError(f"{path}: expected UTF-8 text; save the table as UTF-8") from None
     except csv.Error as error:
         raise UsageError(f"{path}: expected a table of comma-separated values, but it does not read ({error})") from None
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table that ``read_csv`` reads."""
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows([columns, *rows])
+    write_text(path, buffer.getvalue())

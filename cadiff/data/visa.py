@@ -7,11 +7,10 @@ so that DVC watches it.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from cadiff.data.listing import SPLITS, Listing, Reader
-from cadiff.data.tables import TableRow, list_rows, read_csv
+from cadiff.data.listing import Listing, Reader
+from cadiff.data.tables import Cells, list_rows, read_csv, sound_rows
 from cadiff.params import VISA_TABLE
 from cadiff.storage import image_files
 
@@ -36,19 +35,9 @@ def listed(root: Path) -> list[str]:
 def list_files(root: Path, product: str) -> Listing:
     """The product's rows of the one-class split; a row that contradicts itself is a problem, and so is a mask that no row names."""
     table, problems = split_table(root), list[str]()
-
-    def sound() -> Iterator[TableRow]:
-        for line, row in read_csv(table, COLUMNS):
-            if row["object"] != product:
-                continue
-            where = f"{table}: line {line} ({row['image'] or row['mask']})"
-            if problem := _problem(row):
-                problems.append(f"{where}: {problem}")
-            else:
-                split = next(s for s in SPLITS if s == row["split"])
-                yield TableRow(where, split, ANOMALY if row["label"] == ANOMALY else None, row["image"], row["mask"])
-
-    listing = list_rows(sound(), root, product, lambda path: PurePosixPath(path).stem)
+    own = ((line, row) for line, row in read_csv(table, COLUMNS) if row["object"] == product)
+    rows = sound_rows(table, own, _kind_of, "correct the label", problems)
+    listing = list_rows(rows, root, product, lambda path: PurePosixPath(path).stem)
     listing.problems[:0] = problems
     named = {mask for entry in listing.entries for mask in entry.masks}
     alone = [path for path in image_files(root / product / "Data" / "Masks" / "Anomaly") if path not in named]
@@ -57,18 +46,10 @@ def list_files(root: Path, product: str) -> Listing:
     return listing
 
 
-def _problem(row: dict[str, str]) -> str | None:
-    if not row["image"]:
-        return "mask without an image" if row["mask"] else "no image is named"
-    if row["split"] not in SPLITS:
-        return f"split: expected train or test, found {row['split']!r}"
+def _kind_of(row: Cells) -> str | None:
     if row["label"] not in ("normal", ANOMALY):
-        return f"label: expected normal or anomaly, found {row['label']!r}"
-    if row["label"] == "normal":
-        return "normal image with a mask; empty the cell or correct the label" if row["mask"] else None
-    if row["split"] == "train":
-        return "anomaly in train; write test: CADiff itself takes the first third of test as exemplars"
-    return None if row["mask"] else "image without a mask"
+        raise ValueError(f"label: expected normal or anomaly, found {row['label']!r}")
+    return ANOMALY if row["label"] == ANOMALY else None
 
 
 READER = Reader(products, list_files, f"rows of {PurePosixPath(VISA_TABLE).relative_to('..')}")

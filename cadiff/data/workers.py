@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -14,7 +14,7 @@ Batch = TypeVar("Batch")
 MOST = 4  # workers of a training, unless it says otherwise
 
 
-class _Steps(Dataset, Generic[Batch]):
+class _Steps(Dataset[Batch]):
     def __init__(self, draw: Callable[[int], Batch], steps: int) -> None:
         self.draw, self.steps = draw, steps
 

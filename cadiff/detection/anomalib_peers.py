@@ -22,18 +22,18 @@ from jaxtyping import Float, UInt8
 from skimage import data
 from torch import Tensor, nn
 
-from cadiff.checkpoint import Pace, load_training, save_training
+from cadiff.checkpoint import Steps
 from cadiff.detection.measuring import Scores, resized
 from cadiff.detection.tiles import View
+from cadiff.detection.trained import read_weights
 from cadiff.devices import autocast, pick_device, pick_dtype
 from cadiff.errors import CADiffError, UsageError
 from cadiff.metrics.networks import find_weights, load_weights
 from cadiff.params import Params
 from cadiff.pictures import Pictures, resize_picture
-from cadiff.progress import Progress
 from cadiff.records import SampleRow
 from cadiff.seeds import derive_seed, numpy_generator
-from cadiff.storage import digest, read_tensors, write_bytes, write_tensors
+from cadiff.storage import digest, write_bytes, write_tensors
 
 BACKBONE_SIDE = 256  # pixels, as the papers of RD4AD and CFA have it; DRAEM sees images at the square's own side
 BETA = (0.1, 1.0)  # DRAEM's opacity
@@ -131,10 +131,7 @@ def load_anomalib(params: Params, method: str, product: str, seed: int, out: Pat
         CADiffError: if the file is not there, not whole, or not of this product, method, seed and settings.
     """
     path, device = Path(out) / f"seed-{seed}.safetensors", pick_device(params.base.device)
-    tensors, metadata = read_tensors(path)
-    for name, wanted in identity(params, method, product, seed).items():
-        if (found := metadata.get(name)) != wanted:
-            raise CADiffError(f"{path}: expected a detector of {name} {wanted}, found {found}. Fit again.")
+    tensors, metadata = read_weights(path, identity(params, method, product, seed), "Fit again.")
     network = build(params, method, (seed, "peer", method, product), device)
     absent = network.model.load_state_dict(tensors, strict=False)
     if lost := [name for name in absent.missing_keys if not name.startswith(FROZEN)] + absent.unexpected_keys:
@@ -185,7 +182,7 @@ def _draem(device: torch.device, sspcab: bool) -> Network:
     def loss(images: Tensor) -> Tensor:
         shown, masks = simulate(images)
         reconstruction, prediction = model(shown)
-        total = objective(images, reconstruction.float(), masks, prediction.float())
+        total: Tensor = objective(images, reconstruction.float(), masks, prediction.float())
         return total + SSPCAB_WEIGHT * F.mse_loss(seen["predicted"].float(), seen["given"].float()) if sspcab else total
 
     return Network(model, loss, torch.optim.Adam(model.parameters(), lr=1e-4), drops=(4 / 7, 6 / 7))
@@ -233,7 +230,8 @@ def _rd4ad(params: Params, device: torch.device) -> Network:
 
     def loss(images: Tensor) -> Tensor:
         known, redrawn = model(images)
-        return objective([level.float() for level in known], [level.float() for level in redrawn])
+        apart: Tensor = objective([level.float() for level in known], [level.float() for level in redrawn])
+        return apart
 
     learnt = [*model.decoder.parameters(), *model.bottleneck.parameters()]
     return Network(model, loss, torch.optim.Adam(learnt, lr=0.005, betas=(0.5, 0.99)), f"{params.peers.backbone}{tag}")
@@ -252,9 +250,9 @@ def _cfa(params: Params, device: torch.device) -> Network:
     def features(backbone: str, return_nodes: list[str]) -> GraphModule:
         network = getattr(torchvision.models, backbone)(weights=None)
         load_weights(path, network)
-        extractor = create_feature_extractor(network, return_nodes)
-        extractor.requires_grad_(False)
-        return extractor.eval()
+        extractor: GraphModule = create_feature_extractor(network, return_nodes)
+        extractor.requires_grad_(False).eval()
+        return extractor
 
     settings: dict[str, Any] = {"num_nearest_neighbors": 3, "num_hard_negative_features": 3, "radius": 1e-5}
     downloading, torch_model.get_feature_extractor = torch_model.get_feature_extractor, features  # it has no way to be given weights
@@ -277,7 +275,8 @@ def _cfa(params: Params, device: torch.device) -> Network:
 
     def loss(images: Tensor) -> Tensor:
         with torch.autocast(images.device.type, enabled=False):  # distances are small differences of large squares
-            return objective(model(images))
+            apart: Tensor = objective(model(images))
+        return apart
 
     return Network(model, loss, optimizer, f"{params.peers.backbone}{tag}", prepare=prepare)
 
@@ -297,14 +296,13 @@ def _train(
     """The batch and the simulated anomalies of a step depend on its number alone."""
     settings, optimizer, model = params.peers, network.optimizer, network.model
     rate, total, dtype = optimizer.param_groups[0]["lr"], settings.steps, pick_dtype(params.base.dtype, device)
-    done = load_training(checkpoint, {"model": model}, optimizer)
-    if done == 0 and network.prepare is not None:
+    left = Steps(f"train {stream[3]} {stream[2]} seed {stream[0]}", total, checkpoint, {"model": model}, optimizer, keeps_last=False)
+    if left.start == 0 and network.prepare is not None:
         model.eval()  # in training mode a backbone's statistics would follow these images
         starts = range(0, len(images), _BATCH)
         network.prepare(as_taken(network, [images[k] for k in range(len(images))[start : start + _BATCH]], device) for start in starts)
     model.train()
-    progress, pace = Progress(f"train {stream[3]} {stream[2]} seed {stream[0]}", total, done), Pace()
-    for step in range(done, total):
+    for step in left:
         chosen = numpy_generator(stream[0], *stream[1:], step).integers(len(images), size=settings.batch)
         optimizer.param_groups[0]["lr"] = rate * 0.1 ** sum(step >= share * total for share in network.drops)
         with torch.random.fork_rng(devices=[]), autocast(device, dtype):
@@ -315,10 +313,7 @@ def _train(
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        progress.advance(1, {"loss": loss.detach()})
-        if pace.due() and step + 1 < total:
-            with pace.writing():
-                save_training(checkpoint, step + 1, {"model": model}, optimizer)
+        left.figures = {"loss": loss.detach()}
 
 
 def as_taken(network: Network, images: Sequence[Image], device: torch.device) -> Float[Tensor, "n 3 s s"]:

@@ -220,7 +220,7 @@ def jitter(image: Float[Tensor, "b 3 h w"], generator: torch.Generator) -> Float
     contrast, brightness = torch.rand(2, len(image), 1, 1, 1, generator=generator) * 2 - 1
     exposure = EXPOSURE ** (torch.rand(len(image), 1, 1, 1, generator=generator) * 2 - 1)
     mean = image.mean(dim=(1, 2, 3), keepdim=True)
-    shown = ((image - mean) * (1 + CONTRAST * contrast) + mean + BRIGHTNESS * brightness).clamp(-1, 1)
+    shown: Tensor = ((image - mean) * (1 + CONTRAST * contrast) + mean + BRIGHTNESS * brightness).clamp(-1, 1)
     return ((shown + 1) * exposure - 1).clamp(max=1)
 
 

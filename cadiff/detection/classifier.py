@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
-from cadiff.checkpoint import Pace, load_training, save_training
+from cadiff.checkpoint import Steps
 from cadiff.data.images import to_tensor
 from cadiff.detection.batches import in_turn, jitter, maker, shard_rows
 from cadiff.detection.published import MOST, PASSES
@@ -34,7 +34,6 @@ from cadiff.metrics.networks import Weights, find_networks, load_weights
 from cadiff.metrics.ranking import accuracy
 from cadiff.params import Params
 from cadiff.pictures import Size, read_picture, resize_picture
-from cadiff.progress import Progress
 from cadiff.records import MetricRow, ProtocolName, SampleRow
 from cadiff.seeds import derive_seed, torch_generator
 from cadiff.storage import Spill, Stored, decode_image, digest, read_tensors, write_tensors
@@ -74,19 +73,22 @@ class Classifier(nn.Module):
 
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b classes"]:
         if self.plain:
-            return self.model((image + 1) / 2)
-        if self.network == "resnet34":
-            return self.model((image - _MEAN.to(image)) / _STD.to(image))
-        side = max(LEAST_SIDE, image.shape[-1])
-        if image.shape[-1] != side:
-            image = F.interpolate(image, (side, side), mode="bilinear", align_corners=False)
-        return self.model(image * (127.5 / 128) + 0.5 / 128)  # (x - 127) / 128 of 8-bit x
+            seen = (image + 1) / 2
+        elif self.network == "resnet34":
+            seen = (image - _MEAN.to(image)) / _STD.to(image)
+        else:
+            side = max(LEAST_SIDE, image.shape[-1])
+            if image.shape[-1] != side:
+                image = F.interpolate(image, (side, side), mode="bilinear", align_corners=False)
+            seen = image * (127.5 / 128) + 0.5 / 128  # (x - 127) / 128 of 8-bit x
+        logits: Tensor = self.model(seen)
+        return logits
 
 
 def _resnet(weights: Path | None) -> nn.Module:
     from torchvision.models import resnet34
 
-    model = resnet34(weights=None)
+    model: nn.Module = resnet34(weights=None)
     if weights is not None:
         load_weights(weights, model)
     return model
@@ -227,9 +229,9 @@ def load_labelled(
 
 
 def _trained(
-    params: Params, data: tuple[Stretched, Int[Tensor, " n"]], classes: int, stream: tuple, work: Path
+    params: Params, data: tuple[Stretched, Int[Tensor, " n"]], classes: int, stream: tuple[Any, ...], work: Path
 ) -> Classifier:
-    """Steps from where the checkpoint is to the end, saving at their pace and at the end."""
+    """Steps from where the checkpoint is to the end."""
     settings, (images, labels), legacy = params.classifier, data, params.detector.protocol == "legacy"
     device = pick_device(params.base.device)
     with torch.random.fork_rng(devices=[]):
@@ -238,24 +240,19 @@ def _trained(
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
     checkpoint = Path(work) / f"classifier-{stream[0]}.safetensors"
     seen = settings.epochs * len(images) * (PASSES if legacy else 1)
-    step, total = load_training(checkpoint, {"model": model}, optimizer), -(-seen // settings.batch)
-    progress = Progress(f"classifier {' '.join(map(str, stream[2:]))} seed {stream[0]}", total, step)
-    pace = Pace()
+    title = f"classifier {' '.join(map(str, stream[2:]))} seed {stream[0]}"
+    left = Steps(title, -(-seen // settings.batch), checkpoint, {"model": model}, optimizer)
     model.train()
-    while step < total:
+    for step in left:
         generator = torch_generator(*stream, step)
         chosen = batch_indices(len(images), settings.batch, step, stream)
         pixels = to_tensor(np.stack([images[index] for index in chosen.tolist()]))
         batch = (pixels if legacy else jitter(pixels, generator)).to(device)
-        rate = dropped(settings.learning_rate, step, total)
+        rate = dropped(settings.learning_rate, step, left.total)
         loss = _step(model, optimizer, rate, batch, labels[chosen].to(device), derive_seed(*stream, step))
-        step += 1
         if not math.isfinite(loss):
-            raise CADiffError(f"recipe.classifier.learning_rate: loss is not finite at step {step}; lower it.")
-        progress.advance(1, {"loss": loss})
-        if pace.due() or step == total:
-            with pace.writing():
-                save_training(checkpoint, step, {"model": model}, optimizer)
+            raise CADiffError(f"recipe.classifier.learning_rate: loss is not finite at step {step + 1}; lower it.")
+        left.figures = {"loss": loss}
     return model.eval()
 
 
@@ -273,7 +270,7 @@ def _step(
     return loss.item()
 
 
-def batch_indices(count: int, batch: int, step: int, stream: tuple) -> Int[Tensor, " batch"]:
+def batch_indices(count: int, batch: int, step: int, stream: tuple[Any, ...]) -> Int[Tensor, " batch"]:
     """The images of a step: every epoch has each once, in an order of its own; the next epoch fills the last batch."""
     positions = torch.arange(step * batch, (step + 1) * batch)
     orders = {
@@ -293,4 +290,5 @@ def _predict(model: Classifier, rows: Sequence[SampleRow], side: int, canvas: Si
 def classes_of(model: Classifier, images: Sequence[UInt8[np.ndarray, "h w 3"]], side: int) -> Int[np.ndarray, " n"]:
     """The classes of pictures at their canvas."""
     shown = np.stack([resize_picture(image, (side, side)) for image in images])
-    return model(to_tensor(shown).to(next(model.parameters()).device)).argmax(dim=1).cpu().numpy()
+    logits: Tensor = model(to_tensor(shown).to(next(model.parameters()).device))
+    return logits.argmax(dim=1).cpu().numpy()

@@ -142,9 +142,11 @@ def marked(heat: Float[np.ndarray, "h w"], thresholds: Thresholds) -> Bool[np.nd
     """The pixels of a defective picture that are marked: those above the pixel threshold; where none is, those above the image's; where
     enlarging has levelled the peak below that too, the largest."""
     for threshold in (thresholds.pixel, thresholds.image):
-        if (mask := heat > threshold.value).any():
+        mask: np.ndarray = heat > threshold.value
+        if mask.any():
             return mask
-    return heat == heat.max()
+    highest: np.ndarray = heat == heat.max()
+    return highest
 
 
 def regions_of(mask: Bool[np.ndarray, "h w"], heat: Float[np.ndarray, "h w"]) -> list[Region]:

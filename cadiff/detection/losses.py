@@ -19,7 +19,8 @@ def focal_loss(
     torchvision has.
     """
     difference = logits[:, 1:] - logits[:, :1]
-    return sigmoid_focal_loss(difference, mask.to(difference.dtype), alpha=-1, gamma=gamma, reduction="mean")
+    loss: Tensor = sigmoid_focal_loss(difference, mask.to(difference.dtype), alpha=-1, gamma=gamma, reduction="mean")
+    return loss
 
 
 def dice_loss(logits: Float[Tensor, "b 2 h w"], mask: Bool[Tensor, "b 1 h w"]) -> Float[Tensor, ""]:

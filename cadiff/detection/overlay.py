@@ -29,7 +29,7 @@ def overlay(
     grey = np.asarray(small.convert("L"), np.float32)[..., None]
     half = 0.5 if threshold is None else min(max(threshold, 1e-6), 1 - 1e-6)
     strength = STRENGTH * np.interp(heat, [0, half, 1], [0, 0.5, 1])[..., None].astype(np.float32)
-    shown = np.round(grey + strength * (HOT - grey)).astype(np.uint8)
+    shown: np.ndarray = np.round(grey + strength * (HOT - grey)).astype(np.uint8)
     width = 1 + max(shape) // 512
     shown[ndimage.binary_dilation(mask, iterations=width) & ~mask] = LINE
     return shown

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,13 +23,14 @@ from torch import Tensor
 
 from cadiff.detection.measuring import Scores
 from cadiff.detection.tiles import View
+from cadiff.detection.trained import read_weights
 from cadiff.errors import CADiffError
 from cadiff.metrics import imagenet
 from cadiff.params import Params
 from cadiff.progress import Progress
 from cadiff.records import SampleRow
 from cadiff.seeds import torch_generator
-from cadiff.storage import digest, read_tensors, write_tensors
+from cadiff.storage import digest, write_tensors
 
 SHARE, MOST = 0.1, 2048  # of the patches that the coreset keeps; and how many at most
 PROJECTED = 64  # dimensions in which the coreset is chosen (Johnson-Lindenstrauss)
@@ -80,10 +82,7 @@ def load_patchcore(params: Params, method: str, product: str, seed: int, out: Pa
         CADiffError: if the file is not there, not whole, or not of this product, method, seed and size.
     """
     path = Path(out) / f"seed-{seed}.safetensors"
-    tensors, metadata = read_tensors(path)
-    for name, wanted in identity(params, method, product, seed).items():
-        if (found := metadata.get(name)) != wanted:
-            raise CADiffError(f"{path}: expected a detector of {name} {wanted}, found {found}. Fit again.")
+    tensors, metadata = read_weights(path, identity(params, method, product, seed), "Fit again.")
     made = digest([metadata, tensors["bank"].double().sum().item()])
     return PatchCore(tensors["bank"], View.of(params), float(metadata["white"]), made)
 
@@ -102,13 +101,13 @@ def patch_features(image: UInt8[np.ndarray, "h w 3"]) -> Float[Tensor, "28 28 d"
     return joined[0].permute(1, 2, 0)
 
 
-def coreset(patches: Float[Tensor, "n d"], stream: tuple) -> Tensor:
+def coreset(patches: Float[Tensor, "n d"], stream: tuple[Any, ...]) -> Tensor:
     """Indices of patches that cover all of them: from a random one on, always the one farthest from those chosen
     (Alg. 1), in a random projection."""
     count = min(MOST, max(1, round(SHARE * len(patches))))
     generator = torch_generator(stream[0], "coreset", *stream[1:])
     matrix = torch.randn(patches.shape[1], PROJECTED, generator=generator) / PROJECTED**0.5
-    points = patches @ matrix
+    points: Tensor = patches @ matrix
     chosen = [int(torch.randint(len(points), (), generator=generator))]
     norms = points.square().sum(dim=1)
 

@@ -68,7 +68,8 @@ class EncoderUNet(nn.Module, ABC):
             skip = levels.pop()
             x = F.interpolate(x, skip.shape[-2:], mode="bilinear", align_corners=False)
             x = block(torch.cat([x, skip], dim=1) if skip.shape[1] else x)
-        return self.head(x)
+        logits: Tensor = self.head(x)
+        return logits
 
 
 class PretrainedUNet(EncoderUNet):
@@ -92,12 +93,7 @@ class PretrainedUNet(EncoderUNet):
         return image * (127.5 / 128) + 0.5 / 128  # (x - 127) / 128 of 8-bit x, as the encoder was trained
 
     def levels(self, x: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b c h2 w2"]]:
-        x, levels = self.encoder._swish(self.encoder._bn0(self.encoder._conv_stem(x))), []
-        for index, block in enumerate(self.encoder._blocks):
-            x = block(x)
-            if index in LEVELS:
-                levels.append(x)
-        return levels
+        return imagenet.levels_of(self.encoder, x, LEVELS)
 
 
 def _convolution(before: int, after: int) -> nn.Sequential:

@@ -12,13 +12,13 @@ from cadiff.detection.networks import network_of
 from cadiff.detection.segmenter import Segmenter
 from cadiff.detection.thresholds import Threshold
 from cadiff.detection.tiles import View
+from cadiff.detection.trained import read_weights
 from cadiff.detection.training import identity
 from cadiff.detection.unet import place
 from cadiff.devices import pick_device
-from cadiff.errors import CADiffError
 from cadiff.params import Params
 from cadiff.records import MetricRow, SampleRow
-from cadiff.storage import digest, read_tensors
+from cadiff.storage import digest
 
 
 def score(
@@ -56,10 +56,7 @@ def load_model(params: Params, method: str, product: str, seed: int, path: Path)
     Raises:
         CADiffError: if the file is not there, not whole, or not the detector that is asked for.
     """
-    tensors, metadata = read_tensors(path)
-    for name, wanted in identity(params, method, product, seed).items():
-        if (found := metadata.get(name)) != wanted:
-            raise CADiffError(f"{path}: expected a detector of {name} {wanted}, found {found}. Train again.")
+    tensors, metadata = read_weights(path, identity(params, method, product, seed), "Train again.")
     model = network_of(params.detector.network).build(params.detector, False)
     model.load_state_dict(tensors)
     return place(model, pick_device(params.base.device)).eval(), metadata["made_by"]

@@ -113,7 +113,8 @@ def _encoder(named: Named, weights: bool | None = None, **given: Any) -> nn.Modu
             f"and, for timm's model NAME, {TIMM}NAME"
         )
     try:
-        return encoders.get_encoder(name, weights=weights, **given)
+        encoder: nn.Module = encoders.get_encoder(name, weights=weights, **given)
+        return encoder
     except (RuntimeError, ValueError) as error:  # timm's: no such model, one without such features, or a file of something else
         raise UsageError(f"detector.network: {SMP}{name}: this encoder cannot be built ({_line(error)}); choose another") from None
 

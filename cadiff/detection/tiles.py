@@ -77,7 +77,7 @@ def tile_places(shape: tuple[int, int], side: int, overlap: float = OVERLAP) -> 
 
     def along(length: int) -> list[int]:
         count = 1 + math.ceil((length - side) / (side * (1 - overlap)))
-        return np.round(np.linspace(0, length - side, count)).astype(int).tolist()
+        return [int(place) for place in np.round(np.linspace(0, length - side, count))]
 
     return list(product(along(shape[0]), along(shape[1])))
 
@@ -95,7 +95,8 @@ def stitched(
     far a pixel lies inside each, so that no seam shows."""
     places = tile_places(image.shape[:2], side)
     if len(places) == 1:
-        return predict(image[None])[0]
+        whole: np.ndarray = predict(image[None])[0]
+        return whole
     weight = _weight(side)
     total, weights = np.zeros(image.shape[:2]), np.zeros(image.shape[:2])
     for start in range(0, len(places), batch):

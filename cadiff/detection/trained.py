@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+from torch import Tensor
 
 from cadiff.detection.thresholds import Threshold, Thresholds
 from cadiff.detection.tiles import View
 from cadiff.errors import CADiffError, UsageError
 from cadiff.params import DetectorParams, Params
 from cadiff.records import Levels, SampleRow
-from cadiff.storage import missing, read_json, write_json
+from cadiff.storage import missing, read_json, read_tensors, write_json
 
 Range = tuple[int, int]
 Network = Literal["resnet34", "efficientnet-lite0"]  # of a classifier
@@ -120,6 +122,19 @@ def read_trained(path: Path) -> Trained:
         raise CADiffError(
             f"{path}: expected what a trained detector's JSON has, but it does not read ({error!r}). Train again (dvc repro)."
         ) from None
+
+
+def read_weights(path: Path, wanted: Mapping[str, str], again: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and the metadata of a detector's file, whose metadata have to say what is ``wanted``.
+
+    Raises:
+        CADiffError: if the file is not there, not whole, or another detector's; ``again`` is the advice then.
+    """
+    tensors, metadata = read_tensors(path)
+    for name, value in wanted.items():
+        if (found := metadata.get(name)) != value:
+            raise CADiffError(f"{path}: expected a detector of {name} {value}, found {found}. {again}")
+    return tensors, metadata
 
 
 def find_trained(path: str | Path, seed: int | None = None) -> Path:

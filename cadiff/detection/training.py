@@ -12,13 +12,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cadiff.checkpoint import Pace, load_training, save_training
+from cadiff.checkpoint import Steps
 from cadiff.data.images import Batch
 from cadiff.detection.batches import TrainingData, load_training_data, training_batch
 from cadiff.detection.measuring import figures, rows_to_score
@@ -30,7 +31,6 @@ from cadiff.detection.unet import place
 from cadiff.devices import pick_device
 from cadiff.errors import CADiffError
 from cadiff.params import DetectorParams, Params
-from cadiff.progress import Progress
 from cadiff.records import CURVE_SCHEMA, SampleRow
 from cadiff.seeds import derive_seed, torch_generator
 from cadiff.storage import write_table, write_tensors
@@ -78,14 +78,13 @@ class Best(nn.Module):
 
 @dataclass
 class _State:
-    """A run between two steps."""
+    """What a run learns, and what it learns it with."""
 
     model: nn.Module
     loss: Loss
     optimizer: torch.optim.Adam
     curve: Curve
     best: Best | None
-    step: int = 0
 
     @property
     def modules(self) -> dict[str, nn.Module]:
@@ -122,7 +121,6 @@ def train_detector(
     data = load_training_data(product, samples, generated, View.of(params), *((MOST, "half") if legacy else ()))
     checkpoint = Path(work) / f"seed-{seed}.safetensors"
     state = _start(settings, product, seed, device)
-    state.step = load_training(checkpoint, state.modules, state.optimizer)
     judge = _Judge(rows_to_score(samples, product), params) if legacy else None
     _train(state, data, settings, (seed, "detector", method, product), checkpoint, judge)
     metadata = identity(params, method, product, seed) | {"made_by": data.made_by}
@@ -198,29 +196,23 @@ def epoch_ends(settings: DetectorParams) -> dict[int, int]:
 
 
 def _train(
-    state: _State, data: TrainingData, settings: DetectorParams, stream: tuple, checkpoint: Path, judge: _Judge | None
+    state: _State, data: TrainingData, settings: DetectorParams, stream: tuple[Any, ...], checkpoint: Path, judge: _Judge | None
 ) -> None:
-    """Steps from where the state is to the end, saving at their pace and at the end."""
-    total, ends = total_steps(settings), epoch_ends(settings)
-    progress = Progress(f"detector {' '.join(map(str, stream[2:]))} seed {stream[0]}", total, state.step)
-    pace, shown = Pace(), {}
-    while state.step < total:
-        make = training_batch if judge is None else published_batch
-        batch = make(data, settings.batch, torch_generator(*stream, state.step))
-        loss = _step(state, batch, learning_rate(settings, state.step))
-        if state.step in state.curve.index:
-            shown["loss"] = loss.item()
-            if not math.isfinite(shown["loss"]):
-                raise CADiffError(
-                    f"recipe.detector.learning_rate: loss is not finite at step {state.step}; lower it."
-                )
-            state.curve.value[state.curve.index[state.step]] = shown["loss"]
-        if judge is not None and state.best is not None and state.step in ends:
-            state.best.offer(state.model, ends[state.step], judge.value(state.model))
-        progress.advance(1, shown)
-        if pace.due() or state.step == total:
-            with pace.writing():
-                save_training(checkpoint, state.step, state.modules, state.optimizer)
+    """Steps from where the checkpoint is to the end."""
+    ends, make = epoch_ends(settings), training_batch if judge is None else published_batch
+    title = f"detector {' '.join(map(str, stream[2:]))} seed {stream[0]}"
+    left = Steps(title, total_steps(settings), checkpoint, state.modules, state.optimizer)
+    for step in left:
+        loss = _step(state, make(data, settings.batch, torch_generator(*stream, step)), learning_rate(settings, step))
+        taken = step + 1
+        if taken in state.curve.index:
+            value = loss.item()
+            if not math.isfinite(value):
+                raise CADiffError(f"recipe.detector.learning_rate: loss is not finite at step {taken}; lower it.")
+            state.curve.value[state.curve.index[taken]] = value
+            left.figures = {"loss": value}
+        if judge is not None and state.best is not None and taken in ends:
+            state.best.offer(state.model, ends[taken], judge.value(state.model))
 
 
 def _step(state: _State, batch: Batch, rate: float) -> Float[Tensor, ""]:
@@ -232,5 +224,4 @@ def _step(state: _State, batch: Batch, rate: float) -> Float[Tensor, ""]:
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()
     state.optimizer.step()
-    state.step += 1
     return loss.detach()

@@ -42,7 +42,8 @@ def outline(region: Region) -> Int[np.ndarray, "n 2"]:
     whole = outer
     for hole in holes:
         whole = _entered(whole, hole)
-    return np.array(_straight(whole)) + np.array([region.left, region.top])
+    corners: np.ndarray = np.array(_straight(whole)) + np.array([region.left, region.top])
+    return corners
 
 
 def _rings(pixels: Bool[np.ndarray, "h w"]) -> list[list[Corner]]:

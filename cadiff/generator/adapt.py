@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from cadiff.backbone import Backbone, load_backbone, recompute
 from cadiff.backbone.reconstruction import reconstruction_loss
-from cadiff.checkpoint import Pace, cosine, load_training, save_training
+from cadiff.checkpoint import Steps, cosine
 from cadiff.data.augment import augment_batch
 from cadiff.data.images import make_batch
 from cadiff.data.workers import batches, beside
@@ -24,7 +24,6 @@ from cadiff.generator.steps import in_passes, new_scaler, update
 from cadiff.generator.windows import Box, box_of, check_canvas, drawn_anywhere, drawn_around, placed_like
 from cadiff.params import Params
 from cadiff.pictures import Pictures, canvas_of, is_grey
-from cadiff.progress import Progress
 from cadiff.prompt.tokens import NORMAL_TEMPLATES
 from cadiff.records import SampleRow
 from cadiff.seeds import derive_seed, torch_generator
@@ -41,7 +40,8 @@ def velocity_or_noise(backbone: Backbone, latent: Tensor, noise: Tensor, t: Tens
     if kind == "epsilon":
         return noise
     if kind == "v_prediction":
-        return backbone.schedule.get_velocity(latent, noise, t)
+        velocity: Tensor = backbone.schedule.get_velocity(latent, noise, t)
+        return velocity
     raise CADiffError(f"scheduler: expected prediction_type epsilon or v_prediction, found {kind}")
 
 
@@ -191,13 +191,12 @@ def _fit(
     """Steps from where the checkpoint is to the end, each batch in ``train.accumulate`` passes; the last step is kept too, since what
     comes after it may be stopped."""
     rate, passes = optimizer.param_groups[0]["lr"], params.train.accumulate
-    start = load_training(checkpoint, modules, optimizer, scaler)
+    left = Steps(f"adapt {name} {product}", steps, checkpoint, modules, optimizer, scaler)
     device = next(next(iter(modules.values())).parameters()).device
     if workers := beside(device):
         list(shown.normals)  # decoded once for all of them
-    drawn = batches(partial(_views, shown, params, f"adapt-{name}", product), start, steps, workers)
-    bar, pace = Progress(f"adapt {name} {product}", steps, start), Pace()
-    for step, (images, state) in enumerate(drawn, start=start):
+    drawn = batches(partial(_views, shown, params, f"adapt-{name}", product), left.start, steps, workers)
+    for step, (images, state) in zip(left, drawn, strict=True):
         generator = torch.Generator()
         generator.set_state(torch.from_numpy(state))
         optimizer.param_groups[0]["lr"] = rate * cosine(step, steps, warmup=20)
@@ -208,10 +207,7 @@ def _fit(
             scaler.scale(loss).backward()
             total += loss.item()
         update(optimizer, scaler)
-        if pace.due() or step + 1 == steps:
-            with pace.writing():
-                save_training(checkpoint, step + 1, modules, optimizer, scaler)
-        bar.advance(1, {"loss": total})
+        left.figures = {"loss": total}
 
 
 def seed_everything(params: Params, *names: object) -> None:

@@ -43,7 +43,8 @@ class Generator:
     ) -> Float[Tensor, "b c hl wl"]:
         """The U-Net's prediction, with the control where there is one."""
         if self.control is None:
-            return self.backbone.unet(latents, t, text).sample
+            predicted: Tensor = self.backbone.unet(latents, t, text).sample
+            return predicted
         return self.control.denoise(self.backbone.unet, latents, t, text, mask)
 
 

@@ -82,7 +82,7 @@ def exposure_gain(image: UInt8[np.ndarray, "h w 3"], mask: Bool[np.ndarray, "h w
 
 
 def _step(values: np.ndarray) -> int:
-    return max(1, min(values.shape[:2]) // 128)
+    return max(1, int(min(values.shape[:2])) // 128)
 
 
 def remove_defect(image: UInt8[np.ndarray, "h w 3"], mask: Bool[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
@@ -198,7 +198,8 @@ def changed(difference: Float[np.ndarray, "h w 3"], picture: Float[np.ndarray, "
     felt = np.sqrt(ndimage.gaussian_filter((means**2).mean(-1), 2 * width))
     even = ndimage.gaussian_filter(picture, (width, width, 0))
     varies = 1.4826 * float(np.median(np.abs(even - ndimage.gaussian_filter(even, (4 * width, 4 * width, 0)))))
-    return 1 - np.exp(-((felt / max(SEEN, OWN * varies)) ** 4))
+    share: np.ndarray = 1 - np.exp(-((felt / max(SEEN, OWN * varies)) ** 4))
+    return share
 
 
 def fading(part: Bool[np.ndarray, "h w"], blend: float) -> Float[np.ndarray, "h w"]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from cadiff.backbone import Backbone, recompute
-from cadiff.checkpoint import Pace, cosine, load_training, save_training
+from cadiff.checkpoint import Steps, cosine
 from cadiff.control import SpatialControl
 from cadiff.generator.adapt import load_adapted, load_recorded, seed_everything
 from cadiff.generator.examples import Shown, collate, draw_ahead
@@ -16,7 +16,6 @@ from cadiff.generator.model import Generator
 from cadiff.generator.steps import new_optimizer, new_scaler, update
 from cadiff.generator.validation import Watch
 from cadiff.params import Params
-from cadiff.progress import Progress
 from cadiff.prompt import LearnedTokens, PlainWords
 from cadiff.records import CURVE_SCHEMA, SampleRow
 from cadiff.storage import read_json, sha256_folder, write_json, write_table
@@ -77,13 +76,16 @@ def train(
         ],
     )
     scaler, modules = new_scaler(backbone.device, backbone.dtype), {"tokens": tokens, "control": control}
-    checkpoint = work / "training.safetensors"
-    start = load_training(checkpoint, modules, optimizer, scaler)
-    curve: list[dict[str, object]] = read_json(work / f"curve-{start}.json") if start else []
-    bar, pace = Progress(f"train {product}", steps, start), Pace()
-    watch = Watch.of(generator, params, product, shown, steps, start, work)
-    watch.after(start, curve)
-    for step, (examples, rng) in enumerate(draw_ahead(shown, tokens, backbone, params, product, start, steps, workers), start=start):
+    checkpoint, curve = work / "training.safetensors", list[dict[str, object]]()
+    left = Steps(
+        f"train {product}", steps, checkpoint, modules, optimizer, scaler, keeps_last=False,
+        beside=lambda step: write_json(work / f"curve-{step}.json", curve),
+    )  # fmt: skip
+    curve += read_json(work / f"curve-{left.start}.json") if left.start else []
+    watch = Watch.of(generator, params, product, shown, steps, left.start, work)
+    drawn = draw_ahead(shown, tokens, backbone, params, product, left.start, steps, workers)
+    for step, (examples, rng) in zip(left, drawn, strict=True):
+        watch.after(step, curve)
         for group, rate in zip(optimizer.param_groups, learning_rates(params, step, steps), strict=True):
             group["lr"] = rate
         optimizer.zero_grad()  # before the forward pass: the last step's gradients would lie beside its activations
@@ -92,20 +94,16 @@ def train(
         if step % CURVE_EVERY == 0 or step + 1 == steps:
             curve += [{"step": step, "name": name, "value": value} for name, value in parts.items()]
             watch.losses(step, parts, {f"rate/{name}": group["lr"] for name, group in zip(modules, optimizer.param_groups, strict=True)})
-        bar.advance(1, parts)
-        if pace.due() and step + 1 < steps:
-            with pace.writing():
-                write_json(work / f"curve-{step + 1}.json", curve)
-                save_training(checkpoint, step + 1, modules, optimizer, scaler)
-        watch.after(step + 1, curve)
+        left.figures = parts
+    watch.after(steps, curve)
     watch.close()
     tokens.save(out / "tokens")
     control.save(out)
     write_table(out / "curve.parquet", pa.Table.from_pylist(curve, schema=CURVE_SCHEMA))
     made_with = {"product": product, "types": types, "base": backbone.digest, "steps": steps, "params": training_of(params)}
     write_json(out / "generator.json", made_with)
-    for left in (checkpoint, *work.glob("curve-*.json")):
-        left.unlink(missing_ok=True)
+    for needless in (checkpoint, *work.glob("curve-*.json")):
+        needless.unlink(missing_ok=True)
 
 
 def training_of(params: Params) -> dict[str, dict[str, object]]:

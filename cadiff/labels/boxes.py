@@ -76,4 +76,5 @@ def differences(picture: UInt8[np.ndarray, "h w 3"], surroundings: Bool[np.ndarr
     smooth = np.stack([gaussian_filter(picture[..., channel].astype(np.float32), 1) for channel in range(3)], axis=-1)
     usual = np.median(smooth[surroundings], axis=0)
     spread = 1.4826 * np.median(np.abs(smooth[surroundings] - usual), axis=0) + FLOOR
-    return np.log1p(np.sqrt((((smooth - usual) / spread) ** 2).sum(axis=-1)) / USUAL)
+    distance: np.ndarray = np.log1p(np.sqrt((((smooth - usual) / spread) ** 2).sum(axis=-1)) / USUAL)
+    return distance

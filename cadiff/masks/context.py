@@ -64,7 +64,8 @@ class Ground:
         channels = [np.ones(self.shape, np.float32), *np.moveaxis(self.lab, -1, 0), (self.lab**2).sum(-1)]
         laid = np.zeros((len(used), *shape), np.float32)
         laid[:, :height, :width] = [channels[c] for c in used]
-        return fft.rfft2(laid)
+        found: np.ndarray = fft.rfft2(laid)
+        return found
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,8 @@ def _halved(values: Float[np.ndarray, "h w c"]) -> Float[np.ndarray, "h2 w2 c"]:
     odd = [(0, side % 2) for side in values.shape[:2]]
     even = np.pad(values, [*odd, (0, 0)], mode="edge")
     height, width, channels = even.shape
-    return even.reshape(height // 2, 2, width // 2, 2, channels).mean(axis=(1, 3))
+    means: np.ndarray = even.reshape(height // 2, 2, width // 2, 2, channels).mean(axis=(1, 3))
+    return means
 
 
 def distances(ground: Ground, kernels: Sequence[Kernel]) -> Float[np.ndarray, "k h w"]:
@@ -176,4 +178,5 @@ def distances(ground: Ground, kernels: Sequence[Kernel]) -> Float[np.ndarray, "k
         into[:, rows[:, None], columns] = kernel.weights[used]
     summed = np.einsum("kcij,cij->kij", fft.rfft2(laid).conj(), ground.spectra(shape, used))
     squares = fft.irfft2(summed, shape)[:, :height, :width] + np.array([k.constant for k in kernels], np.float32)[:, None, None]
-    return np.sqrt(np.maximum(squares, 0))
+    distances: np.ndarray = np.sqrt(np.maximum(squares, 0))
+    return distances

@@ -211,7 +211,7 @@ class TypeMasks:
     @cached_property
     def _on_product(self) -> bool:
         inside = [self.finder.foreground(row)[self.finder.mask(row)].mean() >= 0.5 for row in self.exemplars]
-        return 2 * sum(inside) >= len(inside)
+        return bool(2 * sum(inside) >= len(inside))
 
     @cached_property
     def _near(self) -> list[float]:

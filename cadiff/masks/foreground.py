@@ -55,7 +55,8 @@ def _between(values: Float[np.ndarray, "n m"], at: Float[np.ndarray, " k"]) -> F
     at = at.clip(0, len(values) - 1)
     below = np.minimum(at.astype(int), max(len(values) - 2, 0))
     share = (at - below).astype(np.float32)[:, None]
-    return values[below] * (1 - share) + values[np.minimum(below + 1, len(values) - 1)] * share
+    between: np.ndarray = values[below] * (1 - share) + values[np.minimum(below + 1, len(values) - 1)] * share
+    return between
 
 
 def _found(image: UInt8[np.ndarray, "h w 3"]) -> Bool[np.ndarray, "h w"]:
@@ -65,7 +66,7 @@ def _found(image: UInt8[np.ndarray, "h w 3"]) -> Bool[np.ndarray, "h w"]:
         return np.ones(distance.shape, bool)
     threshold = threshold_otsu(np.minimum(distance, DISTINCT))
     differing = distance > max(threshold, float(np.quantile(border, 0.75)))
-    solid = ndimage.binary_closing(np.pad(differing, 2), iterations=2)[2:-2, 2:-2]
+    solid: np.ndarray = ndimage.binary_closing(np.pad(differing, 2), iterations=2)[2:-2, 2:-2]
     solid = remove_small_holes(solid, max_size=round(FILLED * solid.size))
     solid = remove_small_objects(solid, max_size=int(0.005 * solid.size))
     contrast = distance[solid].mean() - distance[~solid].mean() if solid.any() and not solid.all() else 0.0
@@ -77,7 +78,8 @@ def _found(image: UInt8[np.ndarray, "h w 3"]) -> Bool[np.ndarray, "h w"]:
 def _distance_to_border(image: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "h w"]:
     lab = ndimage.gaussian_filter(rgb2lab(image), (1, 1, 0))
     median = np.median(np.stack([_border(lab[..., channel]) for channel in range(3)], -1), axis=0)
-    return np.linalg.norm(lab - median, axis=-1)
+    distance: np.ndarray = np.linalg.norm(lab - median, axis=-1)
+    return distance
 
 
 def _border(values: Float[np.ndarray, "h w"]) -> Float[np.ndarray, " n"]:

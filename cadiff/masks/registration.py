@@ -140,7 +140,8 @@ def _by_turn(found: Registration) -> float:
 
 
 def _prepared(picture: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "h w 3"]:
-    return ndimage.gaussian_filter(picture.astype(np.float32), (1.0, 1.0, 0.0))
+    smooth: np.ndarray = ndimage.gaussian_filter(picture.astype(np.float32), (1.0, 1.0, 0.0))
+    return smooth
 
 
 def _moved(values: np.ndarray, turn: float, shift: Float[np.ndarray, " 2"], outside: float | None = None) -> np.ndarray:

@@ -147,7 +147,7 @@ def _fit_turn(angles: Sequence[float], n: int) -> float | None:
     if length < DIRECTED:
         return None
     circular_std = 0.5 * math.sqrt(-2 * math.log(length))
-    return max(circular_std * len(angles) ** (-1 / 5), LEAST_TURN)
+    return max(circular_std * float(len(angles) ** (-1 / 5)), LEAST_TURN)
 
 
 def draw_movement(outline: Outline, spread: Spread, rng: np.random.Generator, turn_to_spread: float = 0.0) -> Movement:

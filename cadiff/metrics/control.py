@@ -18,7 +18,8 @@ SHARE = 0.25  # of the mask's area: less visible change inside is missing, more 
 
 def change(drawn: UInt8[np.ndarray, "n h w 3"], counterpart: UInt8[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "n h w"]:
     """Per pixel, the mean over channels of the absolute difference, in [0, 1]."""
-    return np.abs(drawn.astype(np.float64) - counterpart).mean(-1) / 255
+    share: np.ndarray = np.abs(drawn.astype(np.float64) - counterpart).mean(-1) / 255
+    return share
 
 
 def grown(masks: Bool[np.ndarray, "n h w"], pixels: int) -> Bool[np.ndarray, "n h w"]:

@@ -6,8 +6,9 @@ measured with it carry its name and compare with nothing that was measured with 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
+from itertools import islice
 
 import numpy as np
 import torch
@@ -47,11 +48,15 @@ def features(images: UInt8[np.ndarray, "n h w 3"], count: int = 4) -> list[Float
 
 
 def _levels(image: Float[Tensor, "b 3 224 224"], count: int = 4) -> list[Float[Tensor, "b c h w"]]:
-    network, levels = _network(), []
-    x = network._swish(network._bn0(network._conv_stem(image)))
-    for index, block in enumerate(network._blocks[: _LEVELS[count - 1] + 1]):
+    return levels_of(_network(), image, _LEVELS[:count])
+
+
+def levels_of(network: EfficientNet, image: Float[Tensor, "b 3 h w"], at: Sequence[int]) -> list[Float[Tensor, "b c h2 w2"]]:
+    """What comes out of the blocks numbered ``at``, which ascend; none behind the last of them is run."""
+    x, levels = network._swish(network._bn0(network._conv_stem(image))), []
+    for index, block in enumerate(islice(network._blocks, at[-1] + 1)):
         x = block(x)
-        if index in _LEVELS:
+        if index in at:
             levels.append(x)
     return levels
 

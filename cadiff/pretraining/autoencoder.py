@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import time
 from functools import partial
 from pathlib import Path
 
@@ -15,13 +14,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cadiff.backbone.reconstruction import reconstruction_loss
-from cadiff.checkpoint import cosine, load_training, save_training, update_average
+from cadiff.checkpoint import Steps, cosine, update_average
 from cadiff.data.workers import batches, beside
 from cadiff.devices import autocast, pick_dtype
 from cadiff.pretraining.photographs import crop_of, photographs
 from cadiff.pretraining.reached import check_reached
 from cadiff.pretraining.stream import VIEWS, Stream
-from cadiff.progress import Progress
 from cadiff.seeds import derive_seed, numpy_generator
 
 LATENT_CHANNELS = 24
@@ -161,11 +159,10 @@ def train_autoencoder(
     model = build_autoencoder(patches_of(stream.image[:2000])).to(device, memory_format=torch.channels_last)
     average = copy.deepcopy(model).requires_grad_(False)
     optimiser = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=1e-4)
-    checkpoint, modules = work / "autoencoder.safetensors", {"model": model, "average": average}
-    start, saved = load_training(checkpoint, modules, optimiser), time.monotonic()
-    bar, dtype = Progress("autoencoder", steps, start), pick_dtype("auto", device)
-    drawn = batches(partial(_batch, stream, seed, batch), start, steps, beside(device, workers), ahead=4)
-    for step, (pixels, mask) in enumerate(drawn, start=start):
+    left = Steps("autoencoder", steps, work / "autoencoder.safetensors", {"model": model, "average": average}, optimiser)
+    dtype = pick_dtype("auto", device)
+    drawn = batches(partial(_batch, stream, seed, batch), left.start, steps, beside(device, workers), ahead=4)
+    for step, (pixels, mask) in zip(left, drawn, strict=True):
         optimiser.param_groups[0]["lr"] = LEARNING_RATE * cosine(step, steps)
         image, mask = pixels.to(device, memory_format=torch.channels_last), mask.to(device)
         generator = torch.Generator(device).manual_seed(derive_seed(seed, "autoencoder-noise", step))
@@ -181,10 +178,7 @@ def train_autoencoder(
         optimiser.step()
         update_average(average, model, min(0.998, (step + 1) / (step + 10)))
         psnr = -10 * torch.log10((output - image).detach().square().mean() / 4 + 1e-12)
-        bar.advance(1, {"loss": loss.detach(), "psnr": psnr, "scale": scale.detach()})
-        if time.monotonic() - saved > 60 or step + 1 == steps:
-            save_training(checkpoint, step + 1, modules, optimiser)
-            saved = time.monotonic()
+        left.figures = {"loss": loss.detach(), "psnr": psnr, "scale": scale.detach()}
     return average
 
 
@@ -203,12 +197,11 @@ def train_decoder(
     decoder, scale = vae.decoder.requires_grad_(True).train(), vae.config["scaling_factor"]
     optimiser = torch.optim.AdamW(decoder.parameters(), lr=3e-4, weight_decay=1e-4)
     checkpoint, average = work / "decoder.safetensors", copy.deepcopy(decoder)
-    modules = {"decoder": decoder, "average": average}
-    start, saved = load_training(checkpoint, modules, optimiser), time.monotonic()
-    check_reached(checkpoint, start, steps, "--decoder-steps")
-    bar, device = Progress("decoder", steps, start), vae.device
+    left = Steps("decoder", steps, checkpoint, {"decoder": decoder, "average": average}, optimiser)
+    check_reached(checkpoint, left.start, steps, "--decoder-steps")
+    device = vae.device
     dtype, draw = pick_dtype("auto", device), partial(_batch, stream, derive_seed(seed, "decoder"), batch)
-    for step, (pixels, mask) in enumerate(batches(draw, start, steps, beside(device, workers), ahead=4), start=start):
+    for step, (pixels, mask) in zip(left, batches(draw, left.start, steps, beside(device, workers), ahead=4), strict=True):
         optimiser.param_groups[0]["lr"] = 3e-4 * cosine(step, steps, warmup=30)
         image, mask = pixels.to(device), mask.to(device)
         generator = torch.Generator(device).manual_seed(derive_seed(seed, "decoder-noise", step))
@@ -223,9 +216,6 @@ def train_decoder(
         torch.nn.utils.clip_grad_norm_(decoder.parameters(), 1.0)
         optimiser.step()
         update_average(average, decoder, min(0.99, (step + 1) / (step + 10)))
-        bar.advance(1, {"loss": loss.detach()})
-        if time.monotonic() - saved > 60 or step + 1 == steps:
-            save_training(checkpoint, step + 1, modules, optimiser)
-            saved = time.monotonic()
+        left.figures = {"loss": loss.detach()}
     decoder.load_state_dict(average.state_dict())
     vae.requires_grad_(False).eval()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import json
-import time
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -26,7 +25,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from cadiff.backbone import Backbone, CrossAttentionTap
-from cadiff.checkpoint import cosine, load_training, save_training, update_average
+from cadiff.checkpoint import Steps, cosine, update_average
 from cadiff.control import SpatialControl
 from cadiff.data.drawing.defects import DEFECTS
 from cadiff.data.drawing.materials import COLOURS, MATERIALS
@@ -214,14 +213,13 @@ def train_diffusion(
     optimiser = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.01, fused=True)
     checkpoint = work / "diffusion.safetensors"
     kept = {**parts.modules, **{f"{name}_average": module for name, module in average.modules.items()}}
-    start = load_training(checkpoint, kept, optimiser)
-    check_reached(checkpoint, start, steps, "--diffusion-steps")
-    if start == steps:
+    left = Steps("diffusion", steps, checkpoint, kept, optimiser)
+    check_reached(checkpoint, left.start, steps, "--diffusion-steps")
+    if left.start == steps:
         return average
     latents, device = encode_stream(vae, stream), vae.device
-    bar, saved = Progress("diffusion", steps, start), time.monotonic()
     began = 0 if parts.control_trained else control_from
-    drawn = batches(partial(draw_batch, stream, parts.tokenizer, batch, seed, began), start, steps, beside(device, workers), ahead=4)
+    drawn = batches(partial(draw_batch, stream, parts.tokenizer, batch, seed, began), left.start, steps, beside(device, workers), ahead=4)
     with CrossAttentionTap(parts.unet) as tap:
 
         def passes(noised: Noised) -> Figures:
@@ -232,20 +230,16 @@ def train_diffusion(
             return figures
 
         learn = RecordedPasses(passes, parameters) if device.type == "cuda" else passes
-        for step, said in enumerate(drawn, start=start):
+        for step, said in zip(left, drawn, strict=True):
             if step == control_from and not parts.control_trained:
                 for each in (parts, average):
                     each.control.copy_encoder(each.unet)
             optimiser.param_groups[0]["lr"] = learning_rate * cosine(step, steps, warmup=300)
-            figures = learn(_noised(schedule, latents, said.to(device)))
+            left.figures = learn(_noised(schedule, latents, said.to(device)))
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimiser.step()
             for name, module in average.modules.items():
                 update_average(module, parts.modules[name], min(0.999, (step + 1) / (step + 10)))
-            bar.advance(1, figures)
-            if time.monotonic() - saved > 120 or step + 1 == steps:
-                save_training(checkpoint, step + 1, kept, optimiser)
-                saved = time.monotonic()
     return average
 
 
@@ -322,4 +316,5 @@ def _loss(parts: Parts, tap: CrossAttentionTap, noised: Noised) -> tuple[Tensor,
 def _masks_shown(stream: Stream, chosen: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """The pictures' masks (n s s); a good picture's is another picture's."""
     others = rng.choice(np.flatnonzero(stream.defect != ""), len(chosen))
-    return np.where((stream.defect[chosen] != "")[:, None, None], stream.mask[chosen], stream.mask[others])
+    shown: np.ndarray = np.where((stream.defect[chosen] != "")[:, None, None], stream.mask[chosen], stream.mask[others])
+    return shown

@@ -21,7 +21,8 @@ def attention_of(
 ) -> Float[Tensor, "b c cells"]:
     """Each concept's map: what flows to a cell from all of its ``vectors``, which stand side by side from ``positions`` on."""
     index = spread(positions, vectors).clamp(min=0)[:, None, :].expand(-1, maps.shape[1], -1)
-    return maps.gather(2, index).transpose(1, 2).unflatten(1, (-1, vectors)).sum(2)
+    concepts: Tensor = maps.gather(2, index).transpose(1, 2).unflatten(1, (-1, vectors)).sum(2)
+    return concepts
 
 
 def spread(positions: Int[Tensor, "b c"], vectors: int) -> Int[Tensor, "b c_vectors"]:

@@ -79,7 +79,8 @@ class LearnedTokens(nn.Module):
         ids = backbone.tokenizer(word, add_special_tokens=False).input_ids
         if not ids or backbone.tokenizer.unk_token_id in ids:
             raise UsageError(f"recipe.prompt.initial_word, recipe.prompt.initial_context: {word!r} is not in this base's vocabulary")
-        return backbone.text_encoder.get_input_embeddings().weight[ids].detach().float().mean(0).clone()
+        mean: Tensor = backbone.text_encoder.get_input_embeddings().weight[ids].detach().float().mean(0).clone()
+        return mean
 
     def prompt(self, backbone: Backbone, types: list[str], template: int) -> Prompt:
         """The ``template``-th way to say the product with these anomaly types (none: a good part)."""

@@ -89,7 +89,8 @@ def join_published(artefacts: Artefacts) -> pd.DataFrame:
         for method in artefacts.params.methods:
             parts.append(artefacts.published(method, product))
             _check(parts[-1], method, product, "published.parquet")
-    return pa.concat_tables(parts).to_pandas()
+    figures: pd.DataFrame = pa.concat_tables(parts).to_pandas()
+    return figures
 
 
 def _check(part: pa.Table, method: str, product: str, file: str = "metrics.parquet") -> None:

@@ -98,7 +98,8 @@ def jpeg_uri(image: Image.Image) -> str:
 
 def heat(anomaly_map: np.ndarray) -> np.ndarray:
     """An 8-bit anomaly map (``h w``) in colours (``h w 3``): dark 0, bright 255."""
-    return (matplotlib.colormaps["inferno"](anomaly_map)[..., :3] * 255).round().astype(np.uint8)
+    colours = np.asarray(matplotlib.colormaps["inferno"](anomaly_map))[..., :3]
+    return (colours * 255).round().astype(np.uint8)
 
 
 def outline(mask: np.ndarray, apart: int = 0) -> str:

@@ -40,7 +40,8 @@ class ClassifierGraph(nn.Module):
         self.model = model
 
     def forward(self, image: UInt8[Tensor, "n side side 3"]) -> Float[Tensor, "n classes"]:
-        return self.model(_scaled(image))
+        logits: Tensor = self.model(_scaled(image))
+        return logits
 
 
 def _scaled(image: UInt8[Tensor, "n h w 3"]) -> Float[Tensor, "n 3 h w"]:

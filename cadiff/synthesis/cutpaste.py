@@ -60,7 +60,8 @@ def _scar(side: int, room: Int[np.ndarray, " 2"], rng: np.random.Generator) -> B
     turned = corners @ turn.T
     turned -= turned.min(axis=0)
     height, across = (min(most, math.ceil(x) + 1) for x, most in zip(turned.max(axis=0), room.tolist(), strict=True))
-    return polygon2mask((height, across), turned)
+    scar: np.ndarray = polygon2mask((height, across), turned)
+    return scar
 
 
 def _paste(

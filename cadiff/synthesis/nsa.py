@@ -101,6 +101,6 @@ def blend(target: Num[np.ndarray, "h w 3"], source: Num[np.ndarray, "h w 3"]) ->
     columns = 2 - 2 * np.cos(np.pi * np.arange(1, width + 1) / (width + 1))
     eigenvalues = (rows[:, None] + columns[None, :])[..., None]
     harmonic = fft.idstn(fft.dstn(inner, type=1, axes=(0, 1)) / eigenvalues, type=1, axes=(0, 1))
-    result = source + difference  # the border is the target's
+    result: np.ndarray = source + difference  # the border is the target's
     result[1:-1, 1:-1] = source[1:-1, 1:-1] + harmonic
     return result

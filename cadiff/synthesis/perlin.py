@@ -66,7 +66,8 @@ def perlin_mask(shape: tuple[int, ...], rng: np.random.Generator) -> Bool[np.nda
     noise = perlin_noise((side, side), (int(cells[0]), int(cells[1])), rng)
     turned = ndimage.rotate(noise, rng.uniform(-90, 90), reshape=False, order=1) > THRESHOLD
     y, x = ((side - length) // 2 for length in shape)
-    return turned[y : y + shape[0], x : x + shape[1]]
+    cut: np.ndarray = turned[y : y + shape[0], x : x + shape[1]]
+    return cut
 
 
 def perlin_noise(
@@ -79,7 +80,8 @@ def perlin_noise(
     angle = rng.uniform(0, 2 * np.pi, (cells[0] + 1, cells[1] + 1))
     gradient = np.stack([np.cos(angle), np.sin(angle)], axis=-1)
     rows, columns = (np.arange(length) * count / length for length, count in zip(shape, cells, strict=True))
-    return gradient_noise(rows, columns, gradient) * np.sqrt(2)
+    noise: np.ndarray = gradient_noise(rows, columns, gradient) * np.sqrt(2)
+    return noise
 
 
 def _texture(normals: Images, shape: tuple[int, ...], rng: np.random.Generator) -> Float[np.ndarray, "h w 3"]:

@@ -34,7 +34,8 @@ def relight(
     mean = pixels.mean(axis=(0, 1), keepdims=True)
     gain = 1 + contrast * rng.uniform(-1, 1)
     shift = brightness * rng.uniform(-1, 1) + tint * rng.uniform(-1, 1, 3)
-    return np.clip((pixels - mean) * gain + mean + shift, 0, 255)
+    shown: np.ndarray = np.clip((pixels - mean) * gain + mean + shift, 0, 255)
+    return shown
 
 
 def without_colour(pixels: Num[np.ndarray, "h w 3"]) -> Float[np.ndarray, "h w 3"]:

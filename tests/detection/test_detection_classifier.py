@@ -11,7 +11,6 @@ from parameters import save_each_step
 from PIL import Image
 
 from cadiff.checkpoint import save_training
-from cadiff.detection import classifier
 from cadiff.detection.classifier import METRIC, Classifier, batch_indices, classify, load_labelled, square
 from cadiff.errors import UsageError
 from cadiff.metrics.networks import find_networks
@@ -37,13 +36,13 @@ def test_tells_blots_from_lines(toy, tmp_path, monkeypatch) -> None:
     assert {(row.variant, row.protocol) for row in rows} == {("efficientnet-lite0(imagenet)", "strict")}
     assert to_table(rows, METRIC_SCHEMA).num_rows == 3
 
-    def save_and_stop(path, step, modules, optimizer):
-        save_training(path, step, modules, optimizer)
+    def save_and_stop(path, step, *rest):
+        save_training(path, step, *rest)
         if step >= 3:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(classifier, "save_training", save_and_stop)
+        patch.setattr("cadiff.checkpoint.save_training", save_and_stop)
         save_each_step(patch)
         with pytest.raises(KeyboardInterrupt):
             classify(_params(toy), "drawn", "cube", [toy.generated], toy.samples, 0, tmp_path / "again")

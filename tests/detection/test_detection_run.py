@@ -12,7 +12,6 @@ from parameters import save_each_step
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from cadiff.checkpoint import save_training
-from cadiff.detection import training
 from cadiff.detection.scoring import load_model, score
 from cadiff.detection.segmenter import predict
 from cadiff.detection.tiles import View
@@ -94,7 +93,7 @@ def test_stopped_and_resumed_gives_the_same_bytes(toy, trained, tmp_path, monkey
         save_training(*given)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "save_training", stop_once_saved)
+    monkeypatch.setattr("cadiff.checkpoint.save_training", stop_once_saved)
     save_each_step(monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         _train(toy, out, work)
@@ -159,7 +158,7 @@ class StopError(Exception):
 def _after(params, toy, steps: int, folder: Path) -> Path:
     """The detector after so many steps, with the schedule of the whole run."""
 
-    def save(path, step, modules, optimizer):
+    def save(path, step, modules, optimizer, scaler):
         if step == steps:
             metadata = identity(params, "drawn", "cube", 0) | {"made_by": ""}
             write_tensors(folder / "seed-0.safetensors", modules["model"].state_dict(), metadata)
@@ -167,7 +166,7 @@ def _after(params, toy, steps: int, folder: Path) -> Path:
 
     with pytest.MonkeyPatch.context() as patch:
         save_each_step(patch)
-        patch.setattr(training, "save_training", save)
+        patch.setattr("cadiff.checkpoint.save_training", save)
         with pytest.raises(StopError):
             train_detector(params, "drawn", "cube", [toy.generated], toy.samples, 0, folder, folder / "work")
     return folder
@@ -181,7 +180,7 @@ def test_larger_pictures_are_learnt_and_scored_in_tiles_by_the_pretrained_networ
     _train(toy, tmp_path / "whole", tmp_path / "work", **settings)
     with pytest.MonkeyPatch.context() as patch:
         save_each_step(patch)
-        patch.setattr(training, "save_training", _stopping(save_training))
+        patch.setattr("cadiff.checkpoint.save_training", _stopping(save_training))
         with pytest.raises(StopError):
             _train(toy, tmp_path / "parts", tmp_path / "again", **settings)
     _train(toy, tmp_path / "parts", tmp_path / "again", **settings)

@@ -42,7 +42,8 @@ def walk(scene: Scene, rng: np.random.Generator, length: float, bend: float, at:
     angles = heading + np.cumsum(turns)
     moves = 0.03 * np.stack([np.cos(angles), np.sin(angles)], 1)
     path = np.concatenate([np.zeros((1, 2)), np.cumsum(moves, 0)])
-    return path - path.mean(0) + np.asarray(at or spot_on(scene, rng))
+    moved: np.ndarray = path - path.mean(0) + np.asarray(at or spot_on(scene, rng))
+    return moved
 
 
 def near(scene: Scene, path: np.ndarray) -> Field:
@@ -54,7 +55,8 @@ def near(scene: Scene, path: np.ndarray) -> Field:
         return np.full((scene.side, scene.side), 9.0, np.float32)
     free = np.ones((scene.side, scene.side), bool)
     free[cells[:, 1], cells[:, 0]] = False
-    return (ndimage.distance_transform_edt(free) / scene.side * 2).astype(np.float32)
+    distance: Field = (ndimage.distance_transform_edt(free) / scene.side * 2).astype(np.float32)
+    return distance
 
 
 def mark(scene: Scene, alpha: Field, keep_to_object: bool = True) -> Field:

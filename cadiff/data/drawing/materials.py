@@ -57,7 +57,8 @@ def _plain(side: int, tint: tuple[float, float, float]) -> Field:
 
 
 def _tinted(side: int, style: Style, shade: Field) -> Field:
-    return np.clip(_plain(side, style.tint) * (1 + shade)[..., None], 0, 1).astype(np.float32)
+    tinted: Field = np.clip(_plain(side, style.tint) * (1 + shade)[..., None], 0, 1).astype(np.float32)
+    return tinted
 
 
 def _plastic(rng: np.random.Generator, side: int, style: Style) -> Surface:
@@ -129,7 +130,8 @@ def _yarn(rng: np.random.Generator, across: Field, along: Field, over: Field) ->
     own = 0.045 * rng.standard_normal((2, 64))
     first, second = (own[k][np.floor(at).astype(int) % 64] for k, at in enumerate((across, along)))
     twist = np.where(over, np.sin((along * 2 + across) * 2 * np.pi), np.sin((across * 2 + along) * 2 * np.pi))
-    return (np.where(over, first, second) + 0.07 * twist).astype(np.float32)
+    yarn: Field = (np.where(over, first, second) + 0.07 * twist).astype(np.float32)
+    return yarn
 
 
 def _mesh(rng: np.random.Generator, side: int, style: Style) -> Surface:

@@ -10,7 +10,7 @@ import numpy as np
 
 from cadiff.data.drawing.defects import DEFECTS, harmless
 from cadiff.data.drawing.materials import Style, Surface, surface
-from cadiff.data.drawing.scene import Light, Scene, blend, develop, finer, grid, noise, oversampling, resolved, rotate, soft
+from cadiff.data.drawing.scene import Field, Light, Scene, blend, develop, finer, grid, noise, oversampling, resolved, rotate, soft
 from cadiff.data.drawing.shapes import SHAPES, bevel, box, capsule, drilled, lettering, placed, polygon, silhouette_of
 
 Build = Callable[[np.random.Generator, int], Scene]
@@ -81,6 +81,10 @@ class Pose:
     def drawn(cls, rng: np.random.Generator, shift: float, turn: float, size: float) -> Pose:
         return cls((rng.uniform(-shift, shift), rng.uniform(-shift, shift)), rng.uniform(-turn, turn), 1 + rng.uniform(-size, size))
 
+    def seen(self, x: Field, y: Field) -> tuple[Field, Field]:
+        """The picture's coordinates in the product's own frame."""
+        return rotate((x - self.centre[0]) / self.scale, (y - self.centre[1]) / self.scale, self.angle)
+
 
 def part(words: str, shape: str, body: Style, ground: Style, proportions: np.ndarray, turn: float, inlay: Style | None) -> Product:
     """An object of one shape, perhaps with an inlay of another material, on a bench."""
@@ -111,7 +115,7 @@ def array(words: str, body: Style, ground: Style, proportions: np.ndarray) -> Pr
     def build(rng: np.random.Generator, side: int) -> Scene:
         scene, (x, y) = on_ground(ground, rng, side), grid(side)
         pose = Pose.drawn(rng, 0.06, 0.12, 0.04)
-        u, v = rotate((x - pose.centre[0]) / pose.scale, (y - pose.centre[1]) / pose.scale, pose.angle)
+        u, v = pose.seen(x, y)
         made = surface(rng, side, body)
         pitch = 1.5 / max(rows, columns)
         for row in range(rows):
@@ -153,7 +157,7 @@ def _capsule() -> Product:
     def build(rng: np.random.Generator, side: int) -> Scene:
         scene, (x, y) = on_ground(ground, rng, side), grid(side)
         pose = Pose.drawn(rng, 0.08, np.pi, 0.04)
-        u, v = rotate((x - pose.centre[0]) / pose.scale, (y - pose.centre[1]) / pose.scale, pose.angle)
+        u, v = pose.seen(x, y)
         left, right = surface(rng, side, body), surface(rng, side, cap)
         seam = soft(u - 0.02, finer(side, 0.02))
         albedo = blend(right.albedo, left.albedo, seam)
@@ -172,7 +176,7 @@ def _nut() -> Product:
     def build(rng: np.random.Generator, side: int) -> Scene:
         scene, (x, y) = on_ground(ground, rng, side), grid(side)
         pose = Pose.drawn(rng, 0.06, np.pi, 0.04)
-        u, v = rotate((x - pose.centre[0]) / pose.scale, (y - pose.centre[1]) / pose.scale, pose.angle)
+        u, v = pose.seen(x, y)
         made = surface(rng, side, Style("metal", "grey", (0.58, 0.58, 0.57), 1.0, pose.angle))
         body = drilled(np.maximum(polygon(u, v, 6, 0.62), np.hypot(u, v) - 0.68), u, v, 0.29)
         put(scene, body * pose.scale, (made.albedo, made.height, made.gloss), 0.12, 0.09)
@@ -192,8 +196,7 @@ _PINS = [(column, row) for row in range(2) for column in range(3)]
 
 def _pin_at(scene: Scene, pose: Pose, column: float, row: float, lean: float = 0.0) -> np.ndarray:
     """The signed distance of one pin of the connector."""
-    x, y = grid(scene.side)
-    u, v = rotate((x - pose.centre[0]) / pose.scale, (y - pose.centre[1]) / pose.scale, pose.angle)
+    u, v = pose.seen(*grid(scene.side))
     du, dv = rotate(u - (column - 1) * 0.40, v - (row - 0.5) * 0.52, lean)
     return box(du, dv, 0.085, 0.15, 0.04) * pose.scale
 
@@ -214,7 +217,7 @@ def _connector() -> Product:
     def body(rng: np.random.Generator, side: int) -> tuple[Scene, Pose]:
         scene, (x, y) = on_ground(ground, rng, side), grid(side)
         pose = Pose.drawn(rng, 0.05, 0.10, 0.03)
-        u, v = rotate((x - pose.centre[0]) / pose.scale, (y - pose.centre[1]) / pose.scale, pose.angle)
+        u, v = pose.seen(x, y)
         made = surface(rng, side, housing)
         put(scene, box(u, v, 0.72, 0.62, 0.10) * pose.scale, (made.albedo, made.height, made.gloss), 0.14, 0.10)
         notch = soft(box(u, v + 0.62, 0.16, 0.08, 0.03), finer(side, 0.02))
@@ -259,7 +262,7 @@ def _connector() -> Product:
     def bridge(scene: Scene, rng: np.random.Generator) -> None:
         column, row = int(rng.integers(2)), int(rng.integers(2))
         pose, (x, y) = scene.__dict__["pose"], grid(scene.side)
-        u, v = rotate((x - pose.centre[0]) / pose.scale, (y - pose.centre[1]) / pose.scale, pose.angle)
+        u, v = pose.seen(x, y)
         wave = 0.025 * noise(rng, scene.side, 2.0)
         lift = rng.uniform(-0.08, 0.08)
         distance = box(u - (column - 0.5) * 0.40, v - (row - 0.5) * 0.52 - lift, 0.20, rng.uniform(0.05, 0.10), 0.05) + wave

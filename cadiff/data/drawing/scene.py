@@ -32,7 +32,8 @@ class Scene:
 
     @property
     def side(self) -> int:
-        return self.height.shape[0]
+        side: int = self.height.shape[0]
+        return side
 
 
 def grid(side: int) -> tuple[Field, Field]:
@@ -63,7 +64,8 @@ def noise(rng: np.random.Generator, side: int, slope: float = 1.5, stretch: floa
     spectrum = np.fft.rfft2(rng.standard_normal((side, side))) * amplitude
     spectrum[0, 0] = 0.0
     field = np.fft.irfft2(spectrum, (side, side))
-    return (field / (field.std() + 1e-9)).astype(np.float32)
+    scaled: Field = (field / (field.std() + 1e-9)).astype(np.float32)
+    return scaled
 
 
 def bumps(grain: Field, height: float) -> Field:
@@ -91,7 +93,8 @@ def blend(below: Field, above: Field | np.ndarray, alpha: Field) -> Field:
     """``above`` over ``below`` by ``alpha``."""
     if below.ndim == 3 and alpha.ndim == 2:
         alpha = alpha[..., None]
-    return below + (above - below) * alpha
+    blended: Field = below + (above - below) * alpha
+    return blended
 
 
 @dataclass(frozen=True)
@@ -136,7 +139,8 @@ def shade(scene: Scene, light: Light, k: int) -> np.ndarray:
     lit = scene.albedo * (light.ambient + (1 - light.ambient) * diffuse * shadow / lz)[..., None]
     picture = (lit + 0.55 * (highlight * shadow)[..., None]) * light.exposure * np.asarray(light.cast)
     blur = light.blur + (PIXEL_BLUR if k == 1 else 0)
-    return ndimage.gaussian_filter(picture, (blur, blur, 0))
+    blurred: np.ndarray = ndimage.gaussian_filter(picture, (blur, blur, 0))
+    return blurred
 
 
 def sensed(picture: np.ndarray, light: Light, rng: np.random.Generator) -> np.ndarray:
@@ -144,7 +148,8 @@ def sensed(picture: np.ndarray, light: Light, rng: np.random.Generator) -> np.nd
     found from neighbours."""
     grain = ndimage.gaussian_filter(rng.standard_normal(picture.shape), (0.4, 0.4, 0))
     deviation = light.noise * np.sqrt(0.35 + 1.3 * np.clip(picture, 0, 1))
-    return np.clip(picture + grain / grain.std() * deviation, 0, 1)
+    noisy: np.ndarray = np.clip(picture + grain / grain.std() * deviation, 0, 1)
+    return noisy
 
 
 def shadow_of(scene: Scene, light: Light) -> Field:
@@ -157,7 +162,8 @@ def shadow_of(scene: Scene, light: Light) -> Field:
         (-np.sin(light.azimuth) * reach, -np.cos(light.azimuth) * reach), order=1, mode="nearest",
     )  # fmt: skip
     cast = ndimage.gaussian_filter(moved, 0.025 * scene.side)
-    return 1 - 0.5 * cast * ~scene.silhouette
+    light_left: Field = 1 - 0.5 * cast * ~scene.silhouette
+    return light_left
 
 
 def develop(scene: Scene, light: Light, rng: np.random.Generator, k: int) -> tuple[np.ndarray, np.ndarray]:

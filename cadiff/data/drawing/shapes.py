@@ -15,33 +15,39 @@ SignedDistance = Callable[[Field, Field], Field]
 
 
 def disc(x: Field, y: Field, radius: float = 0.62) -> Field:
-    return np.hypot(x, y) - radius
+    distance: Field = np.hypot(x, y) - radius
+    return distance
 
 
 def box(x: Field, y: Field, half_width: float, half_height: float, corner: float = 0.05) -> Field:
     """A rounded rectangle."""
     dx, dy = np.abs(x) - half_width + corner, np.abs(y) - half_height + corner
-    return np.hypot(np.maximum(dx, 0), np.maximum(dy, 0)) + np.minimum(np.maximum(dx, dy), 0) - corner
+    distance: Field = np.hypot(np.maximum(dx, 0), np.maximum(dy, 0)) + np.minimum(np.maximum(dx, dy), 0) - corner
+    return distance
 
 
 def capsule(x: Field, y: Field, half_length: float = 0.42, radius: float | Field = 0.26) -> Field:
-    return np.hypot(np.abs(x) - np.minimum(np.abs(x), half_length), y) - radius
+    distance: Field = np.hypot(np.abs(x) - np.minimum(np.abs(x), half_length), y) - radius
+    return distance
 
 
 def polygon(x: Field, y: Field, sides: int = 6, apothem: float = 0.60) -> Field:
     """A regular polygon: the largest distance to its edges."""
     angles = np.arange(sides) * 2 * np.pi / sides
-    return np.max([np.cos(a) * x + np.sin(a) * y for a in angles], axis=0) - apothem
+    distance: Field = np.max([np.cos(a) * x + np.sin(a) * y for a in angles], axis=0) - apothem
+    return distance
 
 
 def gear(x: Field, y: Field, teeth: int = 10, radius: float = 0.62, depth: float = 0.10) -> Field:
     wave = np.clip(1.6 * np.cos(np.arctan2(y, x) * teeth), -1, 1)
-    return np.hypot(x, y) - radius - 0.5 * depth * wave
+    distance: Field = np.hypot(x, y) - radius - 0.5 * depth * wave
+    return distance
 
 
 def drilled(body: Field, x: Field, y: Field, radius: float) -> Field:
     """The body with a round hole through its middle."""
-    return np.maximum(body, radius - np.hypot(x, y))
+    distance: Field = np.maximum(body, radius - np.hypot(x, y))
+    return distance
 
 
 def silhouette_of(word: str, proportions: np.ndarray) -> SignedDistance:
