@@ -25,7 +25,7 @@ RULES: tuple[Rule, ...] = ("good", "generated")
 def main(product: str, methods: list[str]) -> None:
     params = load_params()
     print(f"{'method':<12}{'seed':>5} {'rule':<10}{'threshold':>10}{'promised':>10}{'false alarms':>14}{'misses':>9}")
-    for method in methods or [name for name in params.methods if params.kind_of(name) not in ("detector", "maps")]:
+    for method in methods or params.taking("detect"):
         run = resolve("detect", params, product, method)
         rows = rows_to_score(run.samples, product)
         good = np.array([row.role == "test_good" for row in rows])

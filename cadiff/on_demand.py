@@ -15,7 +15,7 @@ from cadiff.generator.setting import reader
 from cadiff.generator.train import training_of
 from cadiff.masks import Placed, Placer
 from cadiff.masks.folder import drawn_mask
-from cadiff.params import IntensityParams, Params, first_problem
+from cadiff.params import OURS, IntensityParams, Params, first_problem
 from cadiff.pictures import canvas_of
 from cadiff.progress import Progress
 from cadiff.records import GENERATED_SCHEMA, GeneratedRow, SampleRow, to_table
@@ -58,7 +58,7 @@ def generate_on_demand(params: Params, product: str, order: Order, out: Path) ->
         UsageError: if the product, a type, a mask or the intensity is wrong, or ``out`` holds other images.
         CADiffError: if a trained artefact is absent; it names the stage that makes it.
     """
-    run = Run("generate", ordered_params(params.for_product(product), order), product, "cadiff")
+    run = Run("generate", ordered_params(params.for_product(product), order), product, OURS)
     check_artefacts(run)
     check_order(order, read_json(run.generator / "generator.json")["types"], product)
     weights = read_weights(order)

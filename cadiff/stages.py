@@ -26,9 +26,10 @@ from cadiff.params import (
     EXTERNAL_MAPS,
     READS,
     SETTINGS,
-    Kind,
     Params,
+    kinds_of,
     load_params,
+    parts_of,
     pick,
     write_settings,
 )
@@ -65,7 +66,6 @@ REPORTS = Path("reports")
 TIMES = Path(".cadiff/times")
 WORK = Path(".cadiff/work")
 PUBLISHED = "published.parquet"  # beside a method's metrics: those of the published evaluation, where it was asked for
-UNION = ("cadiff", "exemplars")  # what the method `both` is made of
 
 
 @dataclass(frozen=True)
@@ -146,8 +146,7 @@ class Run:
         Raises:
             CADiffError: if one of them is absent or empty.
         """
-        methods = UNION if self.method == "both" else (self.method,)
-        folders = [MADE / "generated" / method / self.product for method in methods]
+        folders = [MADE / "generated" / method / self.product for method in parts_of(self.method)]
         for folder in folders:
             if not any(folder.glob("*.parquet")):
                 raise missing(folder / "*.parquet")
@@ -383,18 +382,7 @@ STAGES = {
     "maps": Stage(maps, ("detection", "metrics", "data", "pictures.py")),
     "quality": Stage(quality, ("metrics", "pictures.py")),
     "ship": Stage(ship, ("shipping", "detection", "synthesis", "metrics", "data", "masks", "pictures.py", "threshold_words.py")),
-    "report": Stage(report, ("reporting", "pictures.py", "threshold_words.py")),
-}
-# The kinds of methods that these stages are of.
-METHODS_OF: dict[str, tuple[Kind, ...]] = {
-    **dict.fromkeys(("scenes", "train", "generate", "showcase"), ("generator",)),
-    "synthesize": ("synthesizer",),
-    "import": ("images",),
-    "quality": ("generator", "synthesizer", "images"),
-    "detect": ("generator", "synthesizer", "images", "union"),
-    "ship": ("generator", "synthesizer", "images", "union"),
-    "peer": ("detector",),
-    "maps": ("maps",),
+    "report": Stage(report, ("reporting", "params/methods.py", "pictures.py", "threshold_words.py")),
 }
 
 
@@ -431,10 +419,10 @@ def resolve(stage: str, params: Params, product: str = "", method: str = "") -> 
     if stage == "draw":
         return Run(stage, params, product)
     params_of_product = params.for_product(product)
-    if stage in METHODS_OF:
-        known = [name for name in params.methods if params.kind_of(name) in METHODS_OF[stage]]
+    if kinds := kinds_of(stage):
+        known = params.taking(stage)
         if method not in known:
-            expected = f"one of {', '.join(known)}" if known else f"but the parameters have no {' or '.join(METHODS_OF[stage])}"
+            expected = f"one of {', '.join(known)}" if known else f"but the parameters have no {' or '.join(kinds)}"
             raise UsageError(f"{stage}: needs --method, {expected}; found {method!r}")
         return Run(stage, params_of_product, product, method)
     if method:

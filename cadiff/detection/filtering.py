@@ -17,11 +17,10 @@ import pyarrow.compute as pc
 from cadiff.detection.batches import GOOD
 from cadiff.errors import CADiffError
 from cadiff.metrics.quality import assess
-from cadiff.params import Params
+from cadiff.params import EXEMPLARS, Params
 from cadiff.records import GENERATED_SCHEMA, MetricRow, QualityRow, SampleRow
 from cadiff.storage import digest, read_table, write_table
 
-EXEMPT = "exemplars"  # the built-in method: real images, of which a rule against copies of exemplars would leave none
 KEPT, UNKNOWN = "images_kept", "images_kept_unknown"
 
 
@@ -58,7 +57,7 @@ def filter_shards(
         return dict(sources), []
     kept, judged = dict(sources), []
     for source, folder in sources.items():
-        if source == EXEMPT and not foreign:
+        if source == EXEMPLARS and not foreign:  # real images, of which a rule against copies of exemplars would leave none
             continue
         found = judge(assess(params, product, source, samples, folder), rules)
         for kind, verdict in found.items():

@@ -1,4 +1,5 @@
-"""The generators, by name: what is trained, sampled and judged like CADiff. A new one is a module and a line of ``GENERATORS``."""
+"""The generators, by name: what is trained, sampled and judged like CADiff. A new one is a module, a line of ``GENERATORS``, and one of
+the table of methods (``cadiff.params.METHODS``)."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from cadiff.params import Params
 from cadiff.records import SampleRow
 
 
-class Method(Protocol):
+class GeneratorModule(Protocol):
     """What a generator's module has. Scenes are drawn by ``cadiff.generator.draw`` with what ``load`` gives."""
 
     def settings(self, params: Params) -> Params:
@@ -29,7 +30,7 @@ class Method(Protocol):
         """
 
 
-GENERATORS: dict[str, Method] = {"cadiff": train, "controlnet": controlnet, "perturbed": perturbed, "pasted": pasted}
+GENERATORS: dict[str, GeneratorModule] = {"cadiff": train, "controlnet": controlnet, "perturbed": perturbed, "pasted": pasted}
 
 
 def settings_of(method: str, params: Params) -> Params:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cadiff.errors import UsageError
 from cadiff.generator.model import Paster
-from cadiff.params import Params
+from cadiff.params import Params, check_generators
 from cadiff.records import SampleRow
 from cadiff.storage import read_json, sha256_folder, write_json
 
@@ -21,13 +21,10 @@ def settings(params: Params) -> Params:
     Raises:
         UsageError: where nothing can be pasted, for want of a picture or of an exemplar.
     """
-    if params.generate.background != "real":
-        found = f"found {params.generate.background}; or leave pasted out of methods.generators"
-        key = "recipe.generate.background"
-        raise UsageError(f"{key}: expected real with the generator pasted, which sets exemplars into real pictures, {found}")
-    if params.masks.source != "exemplars":
-        found = f"found {params.masks.source}; or leave pasted out of methods.generators"
-        raise UsageError(f"masks.source: expected exemplars with the generator pasted, whose pixels it takes, {found}")
+    try:
+        check_generators(["pasted"], params.masks, params.generate)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     return params
 
 

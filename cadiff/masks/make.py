@@ -16,7 +16,7 @@ from cadiff.masks.exemplars import ANYWHERE, BY_CONTEXT, IN_PLACE, ON_PART, Plac
 from cadiff.masks.finder import Finder
 from cadiff.masks.random import blob
 from cadiff.names import UNKNOWN
-from cadiff.params import Params
+from cadiff.params import OURS, Params
 from cadiff.progress import Progress
 from cadiff.records import SampleRow
 from cadiff.scene import Outline, Scene
@@ -123,7 +123,7 @@ def touching(mask: Bool[np.ndarray, "h w"], beside: Bool[np.ndarray, "h w"]) -> 
     return int((mask[box] & ndimage.binary_dilation(beside[box], np.ones((3, 3)))).sum())
 
 
-def make_scenes(params: Params, product: str, samples: Sequence[SampleRow], method: str = "cadiff") -> list[Scene]:
+def make_scenes(params: Params, product: str, samples: Sequence[SampleRow], method: str = OURS) -> list[Scene]:
     """A generator's scenes: those that ``SCENES`` has for it, else anomalies and normals drawn anew.
 
     Scene k of a type depends on the seed, the product, the type and k alone, so that generators with scenes of one kind have the same.

@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 from markupsafe import Markup
 
-from cadiff.params import RESULT_KEYS, SMP, Params, as_written, changed, file_form, inline
+from cadiff.params import ADDED, OURS, RESULT_KEYS, SMP, Params, as_written, changed, file_form, inline
 from cadiff.records import WITHOUT_GOOD
 from cadiff.reporting import comparing, figures, model_figures, paper, signals, tables, take_away, verdict
 from cadiff.reporting.approximate import approximate_said
@@ -233,17 +233,18 @@ def _by_product(params: Params, said: Callable[[Params], str]) -> str:
 
 def detectors_of(params: Params) -> list[str]:
     """The methods that are detectors of their own, not a source of images for the common one."""
-    return [method for method in params.methods if params.kind_of(method) in ("detector", "maps")]
+    return [method for method in params.methods if method not in sources_of(params)]
 
 
 def sources_of(params: Params) -> list[str]:
-    return [method for method in params.methods if method not in detectors_of(params)]
+    """The methods whose images the common detector is trained on."""
+    return params.taking("detect")
 
 
 def generators_of(params: Params) -> list[str]:
     """The methods that a generator may have been trained for."""
-    found = [method for method in params.methods if params.kind_of(method) == "generator"]
-    return found if "both" not in params.methods else list(dict.fromkeys([SHOWN, *found]))
+    found = params.taking("train")
+    return found if ADDED not in params.methods else list(dict.fromkeys([SHOWN, *found]))
 
 
 def protocol_of(params: Params, frame: pd.DataFrame) -> str:
@@ -254,10 +255,10 @@ def protocol_of(params: Params, frame: pd.DataFrame) -> str:
 def facts(artefacts: Artefacts, frame: pd.DataFrame, groups: list[Group]) -> list[tuple[str, str]]:
     """The four questions that a reader brings, answered from the data."""
     params = artefacts.params
-    made = sum(group.total for group in groups if group.source == "cadiff")
-    kinds = len({(group.product, group.anomaly_type) for group in groups if group.source == "cadiff"})
-    peers = [comparing.METHOD_NAMES.get(method, method) for method in sources_of(params) if method != "cadiff"]
-    others = [comparing.METHOD_NAMES.get(method, method) for method in detectors_of(params)]
+    made = sum(group.total for group in groups if group.source == SHOWN)
+    kinds = len({(group.product, group.anomaly_type) for group in groups if group.source == SHOWN})
+    peers = [comparing.title_of(method) for method in sources_of(params) if method != OURS]
+    others = [comparing.title_of(method) for method in detectors_of(params)]
     against = f"The same detector, trained the same way, on {'; on '.join(peers) or 'nothing else: no peer'}."
     if others:
         against += f" Beside it, detectors of their own: {'; '.join(others)}."
@@ -268,7 +269,7 @@ def facts(artefacts: Artefacts, frame: pd.DataFrame, groups: list[Group]) -> lis
     tested = f"{images:,} test images, {anomalies:,} of them anomalies" if images else "No test image"
     protocol = protocol_said(set(scored["protocol"])) + elsewhere(artefacts)
     generators = ", one of the generator" if WITH_SHOWN & set(params.methods) else ""
-    own = frame[(frame["method"] == "cadiff") & ~frame["metric"].astype(str).str.contains("/")]
+    own = frame[(frame["method"] == OURS) & ~frame["metric"].astype(str).str.contains("/")]
     realism = own[own["metric"].astype(str).str.startswith(("is(", "ic_lpips("))].groupby("metric")["value"].mean()
     measured = "; ".join(f"{tables.plain_name(str(name))} {value:.3f}" for name, value in realism.items())
     judged = f"Mean over products: {measured}." if measured else "Realism and diversity were not measured."
@@ -366,8 +367,8 @@ def glance(groups: list[Group]) -> dict[str, list[Picture]]:
     result: dict[str, list[Picture]] = {}
     for product, kinds in nested(groups).items():
         by_source = {group.source: group.pictures for group in next(iter(kinds.values())) if group.pictures}
-        if "real" in by_source and "cadiff" in by_source:
-            own = by_source["cadiff"]
+        if "real" in by_source and SHOWN in by_source:
+            own = by_source[SHOWN]
             chosen = [own[i] for i in sorted({0, len(own) // 2, len(own) - 1})]
             result[product] = [replace(by_source["real"][0], caption="real"), *chosen]
     return result
@@ -384,10 +385,10 @@ def histograms(groups: list[Group], products: Iterable[str]) -> list[Markup]:
     charts = []
     for i, product in enumerate(products):
         mine = [group for group in groups if group.product == product]
-        w = np.array([value for group in mine if group.source == "cadiff" for value in group.intensities])
+        w = np.array([value for group in mine if group.source == SHOWN for value in group.intensities])
         areas = {
             name: 100 * np.array([area for group in mine if group.source == source for area in group.areas])
-            for name, source in (("CADiff", "cadiff"), ("real exemplars", "real"))
+            for name, source in (("CADiff", SHOWN), ("real exemplars", "real"))
         }
         areas = {name: values for name, values in areas.items() if len(values)}
         if len(w):
@@ -435,7 +436,7 @@ def digests(params: Params, groups: list[Group]) -> list[tuple[str, str]]:
     """What identifies this run: the parameters' digest, then those found in the generated rows."""
     found = [("all parameters", params.digest_of(*RESULT_KEYS))]
     for product in params.products:
-        rows = [p.row for g in groups if (g.product, g.source) == (product, "cadiff") for p in g.pictures]
+        rows = [p.row for g in groups if (g.product, g.source) == (product, SHOWN) for p in g.pictures]
         for name in ("base_digest", "generator_digest", "params_digest"):
             values = sorted({row[name] for row in rows})
             if values:

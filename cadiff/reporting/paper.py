@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from cadiff.params import Params
+from cadiff.params import METHODS, OURS, Params
 from cadiff.reporting.artefacts import ablations_of
 from cadiff.reporting.comparing import ABSENT, counted, mean_and_spread
 from cadiff.reporting.tables import Cell, Row, Table
@@ -31,11 +31,9 @@ PLAIN_UNITS = ("is", "ic_lpips")  # not shares, printed with two digits
 SAME_NETWORK = {"is": r"is\(inception-v3\)", "ic_lpips": r"ic_lpips\(lpips-vgg,cap=50,single=dropped\)"}
 NEAREST = re.compile(r"\([^,]*,cap=50,single=dropped\)")  # the same but for its network
 SAME_PROTOCOL, SAME_DETECTOR = "legacy", "unet"  # of a detector's figures
-STAND_INS = ("patchcore", "perlin", "draem", "sspcab")  # on another network, with other textures
-BACKBONE_OF = ("rd4ad", "cfa")  # the paper's where their variant ends in the published WideResNet-50
 # The paper's methods by this project's names; the paper's own name, in lower case, serves too (an external folder).
 PEERS = {
-    "CADiff": ("cadiff",),
+    "CADiff": (OURS,),
     "AnoDiff": ("anomalydiffusion",),
     "DRAEM": ("perlin",),
     "RD4AD": ("reverse_distillation",),
@@ -75,7 +73,7 @@ class Run:
         """The method run here that a printed method is; None if none was run."""
         found = set(self.frame["method"])
         if table != DETECTORS_TABLE:  # their rows are sources of images for one detector, not detectors
-            found -= {name for name in found if name in self.params.methods and self.params.kind_of(name) in ("detector", "maps")}
+            found -= set(self.params.methods) - set(self.params.taking("detect"))
         aliases = (printed.lower(), *PEERS.get(printed, ()))
         if table == DETECTORS_TABLE and printed == "DRAEM":
             aliases = ("draem",)
@@ -188,7 +186,7 @@ def generation_table(runs: Sequence[Run]) -> Table:
 
 def _variants_said(run: Run) -> str:
     """Every variant of IC-LPIPS that was measured, with CADiff's mean over products; the table shows one of them."""
-    own = run.frame[(run.frame["method"] == "cadiff") & run.frame["metric"].astype(str).str.fullmatch(r"ic_lpips\([^)]*\)")]
+    own = run.frame[(run.frame["method"] == OURS) & run.frame["metric"].astype(str).str.fullmatch(r"ic_lpips\([^)]*\)")]
     means = own.groupby("metric")["value"].mean()
     if len(means) < 2:
         return ""
@@ -312,8 +310,9 @@ def measured(run: Run, method: str | None, metric: str, product: str | None = No
     if pd.isna(mean):
         return None
     factor = 1 if metric in PLAIN_UNITS else 100
-    alike = method not in STAND_INS and (metric not in PLAIN_UNITS or bool(re.fullmatch(SAME_NETWORK[metric], name)))
-    if method in BACKBONE_OF:
+    known = METHODS.get(method)
+    alike = not (known and known.stand_in) and (metric not in PLAIN_UNITS or bool(re.fullmatch(SAME_NETWORK[metric], name)))
+    if known and "backbone" in known.needs:  # the paper's where their variant ends in the published WideResNet-50
         alike = bool(frame.loc[frame["method"] == method, "variant"].str.endswith(",wide_resnet50_2)").all())
     comparable = alike and run.same == dataset and (product is not None or run.whole) and same_evaluation(run, method, name)
     return Figure(factor * mean, factor * spread, seeds, alike, comparable)
@@ -328,7 +327,7 @@ def same_evaluation(run: Run, method: str, metric: str) -> bool:
     rows = run.frame[(run.frame["method"] == method) & (run.frame["metric"] == metric)]
     if set(rows["protocol"]) != {SAME_PROTOCOL} or run.same != MVTEC:
         return False
-    own = method in run.params.methods and run.params.kind_of(method) == "detector"
+    own = method in run.params.taking("peer")
     return own or run.where == ABLATION or set(rows["variant"]) == {SAME_DETECTOR}
 
 

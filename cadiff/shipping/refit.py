@@ -7,11 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from cadiff.detection import filter_shards, train_seed
-from cadiff.params import Params
+from cadiff.params import EXEMPLARS, Params
 from cadiff.records import Role, SampleRow
 from cadiff.synthesis import synthesize
 
-LABELLED = "exemplars"  # the method that draws from real anomalies, of which there are more now
 LEARNT_FROM: dict[Role, Role] = {"held_out": "exemplar", "test_good": "normal"}  # calibration normals stay what they are
 
 
@@ -30,8 +29,8 @@ def refit(
         UsageError, CADiffError: as ``filter_shards``, ``synthesize`` and ``train_seed``.
     """
     labelled = [replace(row, role=LEARNT_FROM.get(row.role, row.role)) for row in samples]
-    synthesize(LABELLED, params, product, labelled, work / LABELLED)
+    synthesize(EXEMPLARS, params, product, labelled, work / EXEMPLARS)
     kept, _ = filter_shards(params, method, product, samples, sources, work / "kept")
-    generated = [work / LABELLED, *(folder for source, folder in kept.items() if source != LABELLED)]
+    generated = [work / EXEMPLARS, *(folder for source, folder in kept.items() if source != EXEMPLARS)]
     last = params.model_copy(update={"detector": params.detector.model_copy(update={"protocol": "strict"})})
     train_seed(last, method, product, generated, labelled, seed, out, work)

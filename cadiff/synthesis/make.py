@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from cadiff.errors import CADiffError, UsageError
-from cadiff.params import Params
+from cadiff.names import UNKNOWN
+from cadiff.params import EXEMPLARS, Params
 from cadiff.pictures import Pictures
 from cadiff.progress import Progress
 from cadiff.records import GENERATED_SCHEMA, GeneratedRow, SampleRow, to_table
@@ -23,9 +24,9 @@ from cadiff.synthesis.nsa import nsa
 from cadiff.synthesis.perlin import perlin
 from cadiff.synthesis.photometric import Drawn
 
-TYPELESS = "anomaly"  # the type of methods that know of no defect types
 GOOD = "good"
 TYPELESS_METHODS = {"cutpaste": cutpaste, "nsa": nsa, "perlin": perlin}
+SYNTHESIZERS = (EXEMPLARS, *TYPELESS_METHODS)
 _ROWS = 16  # in memory at a time, so that it does not grow with the shard
 
 
@@ -70,7 +71,7 @@ def synthesize(method: str, params: Params, product: str, samples: Sequence[Samp
     rows = [row for row in samples if row.product == product]
     types = sorted({row.anomaly_type for row in rows if row.role == "exemplar" and row.anomaly_type})
     per_type = params.generate.per_type
-    if method == "exemplars":
+    if method == EXEMPLARS:
         if not types:
             raise CADiffError(f"{product}: expected exemplars to augment, found none. Check dataset.root.")
         for name in types:
@@ -79,9 +80,9 @@ def synthesize(method: str, params: Params, product: str, samples: Sequence[Samp
         _write(out, method, params, product, GOOD, per_type, _warped(params, _normals(rows, product)))
     elif method in TYPELESS_METHODS:
         count = per_type * max(1, len(types))
-        _write(out, method, params, product, TYPELESS, count, _typeless(params, method, _normals(rows, product)))
+        _write(out, method, params, product, UNKNOWN, count, _typeless(params, method, _normals(rows, product)))
     else:
-        raise UsageError(f"methods: expected exemplars, cutpaste, nsa or perlin to synthesize, found {method!r}.")
+        raise UsageError(f"methods: expected one of {', '.join(SYNTHESIZERS)} to synthesize, found {method!r}.")
 
 
 def _normals(rows: Sequence[SampleRow], product: str) -> list[SampleRow]:
@@ -128,7 +129,7 @@ def _write(
 ) -> None:
     """One shard, ``_ROWS`` images in memory at a time."""
     used = {"method": method, "seed": params.seed, "size": params.dataset.size}
-    if method == "exemplars":
+    if method == EXEMPLARS:
         used |= params.train.model_dump(include={"crop", "translate", "rotate"})
     bar = Progress(f"synthesize {product} {kind} {method}", count)
     with table_writer(Path(out) / f"{kind}.parquet", GENERATED_SCHEMA) as write:

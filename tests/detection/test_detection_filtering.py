@@ -10,11 +10,11 @@ import pytest
 from parameters import bare
 
 from cadiff.detection.batches import load_training_data
-from cadiff.detection.filtering import EXEMPT, KEPT, UNKNOWN, Judged, filter_shards, judge
+from cadiff.detection.filtering import KEPT, UNKNOWN, Judged, filter_shards, judge
 from cadiff.detection.tiles import View
 from cadiff.errors import CADiffError, UsageError
 from cadiff.metrics.quality import assess
-from cadiff.params import Params, load_params
+from cadiff.params import EXEMPLARS, Params, load_params
 from cadiff.records import GENERATED_SCHEMA, GeneratedRow, QualityRow, SampleRow, to_table
 from cadiff.storage import encode_png, read_image, read_table, sha256_folder, write_table
 
@@ -95,11 +95,11 @@ def test_an_image_that_changed_beside_its_mask_is_left_out(toy, make_row, tmp_pa
 
 def test_exemplars_are_exempt_and_no_rule_touches_nothing(toy, made, tmp_path: Path) -> None:
     samples, folder = made
-    sources = {"drawn": folder, EXEMPT: folder}
+    sources = {"drawn": folder, EXEMPLARS: folder}
     assert filter_shards(toy.params, "both", "cube", samples, sources, tmp_path / "kept") == (sources, [])
     assert not (tmp_path / "kept").exists()
     kept, rows = filter_shards(_of(toy, min_exemplar_distance=1e-3), "both", "cube", samples, sources, tmp_path / "kept")
-    assert kept == {"drawn": tmp_path / "kept" / "drawn", EXEMPT: folder}
+    assert kept == {"drawn": tmp_path / "kept" / "drawn", EXEMPLARS: folder}
     assert {(row.metric, row.n) for row in rows if row.metric == KEPT} == {(KEPT, 16)}, "the exemplars are not counted"
 
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pytest
-from parameters import bare
 from scipy import ndimage
 
 from cadiff.errors import CADiffError, UsageError
@@ -18,7 +16,6 @@ from cadiff.masks import make_scenes
 from cadiff.masks.make import SCENES, UNKNOWN
 from cadiff.masks.shapes import move_picture
 from cadiff.params import Params
-from cadiff.params.methods import Generator as GeneratorName
 from cadiff.pictures import read_picture
 from cadiff.prompt import LearnedTokens, PlainWords
 from cadiff.records import GENERATED_SCHEMA, SampleRow
@@ -41,11 +38,6 @@ def trained(made: Path, windowed_params: Params, nut_samples: list[SampleRow]) -
         if not (made / method).exists():
             train_generator(method, windowed_params, "nut", nut_samples, made / "adapted", made / method, made / f"work-{method}")
     return made
-
-
-def test_every_generator_that_the_parameters_name_is_there() -> None:
-    assert sorted(get_args(GeneratorName)) == METHODS
-    assert all(bare(products={"nut": {}}, methods=[name]).kind_of(name) == "generator" for name in METHODS)
 
 
 @pytest.mark.parametrize("method", METHODS)
