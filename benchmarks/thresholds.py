@@ -30,10 +30,10 @@ def main(product: str, methods: list[str]) -> None:
         rows = rows_to_score(run.samples, product)
         good = np.array([row.role == "test_good" for row in rows])
         for seed in run.params.detector.seeds:
-            segmenter, _ = load_segmenter(run.params, method, product, seed, run.detector)
+            segmenter, _ = load_segmenter(run.task, seed, run.detector)
             scores = np.concatenate([segmenter.score(batch).images for batch in batches(rows)])
             for rule in RULES:
-                found = calibrate(run.params, product, segmenter, run.samples, run.sources, rule)
+                found = calibrate(run.task, segmenter, run.sources, rule)
                 if found is None:
                     raise SystemExit("dataset.calibration: expected a share above 0, found 0: nothing sets a threshold")
                 above = scores > found.image.value

@@ -12,16 +12,18 @@ from cadiff.masks.folder import FOLDER, drawn_mask, mask_files
 from cadiff.names import composed
 from cadiff.params import METHODS, SMP, Params, those_that_learn, those_that_need
 from cadiff.records import SampleRow
+from cadiff.task import Task
 from cadiff.visible import visible
 
 
-def check_ahead(params: Params, product: str, samples: Sequence[SampleRow]) -> None:
-    """That what the product's later stages ask for is there. ``params`` are the product's own.
+def check_ahead(task: Task) -> None:
+    """That what the product's later stages ask for is there.
 
     Raises:
         UsageError: names what is missing: a picture that is smaller than what the base draws, a type's masks in ``data/masks``, a
             detector's or an optimizer's package, or a file of weights.
     """
+    params, product, samples = task.params, task.product, task.samples
     _check_size(params, samples)
     if any(METHODS[method].typed for method in params.taking("scenes")) and params.masks.source == "folder":
         _check_masks(params, product, sorted({row.anomaly_type for row in samples if row.anomaly_type}))

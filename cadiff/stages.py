@@ -57,6 +57,7 @@ from cadiff.storage import (
     write_json,
     write_table,
 )
+from cadiff.task import Task
 from cadiff.unchanged import Stamps, all_below, check_unchanged, files_of, stamps
 from cadiff.visible import check_links
 
@@ -159,6 +160,11 @@ class Run:
         return rows
 
     @cached_property
+    def task(self) -> Task:
+        """What the run is asked for, with the product's rows."""
+        return Task(self.params, self.product, self.method, self.samples)
+
+    @cached_property
     def scenes(self) -> list[SceneRow]:
         return from_table(read_table(self.scenes_path, SCENE_SCHEMA), SceneRow)
 
@@ -220,7 +226,7 @@ def samples(run: Run) -> None:
 
     run.seen.update(stamps([run.raw / run.params.dataset.table, *all_below(run.raw)]))
     rows = read_samples(run.params.dataset, run.product)
-    check_ahead(run.params, run.product, rows)
+    check_ahead(Task(run.params, run.product, samples=rows))
     write_table(run.samples_path, to_table(rows, SAMPLE_SCHEMA))
 
 
@@ -232,13 +238,13 @@ def adapt(run: Run) -> None:
         return
     base = Path(run.params.base.path)
     work = run.work(*([base] if base.is_dir() else []))  # a base replaced in place is another base
-    adapt_base(run.params, run.product, run.samples, run.adapted, work)
+    adapt_base(run.task, run.adapted, work)
 
 
 def scenes(run: Run) -> None:
     from cadiff.masks import make_scenes
 
-    rows = [scene.row() for scene in make_scenes(run.params, run.product, run.samples, run.method)]
+    rows = [scene.row() for scene in make_scenes(run.task)]
     write_table(run.scenes_path, to_table(rows, SCENE_SCHEMA))
 
 
@@ -246,7 +252,7 @@ def train(run: Run) -> None:
     from cadiff.generator import gather_validation, train_generator
 
     work = run.work(run.adapted)
-    train_generator(run.method, run.params, run.product, run.samples, run.adapted, run.generator, work)
+    train_generator(run.task, run.adapted, run.generator, work)
     gather_validation(work, run.validation)
 
 
@@ -257,26 +263,26 @@ def generate(run: Run) -> None:
     work = run.work(run.adapted, run.generator, run.scenes_path)
     by_id = {row.sample_id: row for row in run.samples if row.role in ("normal", "exemplar")}
     found = [Scene.of(row, by_id) for row in run.scenes]
-    generate_shards(run.params, run.method, run.product, run.samples, run.adapted, run.generator, found, run.generated, work)
+    generate_shards(run.task, run.adapted, run.generator, found, run.generated, work)
 
 
 def showcase(run: Run) -> None:
     from cadiff.showcase import make_showcase
 
-    make_showcase(run.params, run.method, run.product, run.samples, run.adapted, run.generator, run.showcase)
+    make_showcase(run.task, run.adapted, run.generator, run.showcase)
 
 
 def quality(run: Run) -> None:
     from cadiff.metrics.quality import assess
 
-    rows = assess(run.params, run.product, run.method, run.samples, run.generated)
+    rows = assess(run.task, run.generated)
     write_table(run.quality_path, to_table(rows, QUALITY_SCHEMA))
 
 
 def synthesize(run: Run) -> None:
     from cadiff.synthesis import synthesize as synthesize_shards
 
-    synthesize_shards(run.method, run.params, run.product, run.samples, run.generated)
+    synthesize_shards(run.task, run.generated)
 
 
 def import_images(run: Run) -> None:
@@ -297,19 +303,17 @@ def detect(run: Run) -> None:
     rows_to_score(run.samples, run.product)  # and so is an image
     sources = {source.parent.name: source for source in run.sources}
     work = run.work(*sources.values())
-    kept, metrics = filter_shards(run.params, run.method, run.product, run.samples, sources, work / "kept")
+    kept, metrics = filter_shards(run.task, sources, work / "kept")
     started = time.monotonic()
     if run.method in kept:  # a union's images are its parts', scored there
-        metrics += score_generated(run.params, run.method, run.product, run.samples, kept[run.method])
+        metrics += score_generated(run.task, kept[run.method])
     run.parts["realism"] = round(time.monotonic() - started, 2)
     with table_writer(run.evaluated / "scored.parquet", SCORED_SCHEMA) as keep:
-        metrics += detect_seeds(
-            run.params, run.method, run.product, list(kept.values()), run.samples, run.detector, work, keep
-        )
+        metrics += detect_seeds(run.task, list(kept.values()), run.detector, work, keep)
     write_table(run.evaluated / "metrics.parquet", to_table(metrics, METRIC_SCHEMA))
     if run.params.detector.published:
         own = (run.detector / "published", work / "published")
-        metrics = detect_published(run.params, run.method, run.product, sources, run.samples, *own)
+        metrics = detect_published(run.task, sources, *own)
         write_table(run.evaluated / PUBLISHED, to_table(metrics, METRIC_SCHEMA))
 
 
@@ -320,13 +324,13 @@ def peer(run: Run) -> None:
     rows_to_score(run.samples, run.product)  # an image that is missing is named before hours of training
     metrics: list[MetricRow] = []
     as_published: list[MetricRow] = []
-    work, shared = run.work(), (run.params, run.method, run.product, run.samples)
+    work = run.work()
     with table_writer(run.evaluated / "scored.parquet", SCORED_SCHEMA) as keep:
         for seed in run.params.detector.seeds:
-            fit_peer(*shared, seed, run.detector, work)
-            metrics += score_peer(*shared, seed, run.detector, keep)
+            fit_peer(run.task, seed, run.detector, work)
+            metrics += score_peer(run.task, seed, run.detector, keep)
             if run.params.detector.published:
-                as_published += score_peer(*shared, seed, run.detector, as_published=True)
+                as_published += score_peer(run.task, seed, run.detector, as_published=True)
     write_table(run.evaluated / "metrics.parquet", to_table(metrics, METRIC_SCHEMA))
     if run.params.detector.published:
         write_table(run.evaluated / PUBLISHED, to_table(as_published, METRIC_SCHEMA))
@@ -338,7 +342,7 @@ def maps(run: Run) -> None:
     folder = Path(EXTERNAL_MAPS) / run.method
     check_links(folder / run.product)
     with table_writer(run.evaluated / "scored.parquet", SCORED_SCHEMA) as keep:
-        metrics = score_maps(run.params, run.method, run.product, run.samples, folder, keep)
+        metrics = score_maps(run.task, folder, keep)
     write_table(run.evaluated / "metrics.parquet", to_table(metrics, METRIC_SCHEMA))
 
 
@@ -348,7 +352,7 @@ def ship(run: Run) -> None:
     from cadiff.shipping import ship_detector
 
     shutil.rmtree(run.shipped, ignore_errors=True)  # as DVC does with an out; a folder of someone's own is never written over
-    said = ship_detector(run.method, run.product, run.params.detector.seeds[0], run.samples, run.detector, run.evaluated, run.shipped)
+    said = ship_detector(run.product, run.samples, run.params.detector.seeds[0], run.detector, run.evaluated, run.shipped)
     write_json(run.shipped_path, said)
 
 
@@ -364,24 +368,31 @@ STAGES = {
     "draw": Stage(draw, ("data/demo.py", "data/drawing")),
     "samples": Stage(samples, ("data", "pictures.py", "decoding.py", "marking.py", "opening.py", "visible.py", "names.py")),
     "adapt": Stage(
-        adapt, ("generator/adapt.py", "generator/steps.py", "generator/windows.py", "prompt", "backbone", "data", "scene.py", "pictures.py")
+        adapt,
+        ("generator/adapt.py", "generator/steps.py", "generator/windows.py", "prompt", "backbone", "data", "scene.py", "pictures.py",
+         "task.py"),
     ),
-    "scenes": Stage(scenes, ("masks", "scene.py", "pictures.py")),
-    "train": Stage(train, ("generator", "intensity.py", "prompt", "control", "masks", "backbone", "data", "scene.py", "pictures.py")),
+    "scenes": Stage(scenes, ("masks", "scene.py", "pictures.py", "task.py")),
+    "train": Stage(
+        train, ("generator", "intensity.py", "prompt", "control", "masks", "backbone", "data", "scene.py", "pictures.py", "task.py")
+    ),
     "generate": Stage(
-        generate, ("generator", "masks", "prompt", "control", "intensity.py", "backbone", "data", "scene.py", "pictures.py")
+        generate, ("generator", "masks", "prompt", "control", "intensity.py", "backbone", "data", "scene.py", "pictures.py", "task.py")
     ),
     "showcase": Stage(
         showcase,
-        ("showcase.py", "generator", "masks", "prompt", "control", "intensity.py", "backbone", "data", "scene.py", "pictures.py"),
+        ("showcase.py", "generator", "masks", "prompt", "control", "intensity.py", "backbone", "data", "scene.py", "pictures.py",
+         "task.py"),
     ),
-    "synthesize": Stage(synthesize, ("synthesis", "data", "masks", "pictures.py")),
-    "import": Stage(import_images, ("synthesis", "data", "masks", "pictures.py")),
-    "detect": Stage(detect, ("detection", "metrics", "data", "pictures.py")),
-    "peer": Stage(peer, ("detection", "metrics", "data", "pictures.py")),
-    "maps": Stage(maps, ("detection", "metrics", "data", "pictures.py")),
-    "quality": Stage(quality, ("metrics", "pictures.py")),
-    "ship": Stage(ship, ("shipping", "detection", "synthesis", "metrics", "data", "masks", "pictures.py", "threshold_words.py")),
+    "synthesize": Stage(synthesize, ("synthesis", "data", "masks", "pictures.py", "task.py")),
+    "import": Stage(import_images, ("synthesis", "data", "masks", "pictures.py", "task.py")),
+    "detect": Stage(detect, ("detection", "metrics", "data", "pictures.py", "task.py")),
+    "peer": Stage(peer, ("detection", "metrics", "data", "pictures.py", "task.py")),
+    "maps": Stage(maps, ("detection", "metrics", "data", "pictures.py", "task.py")),
+    "quality": Stage(quality, ("metrics", "pictures.py", "task.py")),
+    "ship": Stage(
+        ship, ("shipping", "detection", "synthesis", "metrics", "data", "masks", "pictures.py", "task.py", "threshold_words.py")
+    ),
     "report": Stage(report, ("reporting", "params/methods.py", "pictures.py", "threshold_words.py")),
 }
 

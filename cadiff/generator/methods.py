@@ -3,14 +3,14 @@ the table of methods (``cadiff.params.METHODS``)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 from cadiff.generator import controlnet, pasted, perturbed, train
 from cadiff.generator.model import Generator, Paster
 from cadiff.params import Params
-from cadiff.records import SampleRow
+from cadiff.task import Task
 
 
 class GeneratorModule(Protocol):
@@ -19,7 +19,7 @@ class GeneratorModule(Protocol):
     def settings(self, params: Params) -> Params:
         """The product's parameters as this generator reads them; what it does not have is set to what that means."""
 
-    def train(self, params: Params, product: str, samples: list[SampleRow], adapted: Path, out: Path, work: Path) -> None:
+    def train(self, task: Task, adapted: Path, out: Path, work: Path) -> None:
         """Writes ``out/generator.json`` and whatever else ``load`` needs; goes on from ``work`` where there is something."""
 
     def load(self, params: Params, product: str, adapted: Path, folder: Path) -> Generator | Paster:
@@ -37,11 +37,9 @@ def settings_of(method: str, params: Params) -> Params:
     return GENERATORS[method].settings(params)
 
 
-def train_generator(
-    method: str, params: Params, product: str, samples: Sequence[SampleRow], adapted: Path, out: Path, work: Path
-) -> None:
-    GENERATORS[method].train(settings_of(method, params), product, list(samples), adapted, out, work)
+def train_generator(task: Task, adapted: Path, out: Path, work: Path) -> None:
+    GENERATORS[task.method].train(replace(task, params=settings_of(task.method, task.params)), adapted, out, work)
 
 
-def load_generator(method: str, params: Params, product: str, adapted: Path, folder: Path) -> Generator | Paster:
-    return GENERATORS[method].load(settings_of(method, params), product, adapted, folder)
+def load_generator(task: Task, adapted: Path, folder: Path) -> Generator | Paster:
+    return GENERATORS[task.method].load(settings_of(task.method, task.params), task.product, adapted, folder)

@@ -11,8 +11,8 @@ from pathlib import Path
 from cadiff.errors import UsageError
 from cadiff.generator.model import Paster
 from cadiff.params import Params, check_generators
-from cadiff.records import SampleRow
 from cadiff.storage import read_json, sha256_folder, write_json
+from cadiff.task import Task
 
 
 def settings(params: Params) -> Params:
@@ -28,9 +28,9 @@ def settings(params: Params) -> Params:
     return params
 
 
-def train(params: Params, product: str, samples: list[SampleRow], adapted: Path, out: Path, work: Path) -> None:
+def train(task: Task, adapted: Path, out: Path, work: Path) -> None:
     """Nothing is learned; the record says so."""
-    write_json(out / "generator.json", {"product": product, "steps": 0})
+    write_json(out / "generator.json", {"product": task.product, "steps": 0})
 
 
 def load(params: Params, product: str, adapted: Path, folder: Path) -> Paster:
