@@ -26,7 +26,7 @@ from cadiff.metrics.generated import score_generated
 from cadiff.params import READS, Params, pick
 from cadiff.records import METRIC_SCHEMA, SCENE_SCHEMA, MetricRow, SampleRow, SceneRow, from_table, to_table
 from cadiff.scene import Scene
-from cadiff.stages import STAGES, content_digest
+from cadiff.stages import CODE, content_digest
 from cadiff.storage import digest, read_table, write_json, write_table
 from cadiff.task import Task
 
@@ -114,11 +114,11 @@ class Cell:
         return from_table(read_table(folder / "metrics.parquet", METRIC_SCHEMA), MetricRow)
 
     def _made(self, stage: str, inputs: object, make: Callable[[Path, Path], None]) -> Path:
-        spec, base = STAGES[stage], Path(self.params.base.path)
+        base = Path(self.params.base.path)
         files = [base] if base.is_dir() else []
         key = {
             "params": {name: pick(self.params, name) for name in READS[stage]},
-            "code": [content_digest(PACKAGE / part) for part in spec.code],
+            "code": [content_digest(PACKAGE / part) for part in CODE[stage]],
             "inputs": [inputs, [(row.image_sha256, row.mask_sha256) for row in self.samples], [content_digest(path) for path in files]],
         }
         out = self.work / stage / f"{self.product}-{digest(key)}"
