@@ -27,7 +27,8 @@ from cadiff.errors import UsageError, exit_code
 from cadiff.params import SECTIONS, Params, load_params
 from cadiff.records import METRIC_SCHEMA, MetricRow, to_table
 from cadiff.reporting.artefacts import ablations_of
-from cadiff.reporting.paper import PLAIN_UNITS, ROW_OF, SETTINGS_OF, printed
+from cadiff.reporting.paper_measured import ROW_OF, SETTINGS_OF
+from cadiff.reporting.paper_printed import PLAIN_UNITS, printed
 from cadiff.storage import write_table
 
 MEASURED = ("pixel_ap", "pixel_auroc", "image_auroc", "ic_lpips", "is")

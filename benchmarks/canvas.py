@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import os
 
+from cadiff.task import Task
+
 os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")  # before torch is imported
 
 import argparse
@@ -92,7 +94,7 @@ def generated(params: Params, folder: Path, canvas: int, images: int) -> dict[st
     samples, own = read_samples(params.dataset, PRODUCT), settings_of(METHOD, params)
     adapted, trained = folder / "adapted", folder / "generator"
     todo, out = scenes(samples, canvas, images), folder / f"generated-{canvas}"
-    generator, read = load_generator(METHOD, params, PRODUCT, adapted, trained), reader(params)
+    generator, read = load_generator(Task(params, PRODUCT, METHOD), adapted, trained), reader(params)
 
     def draw(chosen: list[Scene]) -> None:  # in batches as the stage does, so that not all images are in memory
         for start in range(0, len(chosen), params.generate.batch):
@@ -101,7 +103,7 @@ def generated(params: Params, folder: Path, canvas: int, images: int) -> dict[st
     draw(todo[:WARM])
     drawn = seconds_of(lambda: draw(todo))
     written = seconds_of(
-        lambda: generate_shards(params, METHOD, PRODUCT, samples, adapted, trained, todo, out, folder / f"generate-{canvas}")
+        lambda: generate_shards(Task(params, PRODUCT, METHOD, samples), adapted, trained, todo, out, folder / f"generate-{canvas}")
     )
     normals = sum(row.role == "normal" for row in samples)
     return {"drawn": images / drawn, "written": (images + normals) / written}
@@ -109,9 +111,9 @@ def generated(params: Params, folder: Path, canvas: int, images: int) -> dict[st
 
 def detected(params: Params, folder: Path, canvas: int, images: int) -> dict[str, float]:
     samples, out = read_samples(params.dataset, PRODUCT), folder / f"detector-{canvas}"
-    train_detector(params, METHOD, PRODUCT, [folder / f"generated-{canvas}"], samples, 0, out, folder / f"detect-{canvas}")
+    train_detector(Task(params, PRODUCT, METHOD, samples), [folder / f"generated-{canvas}"], 0, out, folder / f"detect-{canvas}")
     seen = sum(row.role in ("held_out", "test_good") for row in samples)
-    return {"scored": seen / seconds_of(lambda: score(params, METHOD, PRODUCT, samples, 0, out))}
+    return {"scored": seen / seconds_of(lambda: score(Task(params, PRODUCT, METHOD, samples), 0, out))}
 
 
 WORK: dict[str, Callable[[Params, Path, int, int], dict[str, float]]] = {"generate": generated, "detect": detected}
@@ -153,8 +155,8 @@ def measure(folder: Path, canvases: list[int], images: int, detector_size: int) 
     draw_pictures(folder, canvases)
     params = parameters(folder, canvases[0], images, detector_size)
     samples = read_samples(params.dataset, PRODUCT)
-    adapt_base(params, PRODUCT, samples, folder / "adapted", folder / "work-adapt")
-    train_generator(METHOD, params, PRODUCT, samples, folder / "adapted", folder / "generator", folder / "work-train")
+    adapt_base(Task(params, PRODUCT, samples=samples), folder / "adapted", folder / "work-adapt")
+    train_generator(Task(params, PRODUCT, METHOD, samples), folder / "adapted", folder / "generator", folder / "work-train")
     return {
         canvas: {key: value for name in WORK for key, value in in_process(name, folder, canvas, images, detector_size).items()}
         for canvas in canvases

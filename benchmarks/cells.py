@@ -26,8 +26,9 @@ from cadiff.metrics.generated import score_generated
 from cadiff.params import READS, Params, pick
 from cadiff.records import METRIC_SCHEMA, SCENE_SCHEMA, MetricRow, SampleRow, SceneRow, from_table, to_table
 from cadiff.scene import Scene
-from cadiff.stages import STAGES, content_digest
+from cadiff.stages import CODE, content_digest
 from cadiff.storage import digest, read_table, write_json, write_table
+from cadiff.task import Task
 
 PACKAGE = Path(__file__).resolve().parents[1] / "cadiff"
 DONE = "done.json"
@@ -58,24 +59,28 @@ class Cell:
         return read_samples(self.params.dataset, self.product)
 
     @cached_property
+    def task(self) -> Task:
+        return Task(self.params, self.product, METHOD, self.samples)
+
+    @cached_property
     def adapted(self) -> Path:
-        return self._made("adapt", None, lambda out, work: adapt_base(self.params, self.product, self.samples, out, work))
+        return self._made("adapt", None, lambda out, work: adapt_base(self.task, out, work))
 
     @cached_property
     def trained(self) -> Path:
         def make(out: Path, work: Path) -> None:
-            train_generator(METHOD, self.params, self.product, self.samples, self.adapted, out, work)
+            train_generator(self.task, self.adapted, out, work)
 
         return self._made("train", [self.adapted.name], make)
 
     @cached_property
     def generator(self) -> Generator:
-        return load_generator(METHOD, self.params, self.product, self.adapted, self.trained)
+        return load_generator(self.task, self.adapted, self.trained)
 
     @cached_property
     def planned(self) -> Path:
         def make(out: Path, work: Path) -> None:
-            rows = [scene.row() for scene in make_scenes(self.params, self.product, self.samples, METHOD)]
+            rows = [scene.row() for scene in make_scenes(self.task)]
             write_table(out / "scenes.parquet", to_table(rows, SCENE_SCHEMA))
 
         drawn = content_digest(FOLDER) if self.params.masks.source == SOURCE else None  # no parameter says what is in it
@@ -89,7 +94,7 @@ class Cell:
     @cached_property
     def generated(self) -> Path:
         def make(out: Path, work: Path) -> None:
-            generate_shards(self.params, METHOD, self.product, self.samples, self.adapted, self.trained, self.scenes, out, work)
+            generate_shards(self.task, self.adapted, self.trained, self.scenes, out, work)
 
         return self._made("generate", [self.trained.name, self.planned.name], make)
 
@@ -98,22 +103,22 @@ class Cell:
         """Realism and diversity of the images; the detector's figures, its seed being the cell's."""
 
         def make(out: Path, work: Path) -> None:
-            rows = score_generated(self.params, METHOD, self.product, self.samples, self.generated)
+            rows = score_generated(self.task, self.generated)
             # Not detect_seeds, which trains a classifier too: Tables 4 and 5 print no figure of one.
             for seed in self.params.detector.seeds:
-                train_detector(self.params, METHOD, self.product, [self.generated], self.samples, seed, out, work)
-                rows += score(self.params, METHOD, self.product, self.samples, seed, out)
+                train_detector(self.task, [self.generated], seed, out, work)
+                rows += score(self.task, seed, out)
             write_table(out / "metrics.parquet", to_table(rows, METRIC_SCHEMA))
 
         folder = self._made("detect", [self.generated.name], make)
         return from_table(read_table(folder / "metrics.parquet", METRIC_SCHEMA), MetricRow)
 
     def _made(self, stage: str, inputs: object, make: Callable[[Path, Path], None]) -> Path:
-        spec, base = STAGES[stage], Path(self.params.base.path)
+        base = Path(self.params.base.path)
         files = [base] if base.is_dir() else []
         key = {
             "params": {name: pick(self.params, name) for name in READS[stage]},
-            "code": [content_digest(PACKAGE / part) for part in spec.code],
+            "code": [content_digest(PACKAGE / part) for part in CODE[stage]],
             "inputs": [inputs, [(row.image_sha256, row.mask_sha256) for row in self.samples], [content_digest(path) for path in files]],
         }
         out = self.work / stage / f"{self.product}-{digest(key)}"

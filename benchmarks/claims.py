@@ -204,7 +204,7 @@ def unseen(cell: Cell, setting: str, count: int) -> Figures:
 
 def paired_scenes(cell: Cell, count: int) -> list[Scene]:
     """``count`` scenes of each two types, in a normal, each mask placed as the shards' are and beside the other, at w = 1."""
-    placer, found = Placer(cell.params, cell.product, cell.samples), []
+    placer, found = Placer(cell.task), []
     for k, (one, other) in ((k, pair) for pair in itertools.combinations(placer.types, 2) for k in range(count)):
         name = f"{cell.product}/{one}+{other}/{k}"
         seed = derive_seed(cell.params.seed, "unseen", name)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 
+from cadiff.task import Task
+
 os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")  # before torch is imported
 
 import argparse
@@ -59,14 +61,14 @@ def main() -> None:
         ).for_product("nut")
         draw_product(params.draw, "nut", params.seed, folder / "data" / "nut", side=params.base.size)
         samples = read_samples(params.dataset, "nut")
-        adapt_base(params, "nut", samples, folder / "adapted", folder / "a")
-        train_generator("cadiff", params, "nut", samples, folder / "adapted", folder / "generator", folder / "t")
-        scenes = [scene for scene in make_scenes(params, "nut", samples) if scene.named]
+        adapt_base(Task(params, "nut", samples=samples), folder / "adapted", folder / "a")
+        train_generator(Task(params, "nut", "cadiff", samples), folder / "adapted", folder / "generator", folder / "t")
+        scenes = [scene for scene in make_scenes(Task(params, "nut", samples=samples)) if scene.named]
 
         def timed(title: str, cluster: str | None) -> float:
             started = time.monotonic()
             here = params.model_copy(update={"cluster": cluster})
-            arguments = (here, "cadiff", "nut", samples, folder / "adapted", folder / "generator", scenes)
+            arguments = (Task(here, "nut", "cadiff", samples), folder / "adapted", folder / "generator", scenes)
             generate_shards(*arguments, folder / f"out-{title}", folder / f"work-{title}")
             return time.monotonic() - started
 

@@ -27,6 +27,7 @@ from cadiff.records import MetricRow, SampleRow
 from cadiff.seeds import numpy_generator
 from cadiff.storage import read_image, sha256_file, write_image
 from cadiff.synthesis.folder import import_folder
+from cadiff.task import Task
 
 LEARNT, NAMED = 300, 60  # pictures of a type
 EPOCHS = 4
@@ -98,7 +99,8 @@ def measure(params: Params, product: str, scratch: Path, shards: Path, seeds: Se
     work = scratch / "work"  # of a seed the second goes on from the first's end: one training
 
     def told(folder: Path, seed: int) -> list[MetricRow]:
-        return classify(params, "types", product, [scratch / "shards"], asked(product, folder, kinds), seed, work)
+        task = Task(params.for_product(product), product, "types", asked(product, folder, kinds))
+        return classify(task, [scratch / "shards"], seed, work)
 
     return {name: [row for seed in seeds for row in told(folder, seed)] for name, folder in folders.items()}
 

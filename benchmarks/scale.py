@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cadiff.detection.training import total_steps
-from cadiff.params import Params, load_params
+from cadiff.params import WITHOUT_DEFECTS, Params, kinds_of, load_params
 from cadiff.progress import duration
 from cadiff.records import SAMPLE_SCHEMA, SCENE_SCHEMA
 from cadiff.showcase import TYPES
-from cadiff.stages import MADE, METHODS_OF, read_times
+from cadiff.stages import MADE, read_times
 from cadiff.storage import missing, read_table
 
 REALISM = "realism"  # of a method's own images; measured within its stage `detect`
@@ -90,10 +90,9 @@ WORK = (
 def methods_of(stage: str, params: Params) -> list[str]:
     """The methods that a stage runs for; "" for one that has none."""
     if stage in ("peer", TRAINED_PEER):
-        found = [name for name in params.methods if params.kind_of(name) == "detector"]
-        return [name for name in found if (name == "patchcore") == (stage == "peer")]
-    kinds = METHODS_OF.get("quality" if stage == REALISM else stage)
-    return [""] if kinds is None else [name for name in params.methods if params.kind_of(name) in kinds]
+        return [name for name in params.taking("peer") if (name == WITHOUT_DEFECTS) == (stage == "peer")]
+    of = "quality" if stage == REALISM else stage
+    return params.taking(of) if kinds_of(of) else [""]
 
 
 def recorded(params: Params) -> list[dict]:
@@ -102,7 +101,7 @@ def recorded(params: Params) -> list[dict]:
     for row in read_times():
         if row["product"] not in ("", *params.products) or row["method"] not in ("", *params.methods):
             continue  # times of earlier parameters stay
-        if row["stage"] == "peer" and row["method"] != "patchcore":  # which only looks at each image
+        if row["stage"] == "peer" and row["method"] != WITHOUT_DEFECTS:  # which only looks at each image
             row = {**row, "stage": TRAINED_PEER}
         if row["stage"] == "detect":
             if "parts" not in row:

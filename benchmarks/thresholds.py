@@ -25,15 +25,15 @@ RULES: tuple[Rule, ...] = ("good", "generated")
 def main(product: str, methods: list[str]) -> None:
     params = load_params()
     print(f"{'method':<12}{'seed':>5} {'rule':<10}{'threshold':>10}{'promised':>10}{'false alarms':>14}{'misses':>9}")
-    for method in methods or [name for name in params.methods if params.kind_of(name) not in ("detector", "maps")]:
+    for method in methods or params.taking("detect"):
         run = resolve("detect", params, product, method)
         rows = rows_to_score(run.samples, product)
         good = np.array([row.role == "test_good" for row in rows])
         for seed in run.params.detector.seeds:
-            segmenter, _ = load_segmenter(run.params, method, product, seed, run.detector)
+            segmenter, _ = load_segmenter(run.task, seed, run.detector)
             scores = np.concatenate([segmenter.score(batch).images for batch in batches(rows)])
             for rule in RULES:
-                found = calibrate(run.params, product, segmenter, run.samples, run.sources, rule)
+                found = calibrate(run.task, segmenter, run.sources, rule)
                 if found is None:
                     raise SystemExit("dataset.calibration: expected a share above 0, found 0: nothing sets a threshold")
                 above = scores > found.image.value

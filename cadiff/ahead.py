@@ -10,24 +10,22 @@ from collections.abc import Sequence
 from cadiff.errors import UsageError
 from cadiff.masks.folder import FOLDER, drawn_mask, mask_files
 from cadiff.names import composed
-from cadiff.params import SMP, Params
+from cadiff.params import METHODS, SMP, Params, those_that_learn, those_that_need
 from cadiff.records import SampleRow
+from cadiff.task import Task
 from cadiff.visible import visible
 
-ANOMALIB, BACKBONES = frozenset({"draem", "sspcab", "rd4ad", "cfa"}), frozenset({"rd4ad", "cfa"})
-CONTROLLED = frozenset({"cadiff", "controlnet"})  # the generators that ``train.optimizer`` trains
 
-
-def check_ahead(params: Params, product: str, samples: Sequence[SampleRow]) -> None:
-    """That what the product's later stages ask for is there. ``params`` are the product's own.
+def check_ahead(task: Task) -> None:
+    """That what the product's later stages ask for is there.
 
     Raises:
         UsageError: names what is missing: a picture that is smaller than what the base draws, a type's masks in ``data/masks``, a
             detector's or an optimizer's package, or a file of weights.
     """
+    params, product, samples = task.params, task.product, task.samples
     _check_size(params, samples)
-    generators = [method for method in params.methods if params.kind_of(method) == "generator" and method != "perturbed"]
-    if generators and params.masks.source == "folder":
+    if any(METHODS[method].typed for method in params.taking("scenes")) and params.masks.source == "folder":
         _check_masks(params, product, sorted({row.anomaly_type for row in samples if row.anomaly_type}))
     _check_prompts(params, product, sorted({str(row.anomaly_type) for row in samples if row.role == "exemplar"}))
     _check_optimizer(params)
@@ -42,7 +40,7 @@ def check_ahead(params: Params, product: str, samples: Sequence[SampleRow]) -> N
 
 def _check_size(params: Params, samples: Sequence[SampleRow]) -> None:
     side = params.base.size
-    if params.dataset.size != "native" or not any(params.kind_of(method) == "generator" for method in params.methods):
+    if params.dataset.size != "native" or not params.taking("generate"):
         return
     if small := [row for row in samples if min(row.width, row.height) < side]:
         row = small[0]
@@ -65,7 +63,7 @@ def _check_prompts(params: Params, product: str, types: Sequence[str]) -> None:
     """That the base reads the longest prompts whole: of two types, as the report composes them, or where the loss compares them of all.
     With one embedding a token every base reads two."""
     together = len(types) if params.prompt.contrastive_of == "all" else min(2, len(types))
-    if "cadiff" not in params.methods or (params.prompt.vectors == 1 and together <= 2):
+    if not those_that_learn("tokens", params.methods) or (params.prompt.vectors == 1 and together <= 2):
         return
     from cadiff.backbone import load_words  # imports torch, as does the next
     from cadiff.prompt import longest_prompt
@@ -88,14 +86,14 @@ def _check_prompts(params: Params, product: str, types: Sequence[str]) -> None:
 
 
 def _check_tensorboard(params: Params) -> None:
-    if not CONTROLLED.isdisjoint(params.methods) and os.environ.get("CADIFF_TENSORBOARD"):
+    if those_that_learn("control", params.methods) and os.environ.get("CADIFF_TENSORBOARD"):
         from cadiff.generator.board import check_installed
 
         check_installed()
 
 
 def _check_optimizer(params: Params) -> None:
-    if params.train.optimizer == "adamw-8bit" and not CONTROLLED.isdisjoint(params.methods):
+    if params.train.optimizer == "adamw-8bit" and those_that_learn("control", params.methods):
         from cadiff.generator.steps import adamw_8bit
 
         adamw_8bit()
@@ -103,18 +101,17 @@ def _check_optimizer(params: Params) -> None:
 
 def _check_network(params: Params) -> None:
     """An encoder that comes from elsewhere is built once: nothing less says that it is known, has its weights and fits."""
-    learned = [method for method in params.methods if params.kind_of(method) not in ("detector", "maps")]
-    if learned and params.detector.network.startswith(SMP):
+    if params.taking("detect") and params.detector.network.startswith(SMP):
         from cadiff.detection.networks import network_of
 
         network_of(params.detector.network).build(params.detector, True)
 
 
 def _check_peers(params: Params) -> None:
-    chosen = [method for method in params.methods if method in ANOMALIB]
+    chosen = those_that_need("anomalib", params.methods)
     if chosen and importlib.util.find_spec("anomalib") is None:
         raise UsageError(f'methods.detectors: {chosen[0]} needs anomalib, which is not installed. pip install -e ".[anomalib]"')
-    if not BACKBONES.isdisjoint(chosen):
+    if those_that_need("backbone", params.methods):
         from cadiff.metrics.networks import find_weights
 
         if find_weights(params.peers.backbone, params.peers.weights, "peers.weights") is None:

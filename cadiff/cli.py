@@ -12,7 +12,7 @@ import typer
 
 from cadiff.errors import CADiffError, UsageError, exit_code
 from cadiff.labels.names import FormatName
-from cadiff.params import ExportFormat, Layout, as_lines, load_params, resolved, use_preset
+from cadiff.params import OURS, ExportFormat, Layout, as_lines, load_params, resolved, use_preset
 from cadiff.progress import be_quiet
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
@@ -150,7 +150,7 @@ def draw(out: Path, products: Products = None, params: ParamsPath = Path("params
 def export(
     out: Path,
     products: Products = None,
-    method: Method = "cadiff",
+    method: Method = OURS,
     layout: Annotated[ExportFormat, typer.Option("--format", help="MVTec AD's folders, or what other tools train on")] = "mvtec",
     params: ParamsPath = Path("params.yaml"),
 ) -> None:

@@ -24,6 +24,7 @@ from cadiff.params import TABLES, DatasetParams, DrawParams, Layout, Params
 from cadiff.records import MetricRow, SampleRow
 from cadiff.synthesis import import_folder
 from cadiff.synthesis.folder import GOOD
+from cadiff.task import Task
 
 SHOWN = (
     "images_kept", "pixel_auroc", "pixel_ap", "pixel_ap_types", "pixel_f1max", "pro", "image_auroc", "image_ap", "image_f1max",
@@ -55,24 +56,22 @@ def evaluate_folder(
             own = _params_of(params, dataset, product)
             samples = _read(dataset, product)
             import_folder(folder, product, samples, own.dataset.size, scratch / "shards" / product)
-            ready.append((own, product, samples))
-        return [row for each in ready for row in _evaluate(*each, method, seeds, scratch)]
+            if seeds:
+                own = own.model_copy(update={"detector": own.detector.model_copy(update={"seeds": list(seeds)})})
+            # in this process: workers elsewhere do not see its scratch folder
+            ready.append(Task(own.model_copy(update={"cluster": None}), product, method, samples))
+        return [row for task in ready for row in _evaluate(task, scratch)]
 
 
-def _evaluate(
-    params: Params, product: str, samples: list[SampleRow], method: str, seeds: Sequence[int], scratch: Path
-) -> list[MetricRow]:
-    """The stage ``detect`` on one product's shards, in this process: workers elsewhere do not see its scratch folder."""
-    params = params.model_copy(update={"cluster": None})
-    shards, detectors = scratch / "shards" / product, scratch / "detectors" / product
-    if seeds:
-        params = params.model_copy(update={"detector": params.detector.model_copy(update={"seeds": list(seeds)})})
-    kept, rows = filter_shards(params, method, product, samples, {method: shards}, scratch / "kept" / product, foreign=True)
-    rows += score_generated(params, method, product, samples, kept[method])
+def _evaluate(task: Task, scratch: Path) -> list[MetricRow]:
+    """The stage ``detect`` on one product's shards."""
+    shards, detectors = scratch / "shards" / task.product, scratch / "detectors" / task.product
+    kept, rows = filter_shards(task, {task.method: shards}, scratch / "kept" / task.product, foreign=True)
+    rows += score_generated(task, kept[task.method])
     work, beside = detectors / "checkpoints", detectors / "published"
-    rows += detect_seeds(params, method, product, [kept[method]], samples, detectors, work, keep=lambda table: None)
-    if params.detector.published:
-        rows += detect_published(params, method, product, {method: shards}, samples, beside, beside / "checkpoints")
+    rows += detect_seeds(task, [kept[task.method]], detectors, work, keep=lambda table: None)
+    if task.params.detector.published:
+        rows += detect_published(task, {task.method: shards}, beside, beside / "checkpoints")
     return rows
 
 
@@ -89,7 +88,7 @@ def evaluate_maps(
     rows = []
     for product in _products_in(folder, products, "PRODUCT/test/<type>/ with anomaly maps"):
         own = _params_of(params, dataset, product)
-        rows += score_maps(own, folder.resolve().name, product, _read(dataset, product), folder)
+        rows += score_maps(Task(own, product, folder.resolve().name, _read(dataset, product)), folder)
     return rows
 
 

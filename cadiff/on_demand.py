@@ -15,7 +15,7 @@ from cadiff.generator.setting import reader
 from cadiff.generator.train import training_of
 from cadiff.masks import Placed, Placer
 from cadiff.masks.folder import drawn_mask
-from cadiff.params import IntensityParams, Params, first_problem
+from cadiff.params import OURS, IntensityParams, Params, first_problem
 from cadiff.pictures import canvas_of
 from cadiff.progress import Progress
 from cadiff.records import GENERATED_SCHEMA, GeneratedRow, SampleRow, to_table
@@ -58,7 +58,7 @@ def generate_on_demand(params: Params, product: str, order: Order, out: Path) ->
         UsageError: if the product, a type, a mask or the intensity is wrong, or ``out`` holds other images.
         CADiffError: if a trained artefact is absent; it names the stage that makes it.
     """
-    run = Run("generate", ordered_params(params.for_product(product), order), product, "cadiff")
+    run = Run("generate", ordered_params(params.for_product(product), order), product, OURS)
     check_artefacts(run)
     check_order(order, read_json(run.generator / "generator.json")["types"], product)
     weights = read_weights(order)
@@ -66,7 +66,7 @@ def generate_on_demand(params: Params, product: str, order: Order, out: Path) ->
         raise UsageError("--on: with a w of 0 or less what is under --mask is healed; expected a --mask for each --type, found none")
     check_out(out, order.count, order.types)
     scenes = plan_scenes(run, order, weights)
-    generator, settings = load_generator(run.method, run.params, product, run.adapted, run.generator), settings_of(run.method, run.params)
+    generator, settings = load_generator(run.task, run.adapted, run.generator), settings_of(run.method, run.params)
     rows: list[GeneratedRow] = []
     bar, batch, read = Progress(f"generate {product}", len(scenes)), settings.generate.batch, reader(settings)
     for start in range(0, len(scenes), batch):
@@ -170,7 +170,7 @@ def stem_of(index: int) -> str:
 def plan_scenes(run: Run, order: Order, weights: dict[str, float]) -> list[Scene]:
     """Scene k depends on the seed, the product, the types and k alone. All masks of a scene are placed on the
     picture that it is set in."""
-    params, placer = run.params, Placer(run.params, run.product, run.samples)
+    params, placer = run.params, Placer(run.task)
     pictures = [given_picture(order.on, run)] if order.on else [row for row in run.samples if row.role == "normal"]
     check_masks(order, pictures[0])
     real = order.on is not None or params.generate.background == "real"

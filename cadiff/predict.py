@@ -129,7 +129,7 @@ def trained_detector(params: Params, product: str, method: str | None, seed: int
     """The product's detector of a method and seed; by default the first of ``ship.methods`` (or of those that train one), and of
     ``detector.seeds``."""
     own = params.for_product(product)
-    trained = [name for name in own.methods if own.kind_of(name) not in ("detector", "maps")]
+    trained = own.taking("detect")
     if not trained:
         raise UsageError(f"methods: none of {product}'s trains a detector; add one, such as exemplars to methods.synthesizers")
     chosen = method or [*own.ship.methods, *trained][0]

@@ -37,14 +37,14 @@ def ship_product(
         sources = {source.parent.name: source for source in run.sources}
         work = run.work(*sources.values())
         folder = work / "detector"
-        refit(run.params, run.method, product, trained.seed, run.samples, sources, folder, work)
-    return ship_detector(run.method, product, trained.seed, run.samples, folder, run.evaluated, out, again)
+        refit(run.task, trained.seed, sources, folder, work)
+    return ship_detector(product, run.samples, trained.seed, folder, run.evaluated, out, again)
 
 
 def check_unchanged(run: Run, seed: int) -> None:
     """Raises UsageError where the parameters are no longer those that the evaluated detector was trained and measured with: what is
     trained now would be another one than its figures are of."""
-    segmenter, _ = load_segmenter(run.params, run.method, run.product, seed, run.detector)
+    segmenter, _ = load_segmenter(run.task, seed, run.detector)
     rows = from_table(read_table(run.evaluated / "metrics.parquet", METRIC_SCHEMA), MetricRow)
     if measured_with(run.params, segmenter) not in {row.params_digest for row in rows if row.seed == seed}:
         raise UsageError(

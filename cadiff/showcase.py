@@ -40,6 +40,7 @@ from cadiff.records import (
 from cadiff.scene import Anomaly, Outline, Scene, union
 from cadiff.seeds import derive_seed, numpy_generator
 from cadiff.storage import decode_image, write_table
+from cadiff.task import Task
 
 LADDER = (-1.0, 0.0, 0.5, 1.0, 1.5, 2.0)  # w, Fig. 3; the range that Eq. 11 allows is [-2, 2]
 AMPLIFIED = 2.0  # w of the attention figure
@@ -109,27 +110,22 @@ class Studio:
         return int(numpy_generator(self.params.seed, "template", scene_id).integers(1 << 30))
 
 
-def make_showcase(
-    params: Params, method: str, product: str, samples: list[SampleRow], adapted: Path, generator: Path, out: Path
-) -> None:
+def make_showcase(task: Task, adapted: Path, generator: Path, out: Path) -> None:
     """Writes ``out/pictures.parquet`` (SHOWCASE_SCHEMA), ``out/attention.parquet`` (ATTENTION_SCHEMA) and
     ``out/vectors.parquet`` (VECTOR_SCHEMA); without rows for a generator that learns no tokens, whose words nothing re-weights.
-
-    Args:
-        params: the product's own, as ``Params.for_product`` gives them.
 
     Raises:
         CADiffError: if an artefact is absent or belongs to another base.
     """
-    trained = load_generator(method, params, product, adapted, generator)
+    trained = load_generator(task, adapted, generator)
     pictures: list[ShowcaseRow] = []
     maps: list[AttentionRow] = []
     told: list[VectorRow] = []
     if isinstance(trained, Generator) and isinstance(trained.tokens, LearnedTokens):
-        settings = settings_of(method, params)
-        normals, exemplars = ([row for row in samples if row.role == role] for role in ("normal", "exemplar"))
-        studio = Studio(trained, trained.tokens, settings, product, normals, exemplars, Placer(settings, product, samples))
-        bar = Progress(f"showcase {product} {method}", 4)
+        settings = settings_of(task.method, task.params)
+        normals, exemplars = ([row for row in task.samples if row.role == role] for role in ("normal", "exemplar"))
+        studio = Studio(trained, trained.tokens, settings, task.product, normals, exemplars, Placer(replace(task, params=settings)))
+        bar = Progress(f"showcase {task.product} {task.method}", 4)
         for figure in (ladder, compositions, edits):
             pictures += figure(studio)
             bar.advance(1)

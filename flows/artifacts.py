@@ -27,7 +27,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.logging import get_run_logger
 
-from cadiff.params import load_params
+from cadiff.params import OURS, load_params
 from cadiff.records import GENERATED_SCHEMA
 from cadiff.storage import decode_image, read_json, read_table
 
@@ -172,8 +172,8 @@ def spread(values: Sequence[T], count: int) -> list[T]:
 
 def contact_sheet(root: Path) -> bytes | None:
     """A PNG of generated images, a row per product and type, none picked out; None where none were generated."""
-    generated, params = root / "data/made/generated/cadiff", load_params(root / "params.yaml")
-    products = params.products if "cadiff" in params.methods else ()  # shards of a method that was taken out may still lie there
+    generated, params = root / "data/made/generated" / OURS, load_params(root / "params.yaml")
+    products = params.products if OURS in params.methods else ()  # shards of a method that was taken out may still lie there
     shards = [shard for product in products for shard in sorted((generated / product).glob("*.parquet")) if shard.stem != "good"]
     strips = []
     for shard in spread(shards, MOST_ROWS):

@@ -26,6 +26,7 @@ from prefect import flow
 from cadiff.errors import CADiffError, TransientError, UsageError, exit_code
 from cadiff.params import Params, load_params, use_preset
 from cadiff.progress import be_quiet, speaking
+from cadiff.task import Task
 from flows.artifacts import StageTable, publish_report
 from flows.glimpse import Glimpse
 from flows.rwlock import mend_rwlock
@@ -144,7 +145,7 @@ def require_inputs(root: Path, params: Params, plan: Sequence[Node]) -> None:
             from cadiff.records import SAMPLE_SCHEMA, SampleRow, from_table
             from cadiff.storage import read_table
 
-            check_ahead(params.for_product(product), product, from_table(read_table(rows, SAMPLE_SCHEMA), SampleRow))
+            check_ahead(Task(params.for_product(product), product, samples=from_table(read_table(rows, SAMPLE_SCHEMA), SampleRow)))
     scored = [params.for_product(name) for name in params.products if any(s.startswith("detect-") for s in stages.get(name, set()))]
     asking = [own for own in scored if own.classifier.weights or own.metrics.inception or own.metrics.lpips]
     for own in {own.digest_of("classifier", "metrics"): own for own in asking}.values():  # each file is read once

@@ -24,6 +24,7 @@ from cadiff.masks import make_scenes
 from cadiff.params import Params
 from cadiff.records import SampleRow
 from cadiff.storage import sha256_folder
+from cadiff.task import Task
 
 
 def square(folder: Path, number: int) -> tuple[int, int]:
@@ -161,12 +162,12 @@ def test_what_fails_on_a_worker_fails_here(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.slow
 def test_generated_bytes_are_those_of_this_process(windowed_params: Params, nut_samples: list[SampleRow], tmp_path: Path) -> None:
-    adapt_base(windowed_params, "nut", nut_samples, tmp_path / "adapted", tmp_path / "a")
-    train_generator("cadiff", windowed_params, "nut", nut_samples, tmp_path / "adapted", tmp_path / "generator", tmp_path / "t")
-    scenes = make_scenes(windowed_params, "nut", nut_samples)
+    adapt_base(Task(windowed_params, "nut", samples=nut_samples), tmp_path / "adapted", tmp_path / "a")
+    train_generator(Task(windowed_params, "nut", "cadiff", nut_samples), tmp_path / "adapted", tmp_path / "generator", tmp_path / "t")
+    scenes = make_scenes(Task(windowed_params, "nut", samples=nut_samples))
     for name, cluster in (("here", None), ("there", "local:2")):
         params = windowed_params.model_copy(update={"cluster": cluster})
-        arguments = (params, "cadiff", "nut", nut_samples, tmp_path / "adapted", tmp_path / "generator", scenes)
+        arguments = (Task(params, "nut", "cadiff", nut_samples), tmp_path / "adapted", tmp_path / "generator", scenes)
         generate_shards(*arguments, tmp_path / name, tmp_path / f"work-{name}")
     assert len(list((tmp_path / "there").iterdir())) == 4
     assert sha256_folder(tmp_path / "there") == sha256_folder(tmp_path / "here")

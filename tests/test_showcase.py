@@ -23,6 +23,7 @@ from cadiff.records import (
 )
 from cadiff.showcase import ATTENDED, LADDER, make_showcase
 from cadiff.storage import decode_image, read_table, sha256_folder
+from cadiff.task import Task
 
 TYPES = ["chip", "rust", "scratch"]
 
@@ -36,9 +37,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def shown(folders: Path, small_params: Params, nut_samples: list[SampleRow]) -> Path:
     """One showcase for all tests of this file."""
     if not (folders / "shown").exists():
-        adapt_base(small_params, "nut", nut_samples, folders / "adapted", folders / "work-a")
-        train_generator("cadiff", small_params, "nut", nut_samples, folders / "adapted", folders / "generator", folders / "work-t")
-        make_showcase(small_params, "cadiff", "nut", nut_samples, folders / "adapted", folders / "generator", folders / "shown")
+        adapt_base(Task(small_params, "nut", samples=nut_samples), folders / "adapted", folders / "work-a")
+        train_generator(Task(small_params, "nut", "cadiff", nut_samples), folders / "adapted", folders / "generator", folders / "work-t")
+        make_showcase(Task(small_params, "nut", "cadiff", nut_samples), folders / "adapted", folders / "generator", folders / "shown")
     return folders / "shown"
 
 
@@ -118,5 +119,5 @@ def test_vectors_stand_for_every_concept_in_its_context(shown: Path) -> None:
 def test_same_inputs_give_the_same_bytes(
     shown: Path, folders: Path, small_params: Params, nut_samples: list[SampleRow], tmp_path: Path
 ) -> None:
-    make_showcase(small_params, "cadiff", "nut", nut_samples, folders / "adapted", folders / "generator", tmp_path / "again")
+    make_showcase(Task(small_params, "nut", "cadiff", nut_samples), folders / "adapted", folders / "generator", tmp_path / "again")
     assert sha256_folder(tmp_path / "again") == sha256_folder(shown)

@@ -10,6 +10,7 @@ from cadiff.detection.scoring import load_segmenter
 from cadiff.detection.trained import describe
 from cadiff.params import Params
 from cadiff.pictures import read_picture
+from cadiff.task import Task
 
 from .place import METHOD, PRODUCT, Setting
 from .rows import Row, per_second, rounds, row, seconds_of
@@ -27,7 +28,7 @@ def rates(setting: Setting, _: object) -> list[Row]:
         own = {"epochs": 1, "samples_per_epoch": steps * params.detector.batch}
         asked = params.model_copy(update={"detector": params.detector.model_copy(update=own)})
         with tempfile.TemporaryDirectory() as work:  # of its own each time: else it would go on from the last checkpoint
-            return seconds_of(lambda: train_detector(asked, METHOD, PRODUCT, [shards], samples, 0, out, Path(work)))
+            return seconds_of(lambda: train_detector(Task(asked, PRODUCT, METHOD, samples), [shards], 0, out, Path(work)))
 
     def steps_a_second() -> float:
         few, more = (trained(steps) for steps in (count, 3 * count))
@@ -55,5 +56,5 @@ def rates(setting: Setting, _: object) -> list[Row]:
 
 def inspector_of(params: Params, setting: Setting, out: Path) -> Inspector:
     """What ``load_detector`` gives, without a threshold and a classifier."""
-    segmenter, made_by = load_segmenter(params, METHOD, PRODUCT, 0, out)
-    return Inspector(describe(params, METHOD, PRODUCT, 0, setting.samples(params), made_by, None, None), segmenter, None)
+    segmenter, made_by = load_segmenter(Task(params, PRODUCT, METHOD), 0, out)
+    return Inspector(describe(Task(params, PRODUCT, METHOD, setting.samples(params)), 0, made_by, None, None), segmenter, None)

@@ -9,6 +9,7 @@ from cadiff.metrics.quality import assess
 from cadiff.pictures import read_picture
 from cadiff.records import GENERATED_SCHEMA, GeneratedRow, to_table
 from cadiff.storage import decode_image, encode_png, read_table, write_table
+from cadiff.task import Task
 
 from .place import METHOD, PRODUCT, Setting
 from .rows import Row, per_second, rounds, row
@@ -20,12 +21,12 @@ def rates(setting: Setting, _: object) -> list[Row]:
     """Each as its stage does it, beginning to end: masks and quality with what they find out of the real pictures first."""
     params, scale = setting.params(), setting.scale
     samples = setting.samples(params)
-    shards = setting.shards(params, samples)
+    shards, task = setting.shards(params, samples), Task(params, PRODUCT, METHOD, samples)
     shard, copy = next(iter(sorted(shards.glob("*.parquet")))), setting.folder / "copy.parquet"
     rows = [GeneratedRow(**values) for values in read_table(shard, GENERATED_SCHEMA).to_pylist()]
     pictures = [read_picture(sample, params.dataset.size).image for sample in samples]
-    scenes = make_scenes(params, PRODUCT, samples, METHOD)
-    judged = len(assess(params, PRODUCT, METHOD, samples, shards))
+    scenes = make_scenes(task)
+    judged = len(assess(task, shards))
 
     def read() -> None:
         for values in read_table(shard, GENERATED_SCHEMA).to_pylist():
@@ -35,8 +36,8 @@ def rates(setting: Setting, _: object) -> list[Row]:
     found = rounds(
         setting.repeat,
         {
-            "scenes made, masks placed": per_second(len(scenes), lambda: make_scenes(params, PRODUCT, samples, METHOD)),
-            "quality signals": per_second(judged, lambda: assess(params, PRODUCT, METHOD, samples, shards)),
+            "scenes made, masks placed": per_second(len(scenes), lambda: make_scenes(task)),
+            "quality signals": per_second(judged, lambda: assess(task, shards)),
             "pictures read from the data set": per_second(
                 len(samples), lambda: [read_picture(sample, params.dataset.size) for sample in samples]
             ),

@@ -11,6 +11,7 @@ from pathlib import Path
 from cadiff.params import file_form, load_params
 from cadiff.records import SampleRow
 from cadiff.storage import write_table
+from cadiff.task import Task
 
 from .place import METHOD, PRODUCT, ROOT, Setting, generated
 from .rows import Row, row, seconds_of
@@ -39,7 +40,7 @@ def written(setting: Setting, count: int) -> list[Row]:
                 write_table(alike, to_table(rows[: part.size], GENERATED_SCHEMA))
             os.link(alike, work / part.name)
         seconds = seconds_of(
-            lambda: generate_shards(params, METHOD, PRODUCT, samples, nothing, nothing, scenes, shard_folder(setting, count), work)
+            lambda: generate_shards(Task(params, PRODUCT, METHOD, samples), nothing, nothing, scenes, shard_folder(setting, count), work)
         )
     return [row(PART, "shard put together of its parts", [count / seconds], "images/s")]
 
@@ -93,7 +94,7 @@ def judged(setting: Setting, count: int) -> list[Row]:
     for kind, rows in generated(params, samples, count).items():
         write_table(out / f"{kind}.parquet", to_table(rows, GENERATED_SCHEMA))
     del rows
-    seconds = seconds_of(lambda: assess(params, PRODUCT, METHOD, samples, out))
+    seconds = seconds_of(lambda: assess(Task(params, PRODUCT, METHOD, samples), out))
     return [row(PART, "quality signals", [count / seconds], "images/s")]
 
 
@@ -105,8 +106,8 @@ def beside_exemplars(setting: Setting, count: int) -> list[Row]:
     params = setting.params()
     samples, shards = setting.samples(params, 3 * count), setting.shards(params, setting.samples(params))  # a third are exemplars
     scenes: list[object] = []
-    placing = seconds_of(lambda: scenes.extend(make_scenes(params, PRODUCT, samples, METHOD)))
-    assessing = seconds_of(lambda: assess(params, PRODUCT, METHOD, samples, shards))
+    placing = seconds_of(lambda: scenes.extend(make_scenes(Task(params, PRODUCT, METHOD, samples))))
+    assessing = seconds_of(lambda: assess(Task(params, PRODUCT, METHOD, samples), shards))
     return [
         row(PART, "scenes made, masks placed", [len(scenes) / placing], "scenes/s"),
         row(PART, f"quality signals of {setting.scale.pictures} images and of the exemplars", [1 / assessing], "times/s"),

@@ -22,7 +22,7 @@ from cadiff.data.resaved import copy_lines
 from cadiff.data.unread import left_in_product, left_in_root, told_paths
 from cadiff.errors import CADiffError
 from cadiff.names import check_products
-from cadiff.params import BUILT_IN, TABLES, DatasetParams, Layout, as_written
+from cadiff.params import METHODS, TABLES, DatasetParams, Layout, as_written
 from cadiff.pictures import Size, fitted
 from cadiff.records import Role, SampleRow
 from cadiff.storage import mask_files, read_image
@@ -157,7 +157,7 @@ def inspect_root(root: str | Path, layout: Layout | None = None, size: Size = CA
 def _unlike(products: set[str]) -> list[str]:
     """Products whose stages could not be told from each other's."""
     try:
-        check_products(sorted(products), BUILT_IN)
+        check_products(sorted(products), METHODS)
     except ValueError as error:
         return [str(error)]
     return []

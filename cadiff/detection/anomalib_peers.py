@@ -34,6 +34,7 @@ from cadiff.pictures import Pictures, resize_picture
 from cadiff.records import SampleRow
 from cadiff.seeds import derive_seed, numpy_generator
 from cadiff.storage import digest, write_bytes, write_tensors
+from cadiff.task import Task
 
 BACKBONE_SIDE = 256  # pixels, as the papers of RD4AD and CFA have it; DRAEM sees images at the square's own side
 BETA = (0.1, 1.0)  # DRAEM's opacity
@@ -90,26 +91,24 @@ class Squares(Sequence[Image]):
         return resize_picture(self.pictures[index].image, (self.side, self.side))
 
 
-def fit_anomalib(
-    params: Params, method: str, product: str, samples: Sequence[SampleRow], seed: int, out: Path, work: Path
-) -> None:  # fmt: skip
+def fit_anomalib(task: Task, seed: int, out: Path, work: Path) -> None:
     """Writes ``out/seed-<seed>.safetensors``; goes on from the checkpoint in ``work``.
 
     Raises:
         UsageError: if anomalib is not installed, a backbone's weights are not there, or pictures are too small.
         CADiffError: if there are no train normals, training diverges, or the checkpoint is broken.
     """
-    rows = [row for row in samples if row.product == product and row.role == "normal"]
+    rows = [row for row in task.samples if row.product == task.product and row.role == "normal"]
     if not rows:
-        raise CADiffError(f"{product}: expected normal images to train on, found none. Check dataset.root.")
-    device, stream = pick_device(params.base.device), (seed, "peer", method, product)
+        raise CADiffError(f"{task.product}: expected normal images to train on, found none. Check dataset.root.")
+    device, stream = pick_device(task.params.base.device), (seed, "peer", task.method, task.product)
     checkpoint, finished = (Path(work) / f"{name}seed-{seed}.safetensors" for name in ("", "finished-"))
     if not finished.exists():
-        images = Squares(rows, View.of(params))
-        network = build(params, method, stream, device)
-        _train(params, network, images, stream, checkpoint, device)
+        images = Squares(rows, View.of(task.params))
+        network = build(task.params, task.method, stream, device)
+        _train(task.params, network, images, stream, checkpoint, device)
         tensors, about = _result(network, images, device)
-        write_tensors(finished, tensors, identity(params, method, product, seed) | about | {"variant": variant(params, method, network)})
+        write_tensors(finished, tensors, identity(task, seed) | about | {"variant": variant(task.params, task.method, network)})
         checkpoint.unlink(missing_ok=True)  # a gigabyte for DRAEM
     write_bytes(Path(out) / f"seed-{seed}.safetensors", finished.read_bytes())
 
@@ -123,27 +122,28 @@ def _result(network: Network, images: Sequence[Image], device: torch.device) -> 
     return {name: value.half() if name in halved else value for name, value in kept.items()}, {"white": repr(white)}
 
 
-def load_anomalib(params: Params, method: str, product: str, seed: int, out: Path) -> Fitted:
+def load_anomalib(task: Task, seed: int, out: Path) -> Fitted:
     """What ``fit_anomalib`` wrote.
 
     Raises:
         UsageError: as ``fit_anomalib``.
         CADiffError: if the file is not there, not whole, or not of this product, method, seed and settings.
     """
-    path, device = Path(out) / f"seed-{seed}.safetensors", pick_device(params.base.device)
-    tensors, metadata = read_weights(path, identity(params, method, product, seed), "Fit again.")
-    network = build(params, method, (seed, "peer", method, product), device)
+    path, device = Path(out) / f"seed-{seed}.safetensors", pick_device(task.params.base.device)
+    tensors, metadata = read_weights(path, identity(task, seed), "Fit again.")
+    network = build(task.params, task.method, (seed, "peer", task.method, task.product), device)
     absent = network.model.load_state_dict(tensors, strict=False)
     if lost := [name for name in absent.missing_keys if not name.startswith(FROZEN)] + absent.unexpected_keys:
-        raise CADiffError(f"{path}: expected the weights of {method}, found none for {lost[0]}, or none of its own. Fit again.")
+        raise CADiffError(f"{path}: expected the weights of {task.method}, found none for {lost[0]}, or none of its own. Fit again.")
     made = digest([metadata, *(value.double().sum().item() for value in tensors.values())])
-    return Fitted(network, View.of(params), device, float(metadata["white"]), made, metadata["variant"])
+    return Fitted(network, View.of(task.params), device, float(metadata["white"]), made, metadata["variant"])
 
 
-def identity(params: Params, method: str, product: str, seed: int) -> dict[str, str]:
-    settings = digest(params.peers.model_dump())
-    view = View.of(params)
-    values = {"canvas": view.canvas, "size": view.square(), "method": method, "product": product, "seed": seed, "settings": settings}
+def identity(task: Task, seed: int) -> dict[str, str]:
+    settings = digest(task.params.peers.model_dump())
+    view = View.of(task.params)
+    named = {"method": task.method, "product": task.product, "seed": seed}
+    values = {"canvas": view.canvas, "size": view.square(), **named, "settings": settings}
     return {name: str(value) for name, value in values.items()}
 
 

@@ -15,11 +15,10 @@ from cadiff.detection.measuring import Detector, batches
 from cadiff.detection.segmenter import Segmenter
 from cadiff.detection.thresholds import Thresholds, between, conformal
 from cadiff.errors import CADiffError
-from cadiff.params import Params
 from cadiff.pictures import fitted, resize_picture
-from cadiff.records import SampleRow
 from cadiff.seeds import numpy_generator
 from cadiff.storage import decode_image, read_table
+from cadiff.task import Task
 
 Rule = Literal["good", "generated"]
 GENERATED = 64  # anomalies of the shards that the rule ``generated`` looks at, at most
@@ -29,9 +28,7 @@ UNCALIBRATED = (
 )
 
 
-def calibrate(
-    params: Params, product: str, detector: Segmenter, samples: Sequence[SampleRow], generated: Sequence[Path], rule: Rule
-) -> Thresholds | None:
+def calibrate(task: Task, detector: Segmenter, generated: Sequence[Path], rule: Rule) -> Thresholds | None:
     """The thresholds by ``rule``, for ``detector.false_alarms``; None where there are no calibration normals.
 
     ``good``: the conformal thresholds of the calibration normals' scores. ``generated``: the image threshold is then moved towards the
@@ -40,16 +37,16 @@ def calibrate(
     Raises:
         CADiffError: if a calibration normal or a shard is broken, or there is no generated anomaly where the rule needs one.
     """
-    found = calibrate_good(params, product, detector, samples)
+    found = calibrate_good(task, detector)
     if found is None or rule == "good":
         return found
-    return replace(found, image=between(found.image, generated_scores(detector, generated, params.seed)))
+    return replace(found, image=between(found.image, generated_scores(detector, generated, task.params.seed)))
 
 
-def calibrate_good(params: Params, product: str, detector: Detector, samples: Sequence[SampleRow]) -> Thresholds | None:
+def calibrate_good(task: Task, detector: Detector) -> Thresholds | None:
     """The conformal thresholds, of any detector; None where there are no calibration normals. A pixel's is that of the largest pixel of
     each calibration normal's map: what is promised of it is that of a whole good picture no pixel lies above."""
-    rows = [row for row in samples if row.product == product and row.role == "calibration"]
+    rows = [row for row in task.samples if row.product == task.product and row.role == "calibration"]
     if not rows:
         return None
     images, pixels = [], []
@@ -57,7 +54,7 @@ def calibrate_good(params: Params, product: str, detector: Detector, samples: Se
         scores = detector.score(batch)
         images += scores.images.tolist()
         pixels += [float(map_.max()) for map_ in scores.maps]
-    false_alarms = params.detector.false_alarms
+    false_alarms = task.params.detector.false_alarms
     return Thresholds(conformal(np.array(images), false_alarms), conformal(np.array(pixels), false_alarms))
 
 

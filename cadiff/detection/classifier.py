@@ -37,6 +37,7 @@ from cadiff.pictures import Size, read_picture, resize_picture
 from cadiff.records import MetricRow, ProtocolName, SampleRow
 from cadiff.seeds import derive_seed, torch_generator
 from cadiff.storage import Spill, Stored, decode_image, digest, read_tensors, write_tensors
+from cadiff.task import Task
 
 METRIC = "classification_accuracy"
 LEAST_SIDE = 128  # EfficientNet-Lite0 sees smaller images enlarged to this: of 64 px its last map has 2 x 2 cells, too few for a crack
@@ -94,16 +95,14 @@ def _resnet(weights: Path | None) -> nn.Module:
     return model
 
 
-def classify(
-    params: Params, method: str, product: str, generated: Sequence[Path], samples: Sequence[SampleRow], seed: int, work: Path
-) -> list[MetricRow]:
+def classify(task: Task, generated: Sequence[Path], seed: int, work: Path) -> list[MetricRow]:
     """Trains a classifier (``train_classifier``) and measures it (``score_classifier``); no rows where there is nothing to learn.
 
     Raises:
         CADiffError: if training diverges, or a checkpoint or shard is broken.
     """
-    found = train_classifier(params, method, product, generated, samples, seed, work)
-    return [] if found is None else score_classifier(params, method, product, samples, seed, found)
+    found = train_classifier(task, generated, seed, work)
+    return [] if found is None else score_classifier(task, seed, found)
 
 
 class TrainedClassifier(NamedTuple):
@@ -114,9 +113,7 @@ class TrainedClassifier(NamedTuple):
     made_by: str
 
 
-def train_classifier(
-    params: Params, method: str, product: str, generated: Sequence[Path], samples: Sequence[SampleRow], seed: int, work: Path
-) -> TrainedClassifier | None:
+def train_classifier(task: Task, generated: Sequence[Path], seed: int, work: Path) -> TrainedClassifier | None:
     """A classifier of the product's types, trained on the generated shards.
 
     None where there is nothing to learn: a product of one type, or a method whose shards have fewer than two of the
@@ -126,39 +123,35 @@ def train_classifier(
     Raises:
         CADiffError: if training diverges, or a checkpoint or shard is broken.
     """
-    params = params.for_product(product)
-    classes = sorted({row.anomaly_type for row in samples if row.product == product and row.anomaly_type})
+    classes = sorted({row.anomaly_type for row in task.samples if row.product == task.product and row.anomaly_type})
     shards = _shards(generated, classes)
     if len(classes) < 2 or len(shards) < 2:
         return None
-    side = square(params)
-    images, labels, made_by = load_labelled(shards, classes, side, MOST if params.detector.protocol == "legacy" else None)
-    model = _trained(params, (images, labels), len(classes), (seed, "classifier", method, product), work)
+    side = square(task.params)
+    images, labels, made_by = load_labelled(shards, classes, side, MOST if task.params.detector.protocol == "legacy" else None)
+    model = _trained(task.params, (images, labels), len(classes), (seed, "classifier", task.method, task.product), work)
     return TrainedClassifier(model, ClassifierCard(model.network, side, model.variant, tuple(classes)), made_by)
 
 
-def score_classifier(
-    params: Params, method: str, product: str, samples: Sequence[SampleRow], seed: int, trained: TrainedClassifier
-) -> list[MetricRow]:
+def score_classifier(task: Task, seed: int, trained: TrainedClassifier) -> list[MetricRow]:
     """``classification_accuracy`` on the product's held-out anomalies, and ``.../<type>``, the share of that type's images that were
     recognised; no rows where none is held out.
 
     Raises:
         CADiffError: if a picture is broken.
     """
-    params = params.for_product(product)
-    rows = [row for row in samples if row.product == product and row.role == "held_out"]
+    rows = [row for row in task.samples if row.product == task.product and row.role == "held_out"]
     if not rows:
         return []
     model, (_, side, variant, classes) = trained.model, astuple(trained.card)
     truth = np.array([classes.index(str(row.anomaly_type)) for row in rows])
-    found = _predict(model, rows, side, params.dataset.size)
+    found = _predict(model, rows, side, task.params.dataset.size)
     # never the best epoch, also by the published evaluation
-    protocol: ProtocolName = "legacy" if params.detector.protocol == "legacy" else "filtered" if params.filter.rules else "strict"
-    made = digest([params.digest_of("filter", "classifier"), params.dataset.size, trained.made_by])
+    protocol: ProtocolName = "legacy" if task.params.detector.protocol == "legacy" else "filtered" if task.params.filter.rules else "strict"
+    made = digest([task.params.digest_of("filter", "classifier"), task.params.dataset.size, trained.made_by])
 
     def row(name: str, value: float, n: int) -> MetricRow:
-        return MetricRow(params.dataset.name, product, method, variant, name, value, seed, n, protocol, None, made)
+        return MetricRow(task.params.dataset.name, task.product, task.method, variant, name, value, seed, n, protocol, None, made)
 
     result = [row(METRIC, accuracy(truth, found, len(classes)), len(rows))]
     for index, name in enumerate(classes):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,11 +18,11 @@ import pyarrow.compute as pc
 from cadiff.detection.batches import GOOD
 from cadiff.errors import CADiffError
 from cadiff.metrics.quality import assess
-from cadiff.params import Params
-from cadiff.records import GENERATED_SCHEMA, MetricRow, QualityRow, SampleRow
+from cadiff.params import EXEMPLARS
+from cadiff.records import GENERATED_SCHEMA, MetricRow, QualityRow
 from cadiff.storage import digest, read_table, write_table
+from cadiff.task import Task
 
-EXEMPT = "exemplars"  # the built-in method: real images, of which a rule against copies of exemplars would leave none
 KEPT, UNKNOWN = "images_kept", "images_kept_unknown"
 
 
@@ -37,10 +38,7 @@ class Judged(NamedTuple):
         return set().union(*self.left_out.values())
 
 
-def filter_shards(
-    params: Params, method: str, product: str, samples: Sequence[SampleRow], sources: Mapping[str, Path], out: Path,
-    foreign: bool = False,
-) -> tuple[dict[str, Path], list[MetricRow]]:  # fmt: skip
+def filter_shards(task: Task, sources: Mapping[str, Path], out: Path, foreign: bool = False) -> tuple[dict[str, Path], list[MetricRow]]:
     """The shard folders to train on in place of each source's (by method), and how many images they kept.
 
     Without rules these are the sources, and no rows. With rules, copies of them in ``out/<source>`` without the rows that
@@ -52,23 +50,22 @@ def filter_shards(
     Raises:
         CADiffError: if nothing is left of a type, or a source has no shards.
     """
-    params = params.for_product(product)
-    rules = params.filter.rules
+    rules = task.params.filter.rules
     if not rules:
         return dict(sources), []
     kept, judged = dict(sources), []
     for source, folder in sources.items():
-        if source == EXEMPT and not foreign:
+        if source == EXEMPLARS and not foreign:  # real images, of which a rule against copies of exemplars would leave none
             continue
-        found = judge(assess(params, product, source, samples, folder), rules)
+        found = judge(assess(replace(task, method=source), folder), rules)
         for kind, verdict in found.items():
-            _check_some_stay(f"{product}: {source}", kind, verdict, rules)
+            _check_some_stay(f"{task.product}: {source}", kind, verdict, rules)
             _copy(folder / f"{kind}.parquet", out / source, verdict.out)
         if (folder / GOOD).is_file():
             shutil.copyfile(folder / GOOD, out / source / GOOD)
         kept[source] = out / source
         judged.append(found)
-    return kept, _rows(params, method, product, judged)
+    return kept, _rows(task, judged)
 
 
 def judge(rows: Sequence[QualityRow], rules: Mapping[str, float]) -> dict[str, Judged]:
@@ -105,9 +102,9 @@ def _copy(shard: Path, out: Path, left_out: set[str]) -> None:
     write_table(out / shard.name, table.filter(pc.invert(pc.is_in(table["sample_id"], names))))
 
 
-def _rows(params: Params, method: str, product: str, judged: Sequence[Mapping[str, Judged]]) -> list[MetricRow]:
+def _rows(task: Task, judged: Sequence[Mapping[str, Judged]]) -> list[MetricRow]:
     """Of several sources, a type's images are counted together, as they are trained on."""
-    made = digest([params.digest_of("filter"), params.dataset.size])
+    made = digest([task.params.digest_of("filter"), task.params.dataset.size])
     result = []
     for kind in ["", *sorted({kind for found in judged for kind in found})]:
         chosen = [verdict for found in judged for name, verdict in found.items() if kind in ("", name)]
@@ -115,8 +112,8 @@ def _rows(params: Params, method: str, product: str, judged: Sequence[Mapping[st
         counts = {KEPT: total - sum(len(verdict.out) for verdict in chosen), UNKNOWN: sum(verdict.unknown for verdict in chosen)}
         result += [
             MetricRow(
-                params.dataset.name, product, method, "images", f"{name}/{kind}" if kind else name, count / total,
-                params.seed, total, params.detector.protocol, None, made,
+                task.params.dataset.name, task.product, task.method, "images", f"{name}/{kind}" if kind else name, count / total,
+                task.params.seed, total, task.params.detector.protocol, None, made,
             )
             for name, count in counts.items() if total
         ]  # fmt: skip

@@ -25,6 +25,7 @@ from cadiff.pictures import fitted, read_mask
 from cadiff.progress import Progress
 from cadiff.records import SCORED_SCHEMA, MetricRow, ProtocolName, SampleRow, ScoredRow, to_table
 from cadiff.storage import digest, encode_png
+from cadiff.task import Task
 
 PAPER_SIDE = 256  # the shorter side that detector.pooling is given for
 F1_STEPS = tuple(np.arange(0.0, 1.0 + 1e-3, 0.05).tolist())  # of metrics.pixel_f1: steps
@@ -81,8 +82,8 @@ def rows_to_score(samples: Sequence[SampleRow], product: str) -> list[SampleRow]
 
 
 def measure(
-    params: Params, method: str, product: str, samples: Sequence[SampleRow], seed: int, detector: Detector,
-    keep: Keep | None = None, protocol: ProtocolName | None = None, threshold: Threshold | None = None,
+    task: Task, seed: int, detector: Detector, keep: Keep | None = None, protocol: ProtocolName | None = None,
+    threshold: Threshold | None = None,
 ) -> list[MetricRow]:  # fmt: skip
     """Pixel and image figures of one detector on the product's held-out anomalies and good test images.
 
@@ -90,29 +91,29 @@ def measure(
     ``pixel_`` and ``image_`` ``auroc``, ``ap``, ``f1max``; ``pro`` (FPR limit 0.3); ``pixel_ap/<type>`` on that type's
     held-out images and all good ones, and ``pixel_ap_types``, the mean of these over the types (pooled, one type with large masks
     decides). A metric whose labels are all equal is nan. ``n`` counts images. ``keep`` takes what was said of each image
-    (SCORED_SCHEMA, maps at the detector's scale), a batch at a time. ``protocol`` is ``params.detector``'s where it is None.
+    (SCORED_SCHEMA, maps at the detector's scale), a batch at a time. ``protocol`` is the parameters' where it is None.
     With a ``threshold`` of an image's score: also what comes of it (``at_threshold``).
 
     Raises:
         CADiffError: if there is nothing to score, or a score is not finite.
     """
-    rows = rows_to_score(samples, product)
+    rows = rows_to_score(task.samples, task.product)
 
     said: list[float] = []
 
     def take(batch: Sequence[SampleRow], scores: Scores) -> None:
         said.extend(scores.images.tolist())
         if keep is not None:
-            keep(to_table(_scored(batch, scores, method, seed, (detector.black, detector.white)), SCORED_SCHEMA))
+            keep(to_table(_scored(batch, scores, task.method, seed, (detector.black, detector.white)), SCORED_SCHEMA))
 
-    made = measured_with(params, detector)
-    values = figures(rows, detector, params.metrics, f"score {product} {method} seed {seed}", take)
+    made = measured_with(task.params, detector)
+    values = figures(rows, detector, task.params.metrics, f"score {task.product} {task.method} seed {seed}", take)
     if threshold is not None:
         values |= at_threshold(rows, np.array(said), threshold)
     return [
         MetricRow(
-            params.dataset.name, product, method, detector.variant, name, value, seed, n,
-            protocol or params.detector.protocol, None, made,
+            task.params.dataset.name, task.product, task.method, detector.variant, name, value, seed, n,
+            protocol or task.params.detector.protocol, None, made,
         )
         for name, (value, n) in values.items()
     ]  # fmt: skip

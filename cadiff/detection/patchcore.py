@@ -26,11 +26,11 @@ from cadiff.detection.tiles import View
 from cadiff.detection.trained import read_weights
 from cadiff.errors import CADiffError
 from cadiff.metrics import imagenet
-from cadiff.params import Params
 from cadiff.progress import Progress
 from cadiff.records import SampleRow
 from cadiff.seeds import torch_generator
 from cadiff.storage import digest, write_tensors
+from cadiff.task import Task
 
 SHARE, MOST = 0.1, 2048  # of the patches that the coreset keeps; and how many at most
 PROJECTED = 64  # dimensions in which the coreset is chosen (Johnson-Lindenstrauss)
@@ -55,41 +55,39 @@ class PatchCore:
         return Scores([map_ for map_, _ in found], np.array([largest for _, largest in found]))
 
 
-def fit_patchcore(
-    params: Params, method: str, product: str, samples: Sequence[SampleRow], seed: int, out: Path, work: Path
-) -> None:  # fmt: skip
+def fit_patchcore(task: Task, seed: int, out: Path, work: Path) -> None:
     """Writes ``out/seed-<seed>.safetensors``: the coreset of the product's train normals. ``work`` stays empty: nothing is trained.
 
     Raises:
         CADiffError: if there are no train normals.
     """
-    rows = [row for row in samples if row.product == product and row.role == "normal"]
+    rows = [row for row in task.samples if row.product == task.product and row.role == "normal"]
     if not rows:
-        raise CADiffError(f"{product}: expected normal images to train on, found none. Check dataset.root.")
-    view = View.of(params)
+        raise CADiffError(f"{task.product}: expected normal images to train on, found none. Check dataset.root.")
+    view = View.of(task.params)
     patches = torch.cat([patch_features(view.read(row).image).flatten(0, 1) for row in rows])
-    bank = patches[coreset(patches, (seed, method, product))]
+    bank = patches[coreset(patches, (seed, task.method, task.product))]
     largest = max(float(distances(bank, view.read(row).image)[0].max()) for row in rows)
     white = WHITE * largest or 1.0  # normals that are all alike have no distance
-    metadata = identity(params, method, product, seed) | {"white": repr(white)}
+    metadata = identity(task, seed) | {"white": repr(white)}
     write_tensors(Path(out) / f"seed-{seed}.safetensors", {"bank": bank}, metadata)
 
 
-def load_patchcore(params: Params, method: str, product: str, seed: int, out: Path) -> PatchCore:
+def load_patchcore(task: Task, seed: int, out: Path) -> PatchCore:
     """What ``fit_patchcore`` wrote.
 
     Raises:
         CADiffError: if the file is not there, not whole, or not of this product, method, seed and size.
     """
     path = Path(out) / f"seed-{seed}.safetensors"
-    tensors, metadata = read_weights(path, identity(params, method, product, seed), "Fit again.")
+    tensors, metadata = read_weights(path, identity(task, seed), "Fit again.")
     made = digest([metadata, tensors["bank"].double().sum().item()])
-    return PatchCore(tensors["bank"], View.of(params), float(metadata["white"]), made)
+    return PatchCore(tensors["bank"], View.of(task.params), float(metadata["white"]), made)
 
 
-def identity(params: Params, method: str, product: str, seed: int) -> dict[str, str]:
-    view = View.of(params)
-    return {"canvas": str(view.canvas), "size": str(view.seen), "method": method, "product": product, "seed": str(seed)}
+def identity(task: Task, seed: int) -> dict[str, str]:
+    view = View.of(task.params)
+    return {"canvas": str(view.canvas), "size": str(view.seen), "method": task.method, "product": task.product, "seed": str(seed)}
 
 
 def patch_features(image: UInt8[np.ndarray, "h w 3"]) -> Float[Tensor, "28 28 d"]:

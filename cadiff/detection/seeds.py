@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -19,10 +20,10 @@ from cadiff.detection.scoring import load_segmenter, score
 from cadiff.detection.trained import Trained, describe, write_trained
 from cadiff.detection.training import train_detector
 from cadiff.metrics.generated import score_generated
-from cadiff.params import Params
 from cadiff.progress import Progress
-from cadiff.records import METRIC_SCHEMA, MetricRow, SampleRow, from_table, to_table
+from cadiff.records import METRIC_SCHEMA, MetricRow, from_table, to_table
 from cadiff.storage import write_bytes
+from cadiff.task import Task
 
 FILES_SCHEMA = pa.schema([("name", pa.string()), ("data", pa.large_binary())])
 
@@ -35,11 +36,8 @@ class Detected(NamedTuple):
     scored: list[pa.Table]
 
 
-def detect_seeds(
-    params: Params, method: str, product: str, generated: Sequence[Path], samples: Sequence[SampleRow], out: Path, work: Path,
-    keep: Keep,
-) -> list[MetricRow]:  # fmt: skip
-    """Trains and scores a detector and a classifier for each of ``detector.seeds``, where ``params.cluster`` says.
+def detect_seeds(task: Task, generated: Sequence[Path], out: Path, work: Path, keep: Keep) -> list[MetricRow]:
+    """Trains and scores a detector and a classifier for each of ``detector.seeds``, where ``cluster`` says.
 
     Writes the detectors' files into ``out``, gives ``keep`` the scored images and returns the metrics, in the order of
     the seeds.
@@ -47,14 +45,14 @@ def detect_seeds(
     Raises:
         UsageError, CADiffError: as ``train_seed`` and ``score``.
     """
-    seeds = params.detector.seeds
+    seeds = task.params.detector.seeds
     waiting: dict[int, Detected] = {}
     metrics: list[MetricRow] = []
-    bar, written = Progress(f"detectors {method} {product}", len(seeds)), 0
-    shared = (params, method, product, list(generated), list(samples), work)
+    bar, written = Progress(f"detectors {task.method} {task.product}", len(seeds)), 0
+    shared = (task, list(generated), work)
     # in this process the scored images go where they are kept, a batch at a time; a worker elsewhere can only send them back
-    part = partial(detect_seed, keep=keep) if params.cluster is None else detect_seed
-    for index, detected in run_parts(params.cluster, part, shared, [(seed,) for seed in seeds]):
+    part = partial(detect_seed, keep=keep) if task.params.cluster is None else detect_seed
+    for index, detected in run_parts(task.params.cluster, part, shared, [(seed,) for seed in seeds]):
         for row in detected.files.to_pylist():
             write_bytes(out / row["name"], row["data"])
         waiting[index] = detected
@@ -68,52 +66,44 @@ def detect_seeds(
     return metrics
 
 
-def detect_published(
-    params: Params, method: str, product: str, generated: Mapping[str, Path], samples: Sequence[SampleRow], out: Path, work: Path
-) -> list[MetricRow]:
+def detect_published(task: Task, generated: Mapping[str, Path], out: Path, work: Path) -> list[MetricRow]:
     """The published evaluation beside ``detect_seeds``: on all images, whatever a filter leaves out elsewhere, with detectors of its own.
 
     ``generated`` are the sources by their names; a union's images are its parts', scored there.
     """
-    own = published(params)
-    rows = score_generated(own, method, product, samples, generated[method]) if method in generated else []
-    return rows + detect_seeds(own, method, product, list(generated.values()), samples, out, work, keep=lambda scored: None)
+    own = replace(task, params=published(task.params))
+    rows = score_generated(own, generated[task.method]) if task.method in generated else []
+    return rows + detect_seeds(own, list(generated.values()), out, work, keep=lambda scored: None)
 
 
-def detect_seed(
-    params: Params, method: str, product: str, generated: Sequence[Path], samples: Sequence[SampleRow], work: Path, seed: int,
-    keep: Keep | None = None,
-) -> Detected:  # fmt: skip
+def detect_seed(task: Task, generated: Sequence[Path], work: Path, seed: int, keep: Keep | None = None) -> Detected:
     """One seed; only its checkpoints, in ``work``, outlive the call. ``keep`` is given the scored images; without, they are
     returned, all of the seed's at once."""
     scored: list[pa.Table] = []
     with tempfile.TemporaryDirectory(prefix="cadiff-") as name:
         folder = Path(name)
-        trained, classifier = train_seed(params, method, product, generated, samples, seed, folder, work)
+        trained, classifier = train_seed(task, generated, seed, folder, work)
         threshold = None if trained.thresholds is None else trained.thresholds.image
-        metrics = score(params, method, product, samples, seed, folder, keep or scored.append, threshold)
+        metrics = score(task, seed, folder, keep or scored.append, threshold)
         if classifier is not None:
-            metrics += score_classifier(params, method, product, samples, seed, classifier)
+            metrics += score_classifier(task, seed, classifier)
         files = [{"name": path.name, "data": path.read_bytes()} for path in sorted(folder.iterdir())]
     return Detected(pa.Table.from_pylist(files, schema=FILES_SCHEMA), to_table(metrics, METRIC_SCHEMA), scored)
 
 
-def train_seed(
-    params: Params, method: str, product: str, generated: Sequence[Path], samples: Sequence[SampleRow], seed: int, out: Path, work: Path
-) -> tuple[Trained, TrainedClassifier | None]:
+def train_seed(task: Task, generated: Sequence[Path], seed: int, out: Path, work: Path) -> tuple[Trained, TrainedClassifier | None]:
     """Trains and calibrates a detector, trains a classifier where there is anything to learn, and writes all of their files into ``out``:
     ``seed-<s>.safetensors``, ``curve-<s>.parquet``, ``classifier-<s>.safetensors`` and ``seed-<s>.json``.
 
     Raises:
         UsageError, CADiffError: as ``train_detector``, ``calibrate`` and ``train_classifier``.
     """
-    own = params.for_product(product)
-    train_detector(params, method, product, generated, samples, seed, out, work)
-    segmenter, made_by = load_segmenter(own, method, product, seed, out)
-    thresholds = calibrate(own, product, segmenter, samples, generated, own.detector.threshold)
-    classifier = train_classifier(params, method, product, generated, samples, seed, work)
+    train_detector(task, generated, seed, out, work)
+    segmenter, made_by = load_segmenter(task, seed, out)
+    thresholds = calibrate(task, segmenter, generated, task.params.detector.threshold)
+    classifier = train_classifier(task, generated, seed, work)
     if classifier is not None:
         write_classifier(classifier, out, seed)
-    trained = describe(own, method, product, seed, samples, made_by, thresholds, classifier.card if classifier else None)
+    trained = describe(task, seed, made_by, thresholds, classifier.card if classifier else None)
     write_trained(trained, out)
     return trained, classifier

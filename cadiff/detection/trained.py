@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,9 +12,10 @@ from torch import Tensor
 from cadiff.detection.thresholds import Threshold, Thresholds
 from cadiff.detection.tiles import View
 from cadiff.errors import CADiffError, UsageError
-from cadiff.params import DetectorParams, Params
-from cadiff.records import Levels, SampleRow
+from cadiff.params import DetectorParams
+from cadiff.records import Levels
 from cadiff.storage import missing, read_json, read_tensors, write_json
+from cadiff.task import Task
 
 Range = tuple[int, int]
 Network = Literal["resnet34", "efficientnet-lite0"]  # of a classifier
@@ -75,16 +76,14 @@ class Trained:
         }  # fmt: skip
 
 
-def describe(
-    params: Params, method: str, product: str, seed: int, samples: Sequence[SampleRow], made_by: str,
-    thresholds: Thresholds | None, classifier: ClassifierCard | None,
-) -> Trained:  # fmt: skip
+def describe(task: Task, seed: int, made_by: str, thresholds: Thresholds | None, classifier: ClassifierCard | None) -> Trained:
     """A detector that was trained with these parameters (the product's own)."""
-    settings = params.detector
-    normals = [row for row in samples if row.product == product and row.role in ("normal", "calibration")]
+    settings = task.params.detector
+    normals = [row for row in task.samples if row.product == task.product and row.role in ("normal", "calibration")]
     widths, heights = [row.width for row in normals], [row.height for row in normals]
     return Trained(
-        product, method, seed, settings.network, settings.width, settings.standardise, View.of(params), settings.pooling, made_by,
+        task.product, task.method, seed, settings.network, settings.width, settings.standardise, View.of(task.params), settings.pooling,
+        made_by,
         settings.false_alarms, settings.threshold, thresholds, classifier, (min(widths), max(widths)), (min(heights), max(heights)),
         normals[0].levels,
     )  # fmt: skip

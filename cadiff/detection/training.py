@@ -34,6 +34,7 @@ from cadiff.params import DetectorParams, Params
 from cadiff.records import CURVE_SCHEMA, SampleRow
 from cadiff.seeds import derive_seed, torch_generator
 from cadiff.storage import write_table, write_tensors
+from cadiff.task import Task
 
 CURVE_POINTS = 200
 
@@ -92,20 +93,11 @@ class _State:
         return own if self.best is None else {**own, "best": self.best}
 
 
-def train_detector(
-    params: Params,
-    method: str,
-    product: str,
-    generated: Sequence[Path],
-    samples: Sequence[SampleRow],
-    seed: int,
-    out: Path,
-    work: Path,
-) -> None:
+def train_detector(task: Task, generated: Sequence[Path], seed: int, out: Path, work: Path) -> None:
     """Trains one detector; writes ``out/seed-<seed>.safetensors`` and ``out/curve-<seed>.parquet``
     (CURVE_SCHEMA).
 
-    ``generated`` are folders of shards (GENERATED_SCHEMA); of ``samples`` only the train normals are used. Only with
+    ``generated`` are folders of shards (GENERATED_SCHEMA); of the samples only the train normals are used. Only with
     ``detector.protocol: legacy`` are the test images read too: after each epoch, to keep the best one's weights.
     ``work`` keeps the checkpoint from which a stopped run goes on, and must be another folder for other
     inputs. The checkpoint stays there when the run is done, so that a rerun only writes the result again.
@@ -114,7 +106,7 @@ def train_detector(
         UsageError: if pictures are too small for the network.
         CADiffError: if images are missing or do not fit, training diverges, or the checkpoint is broken.
     """
-    params = params.for_product(product)
+    params, product, samples = task.params, task.product, task.samples
     settings = params.detector
     device = pick_device(params.base.device)
     legacy = settings.protocol == "legacy"
@@ -122,8 +114,8 @@ def train_detector(
     checkpoint = Path(work) / f"seed-{seed}.safetensors"
     state = _start(settings, product, seed, device)
     judge = _Judge(rows_to_score(samples, product), params) if legacy else None
-    _train(state, data, settings, (seed, "detector", method, product), checkpoint, judge)
-    metadata = identity(params, method, product, seed) | {"made_by": data.made_by}
+    _train(state, data, settings, (seed, "detector", task.method, product), checkpoint, judge)
+    metadata = identity(task, seed) | {"made_by": data.made_by}
     if state.best is not None:
         metadata["best_epoch"] = str(int(state.best.epoch))
     curve = pa.Table.from_pylist(state.curve.rows(), schema=CURVE_SCHEMA)
@@ -148,12 +140,12 @@ def dropped(rate: float, step: int, total: int) -> float:
     return rate * 0.2**drops
 
 
-def identity(params: Params, method: str, product: str, seed: int) -> dict[str, str]:
+def identity(task: Task, seed: int) -> dict[str, str]:
     """What a trained detector's file says of itself."""
-    settings, view = params.detector, View.of(params)
+    settings, view = task.params.detector, View.of(task.params)
     values = {
         "network": settings.network, "width": settings.width, "standardise": settings.standardise, "canvas": view.canvas,
-        "size": view.seen, "tile": view.tile, "method": method, "product": product, "seed": seed,
+        "size": view.seen, "tile": view.tile, "method": task.method, "product": task.product, "seed": seed,
     }  # fmt: skip
     return {name: str(value) for name, value in values.items()}
 

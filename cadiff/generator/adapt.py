@@ -25,9 +25,9 @@ from cadiff.generator.windows import Box, box_of, check_canvas, drawn_anywhere, 
 from cadiff.params import Params
 from cadiff.pictures import Pictures, canvas_of, is_grey
 from cadiff.prompt.tokens import NORMAL_TEMPLATES
-from cadiff.records import SampleRow
 from cadiff.seeds import derive_seed, torch_generator
 from cadiff.storage import read_json, read_tensors, write_json, write_tensors
+from cadiff.task import Task
 
 RECORD = "adaptation.json"
 DECODER_RATE = 1e-4
@@ -45,13 +45,14 @@ def velocity_or_noise(backbone: Backbone, latent: Tensor, noise: Tensor, t: Tens
     raise CADiffError(f"scheduler: expected prediction_type epsilon or v_prediction, found {kind}")
 
 
-def adapt_base(params: Params, product: str, samples: list[SampleRow], out: Path, work: Path) -> None:
+def adapt_base(task: Task, out: Path, work: Path) -> None:
     """Fine-tunes the autoencoder's decoder, then the U-Net, on the product's normals; writes both under ``out``.
 
     The cross-attention layers stay as they are: they hold what words mean, and normals would wash it out. With
     ``adapt.steps`` and ``adapt.vae_steps`` 0 only a record is written and the base is used as it is. The record also says
     whether the normals are ``grey``, each pixel's channels equal: then what is drawn of the product is so too.
     """
+    params, product, samples = task.params, task.product, task.samples
     backbone = load_backbone(params.base)
     normals = Pictures([row for row in samples if row.role == "normal"], params.dataset.size)
     exemplars = [row for row in samples if row.role == "exemplar"]

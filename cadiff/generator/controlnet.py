@@ -7,7 +7,7 @@ from pathlib import Path
 from cadiff.generator import train as joint
 from cadiff.generator.model import Generator
 from cadiff.params import Params
-from cadiff.records import SampleRow
+from cadiff.task import Task
 
 
 def settings(params: Params) -> Params:
@@ -20,8 +20,8 @@ def settings(params: Params) -> Params:
     return params.model_copy(update={name: getattr(params, name).model_copy(update=own) for name, own in changes.items()})
 
 
-def train(params: Params, product: str, samples: list[SampleRow], adapted: Path, out: Path, work: Path) -> None:
-    joint.train(params, product, samples, adapted, out, work)
+def train(task: Task, adapted: Path, out: Path, work: Path) -> None:
+    joint.train(task, adapted, out, work)
 
 
 def load(params: Params, product: str, adapted: Path, folder: Path) -> Generator:

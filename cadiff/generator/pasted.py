@@ -10,9 +10,9 @@ from pathlib import Path
 
 from cadiff.errors import UsageError
 from cadiff.generator.model import Paster
-from cadiff.params import Params
-from cadiff.records import SampleRow
+from cadiff.params import Params, check_generators
 from cadiff.storage import read_json, sha256_folder, write_json
+from cadiff.task import Task
 
 
 def settings(params: Params) -> Params:
@@ -21,19 +21,16 @@ def settings(params: Params) -> Params:
     Raises:
         UsageError: where nothing can be pasted, for want of a picture or of an exemplar.
     """
-    if params.generate.background != "real":
-        found = f"found {params.generate.background}; or leave pasted out of methods.generators"
-        key = "recipe.generate.background"
-        raise UsageError(f"{key}: expected real with the generator pasted, which sets exemplars into real pictures, {found}")
-    if params.masks.source != "exemplars":
-        found = f"found {params.masks.source}; or leave pasted out of methods.generators"
-        raise UsageError(f"masks.source: expected exemplars with the generator pasted, whose pixels it takes, {found}")
+    try:
+        check_generators(["pasted"], params.masks, params.generate)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     return params
 
 
-def train(params: Params, product: str, samples: list[SampleRow], adapted: Path, out: Path, work: Path) -> None:
+def train(task: Task, adapted: Path, out: Path, work: Path) -> None:
     """Nothing is learned; the record says so."""
-    write_json(out / "generator.json", {"product": product, "steps": 0})
+    write_json(out / "generator.json", {"product": task.product, "steps": 0})
 
 
 def load(params: Params, product: str, adapted: Path, folder: Path) -> Paster:

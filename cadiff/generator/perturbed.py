@@ -8,8 +8,8 @@ from cadiff.generator.adapt import load_adapted, load_recorded
 from cadiff.generator.model import Generator
 from cadiff.params import Params
 from cadiff.prompt import PlainWords
-from cadiff.records import SampleRow
 from cadiff.storage import sha256_folder, write_json
+from cadiff.task import Task
 
 
 def settings(params: Params) -> Params:
@@ -18,9 +18,9 @@ def settings(params: Params) -> Params:
     return params.model_copy(update={"generate": params.generate.model_copy(update=changes)})
 
 
-def train(params: Params, product: str, samples: list[SampleRow], adapted: Path, out: Path, work: Path) -> None:
+def train(task: Task, adapted: Path, out: Path, work: Path) -> None:
     """Nothing is learned beyond the base's adaptation; the record says so."""
-    write_json(out / "generator.json", {"product": product, "base": load_adapted(params, adapted).digest, "steps": 0})
+    write_json(out / "generator.json", {"product": task.product, "base": load_adapted(task.params, adapted).digest, "steps": 0})
 
 
 def load(params: Params, product: str, adapted: Path, folder: Path) -> Generator:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ from cadiff.records import GENERATED_SCHEMA, REDRAWN, GeneratedRow, SampleRow, t
 from cadiff.scene import Scene
 from cadiff.seeds import numpy_generator
 from cadiff.storage import digest, encode_png, read_table, sha256_bytes, table_writer, write_table
+from cadiff.task import Task
 
 DIGESTED = ("seed", "dataset", "base", "window", "adapt", "prompt", "control", "train", "masks", "intensity", "generate", "perturbed")
 GOOD = "good"
@@ -34,11 +35,9 @@ UNTOUCHED = 200  # normals in which no place is drawn anew, at most
 
 @dataclass(frozen=True)
 class Source:
-    """What draws a product's images; ``version`` changes when one of its files or parameters does."""
+    """What draws a task's images; ``version`` changes when one of its files or parameters does."""
 
-    params: Params
-    method: str
-    product: str
+    task: Task
     adapted: Path
     generator: Path
     version: str
@@ -62,21 +61,19 @@ class Part:
         return len(self.scenes) or len(self.normals)
 
 
-def generate_shards(
-    params: Params, method: str, product: str, samples: Sequence[SampleRow], adapted: Path, generator: Path, scenes: Sequence[Scene],
-    out: Path, work: Path,
-) -> None:  # fmt: skip
+def generate_shards(task: Task, adapted: Path, generator: Path, scenes: Sequence[Scene], out: Path, work: Path) -> None:
     """Writes ``out/<anomaly_type>.parquet`` for every type of the scenes, and ``out/good.parquet``.
 
     Parts that ``work`` already holds are taken from there, so that a stopped run goes on where it was. The others are
-    drawn where ``params.cluster`` says and written here.
+    drawn where ``cluster`` says and written here.
     """
-    normals = [row for row in samples if row.role == "normal"]
+    params, product, method = task.params, task.product, task.method
+    normals = [row for row in task.samples if row.role == "normal"]
     parts = plan_parts(params, product, normals, scenes)
     todo = [part for part in parts if not (work / part.name).exists()]
     total = sum(part.size for part in parts)
     bar = Progress(f"generate {product} {method}", total, total - sum(part.size for part in todo))
-    source = Source(params, method, product, adapted, generator, version_of(params, method, adapted, generator))
+    source = Source(replace(task, samples=()), adapted, generator, version_of(params, method, adapted, generator))
     for index, table in run_parts(params.cluster, draw_part, (source,), [(part,) for part in todo]):
         write_table(work / todo[index].name, table)
         bar.advance(todo[index].size)
@@ -132,20 +129,20 @@ def load_source(source: Source) -> Generator | Paster:
     """The generator, loaded once for all of a process's parts."""
     if source.version not in _loaded:
         _loaded.clear()  # one at a time: it may fill a device
-        _loaded[source.version] = load_generator(source.method, source.params, source.product, source.adapted, source.generator)
+        _loaded[source.version] = load_generator(source.task, source.adapted, source.generator)
     return _loaded[source.version]
 
 
 def draw_part(source: Source, part: Part) -> pa.Table:
     """One part's rows (GENERATED_SCHEMA); they depend on the part alone, not on where or when it is drawn."""
-    generator, params = load_source(source), settings_of(source.method, source.params)
+    generator, params = load_source(source), settings_of(source.task.method, source.task.params)
     read, batch = reader(params), params.generate.batch
     rows: list[GeneratedRow] = []
     for start in range(0, len(part.scenes), batch):
         drawn = draw_scenes(generator, params, part.scenes[start : start + batch], read=read)
         rows += [generated_row(generator, params, one) for one in drawn]
     if part.normals:
-        rows += _kept_normals(generator, params, source.product, part.normals, read)
+        rows += _kept_normals(generator, params, source.task.product, part.normals, read)
     return to_table(rows, GENERATED_SCHEMA)
 
 

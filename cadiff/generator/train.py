@@ -17,8 +17,9 @@ from cadiff.generator.steps import new_optimizer, new_scaler, update
 from cadiff.generator.validation import Watch
 from cadiff.params import Params
 from cadiff.prompt import LearnedTokens, PlainWords
-from cadiff.records import CURVE_SCHEMA, SampleRow
+from cadiff.records import CURVE_SCHEMA
 from cadiff.storage import read_json, sha256_folder, write_json, write_table
+from cadiff.task import Task
 
 CURVE_EVERY = 5
 PLACE = {  # what decides where and in which order a training is computed
@@ -51,16 +52,15 @@ def settings(params: Params) -> Params:
     return params
 
 
-def train(
-    params: Params, product: str, samples: list[SampleRow], adapted: Path, out: Path, work: Path, workers: int | None = None
-) -> None:
+def train(task: Task, adapted: Path, out: Path, work: Path, workers: int | None = None) -> None:
     """Trains and writes ``tokens/``, ``controlnet/``, ``saim/``, ``curve.parquet`` and ``generator.json``.
 
     Goes on from ``work/training.safetensors`` where there is one, and ends with the same bytes (CPU), whatever the number of
     ``workers``, processes that draw batches ahead; None: as the device asks for. ``work/validation`` has pictures of what it has learned.
     """
+    params, product = task.params, task.product
     backbone = load_adapted(params, adapted)
-    shown = Shown.of(samples, params)
+    shown = Shown.of(task.samples, params)
     types = sorted(set(shown.types))
     generator = new_generator(params, product, types, backbone)
     backbone.narrow()  # the control's copy of the encoder has been taken, in full precision

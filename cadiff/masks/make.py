@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from cadiff.progress import Progress
 from cadiff.records import SampleRow
 from cadiff.scene import Outline, Scene
 from cadiff.seeds import derive_seed, numpy_generator
+from cadiff.task import Task
 
 RANDOM = "random"
 BESIDE_TRIES = 8
@@ -31,26 +32,24 @@ REPORTED = 1 / 3  # of a type's masks that find no place, from which that is sai
 class Placer:
     """Where masks of one product may lie; keeps what was found in its pictures, however many masks are placed.
 
-    Args:
-        params: the product's own, as ``Params.for_product`` gives them.
-        samples: the product's images; exemplars and train normals are used, held-out images never.
+    Of the task's samples exemplars and train normals are used, held-out images never.
 
     Raises:
         UsageError: if there are no exemplars, or no normals to place masks on.
     """
 
-    def __init__(self, params: Params, product: str, samples: Sequence[SampleRow]) -> None:
-        self.params, self.product = params, product
-        self.normals = [row for row in samples if row.role == "normal"]
+    def __init__(self, task: Task) -> None:
+        self.params, self.product = task.params, task.product
+        self.normals = [row for row in task.samples if row.role == "normal"]
         self.exemplars: dict[str, list[SampleRow]] = {}
-        for row in samples:
+        for row in task.samples:
             if row.role == "exemplar" and row.anomaly_type:
                 self.exemplars.setdefault(row.anomaly_type, []).append(row)
         if not self.exemplars:
-            raise UsageError(f"{product}: expected at least one anomaly with its mask (an exemplar), found none")
+            raise UsageError(f"{task.product}: expected at least one anomaly with its mask (an exemplar), found none")
         if not self.normals:
-            raise UsageError(f"{product}: expected train normals to place masks on, found none")
-        self.finder = Finder([*self.normals, *(row for rows in self.exemplars.values() for row in rows)], params.dataset.size)
+            raise UsageError(f"{task.product}: expected train normals to place masks on, found none")
+        self.finder = Finder([*self.normals, *(row for rows in self.exemplars.values() for row in rows)], task.params.dataset.size)
         self._types: dict[str, TypeMasks] = {}
 
     @property
@@ -123,7 +122,7 @@ def touching(mask: Bool[np.ndarray, "h w"], beside: Bool[np.ndarray, "h w"]) -> 
     return int((mask[box] & ndimage.binary_dilation(beside[box], np.ones((3, 3)))).sum())
 
 
-def make_scenes(params: Params, product: str, samples: Sequence[SampleRow], method: str = "cadiff") -> list[Scene]:
+def make_scenes(task: Task) -> list[Scene]:
     """A generator's scenes: those that ``SCENES`` has for it, else anomalies and normals drawn anew.
 
     Scene k of a type depends on the seed, the product, the type and k alone, so that generators with scenes of one kind have the same.
@@ -131,7 +130,7 @@ def make_scenes(params: Params, product: str, samples: Sequence[SampleRow], meth
     Raises:
         UsageError: if there are no exemplars, no normals to place masks on, or no masks in ``data/masks``.
     """
-    return SCENES.get(method, anomalies_and_normals)(params, Placer(params, product, samples))
+    return SCENES.get(task.method, anomalies_and_normals)(task.params, Placer(task))
 
 
 def anomalies_and_normals(params: Params, placer: Placer) -> list[Scene]:

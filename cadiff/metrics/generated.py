@@ -21,6 +21,7 @@ from cadiff.pictures import resize_picture
 from cadiff.progress import Progress
 from cadiff.records import GENERATED_SCHEMA, MetricRow, SampleRow
 from cadiff.storage import decode_image, digest, read_image, read_table
+from cadiff.task import Task
 
 SIDE = 256  # px of the square that every picture is brought to; most networks resize it again
 PART = 64  # images decoded at a time
@@ -44,32 +45,29 @@ VARIANTS: tuple[tuple[str, int, Single], ...] = (
 IS, IC_LPIPS = is_name(NAME), ic_lpips_name(NAME)  # with the shipped network
 
 
-def score_generated(
-    params: Params, method: str, product: str, samples: Sequence[SampleRow], generated: Path
-) -> list[MetricRow]:
+def score_generated(task: Task, generated: Path) -> list[MetricRow]:
     """``is(...)`` and ``ic_lpips(...)`` of each anomaly type (metric name ``.../<type>``) and their means
     over types; by the published evaluation (``detector.protocol: legacy``) IC-LPIPS in all of ``VARIANTS``.
 
     Pictures of a product may have different shapes: each, real or generated, is brought to one square of ``SIDE`` px first.
     Every image of a shard counts. A type without exemplars (cut-paste) has no IC-LPIPS: nan, left out of the
-    mean. ``n`` counts images; the seed is ``params.seed``.
+    mean. ``n`` counts images; the seed is the parameters'.
 
     Raises:
         CADiffError: if the folder has no shard of anomalies, or a network's weights are not those expected.
     """
-    params = params.for_product(product)
     shards = [path for path in sorted(Path(generated).glob("*.parquet")) if path.stem != "good"]
     if not shards:
         raise CADiffError(
             f"{generated}: expected shards of anomalies (*.parquet), found none. Generate them."
         )
-    networks = load_networks(params)
+    networks = load_networks(task.params)
     realism = is_name(networks.inception_name)
-    measures = _measures(params, networks)
+    measures = _measures(task.params, networks)
     values: dict[str, dict[str, float]] = {realism: {}}
     counts: dict[str, int] = {}
     makers: set[str] = set()
-    bar = Progress(f"realism and diversity {product} {method}, types", len(shards))
+    bar = Progress(f"realism and diversity {task.product} {task.method}, types", len(shards))
     for shard in shards:
         kind = shard.stem
         table = read_table(shard, GENERATED_SCHEMA).select(["image", "generator_digest", "params_digest"])
@@ -77,15 +75,15 @@ def score_generated(
         counts[kind] = table.num_rows
         values[realism][kind] = _realism(table, networks, shard)
         for embed, variants in measures:
-            for name, value in _diversity(table, embed, variants, shard, product, kind, samples).items():
+            for name, value in _diversity(table, embed, variants, shard, task.product, kind, task.samples).items():
                 values.setdefault(name, {})[kind] = value
         bar.advance()
     # the filter is no part of how an image was made, but of which ones are measured
-    made, protocol = digest([sorted(makers), params.digest_of("filter")]), params.detector.protocol
+    made, protocol = digest([sorted(makers), task.params.digest_of("filter")]), task.params.detector.protocol
 
     def row(metric: str, value: float, n: int) -> MetricRow:
         return MetricRow(
-            params.dataset.name, product, method, "images", metric, value, params.seed, n, protocol, None, made
+            task.params.dataset.name, task.product, task.method, "images", metric, value, task.params.seed, n, protocol, None, made
         )
 
     rows = []

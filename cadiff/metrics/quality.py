@@ -19,10 +19,10 @@ from scipy.ndimage import distance_transform_cdt
 from cadiff.errors import CADiffError
 from cadiff.metrics.copies import Defect, Originals, originals
 from cadiff.metrics.windows import ELSEWHERE, PLACED, Normals
-from cadiff.params import Params
 from cadiff.pictures import Pictures, Size, read_picture
 from cadiff.records import GENERATED_SCHEMA, QualityRow, SampleRow
 from cadiff.storage import decode_image, read_batches
+from cadiff.task import Task
 
 VISIBLE = 8  # of 255: smaller changes are not counted
 MARGIN = 50  # a change counts as inside of a mask up to one part in so many of the shorter side beside it
@@ -76,7 +76,7 @@ class Reference:
         return image
 
 
-def assess(params: Params, product: str, method: str, samples: Sequence[SampleRow], shards: Path) -> list[QualityRow]:
+def assess(task: Task, shards: Path) -> list[QualityRow]:
     """A row for every anomalous image in ``shards``, and for every exemplar; pictures may be of any shapes.
 
     - ``exemplar_distance``: mean squared difference of the masked pixels from the nearest exemplar's of the type, over the
@@ -94,24 +94,24 @@ def assess(params: Params, product: str, method: str, samples: Sequence[SampleRo
     paths = [path for path in sorted(Path(shards).glob("*.parquet")) if path.stem != "good"]
     if not paths:
         raise CADiffError(f"{shards}: expected shards of anomalies (*.parquet), found none. Generate them.")
-    reference = read_reference(params, product, samples)
-    rows = [row for kind in reference.exemplars for row in _of_exemplars(reference, product, method, kind)]
+    reference = read_reference(task)
+    rows = [row for kind in reference.exemplars for row in _of_exemplars(reference, task.product, task.method, kind)]
     for path in paths:
         for shown in _chunks(path):
-            rows += _signals(reference, product, method, path.stem, shown)
+            rows += _signals(reference, task.product, task.method, path.stem, shown)
     return rows
 
 
-def read_reference(params: Params, product: str, samples: Sequence[SampleRow]) -> Reference:
+def read_reference(task: Task) -> Reference:
     """The product's normals and exemplars; nothing is decoded yet."""
-    normals = sorted((row for row in samples if row.role == "normal"), key=lambda row: row.sample_id)
+    normals = sorted((row for row in task.samples if row.role == "normal"), key=lambda row: row.sample_id)
     if not normals:
-        raise CADiffError(f"{product}: expected train normals to compare with, found none. Check dataset.root.")
+        raise CADiffError(f"{task.product}: expected train normals to compare with, found none. Check dataset.root.")
     exemplars: dict[str, list[SampleRow]] = {}
-    for row in samples:
+    for row in task.samples:
         if row.role == "exemplar" and row.anomaly_type:
             exemplars.setdefault(row.anomaly_type, []).append(row)
-    size = params.dataset.size
+    size = task.params.dataset.size
     return Reference(size, {row.sample_id: row for row in normals}, Normals(Pictures(normals[: PLACED + ELSEWHERE], size)), exemplars)
 
 

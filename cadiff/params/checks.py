@@ -9,6 +9,7 @@ from cadiff.params.base import BaseParams, WindowParams
 from cadiff.params.data import TABLES, DatasetParams
 from cadiff.params.detecting import LEGACY, DetectorParams
 from cadiff.params.drawing import FilterParams, GenerateParams, MaskParams
+from cadiff.params.methods import those_that_need
 from cadiff.params.training import check_passes
 
 if TYPE_CHECKING:
@@ -49,16 +50,15 @@ def check_in_place(masks: MaskParams, generate: GenerateParams) -> None:
 
 def check_generators(methods: Sequence[str], masks: MaskParams, generate: GenerateParams) -> None:
     """A ValueError where a generator lacks what it starts from: a real picture, or an exemplar's pixels."""
-    for method, why in (("perturbed", "which perturbs real normals"), ("pasted", "which sets exemplars into real pictures")):
-        if method in methods and generate.background != "real":
-            raise ValueError(
-                f"recipe.generate.background: expected real with the generator {method}, {why}, found {generate.background}; or leave "
-                f"{method} out of methods.generators"
-            )
-    if "pasted" in methods and masks.source != "exemplars":
+    for method in those_that_need("picture", methods) if generate.background != "real" else ():
         raise ValueError(
-            f"masks.source: expected exemplars with the generator pasted, whose pixels it takes, found {masks.source}; or leave pasted out "
-            "of methods.generators"
+            f"recipe.generate.background: expected real with the generator {method}, which starts from real pictures, found "
+            f"{generate.background}; or leave {method} out of methods.generators"
+        )
+    for method in those_that_need("exemplar", methods) if masks.source != "exemplars" else ():
+        raise ValueError(
+            f"masks.source: expected exemplars with the generator {method}, whose pixels it takes, found {masks.source}; or leave "
+            f"{method} out of methods.generators"
         )
 
 

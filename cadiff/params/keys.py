@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from cadiff.params.data import DatasetParams, DrawParams
-from cadiff.params.methods import EXTERNAL_IMAGES, EXTERNAL_MAPS, ExternalParams, MethodGroups, ShipParams
+from cadiff.params.groups import EXTERNAL_IMAGES, EXTERNAL_MAPS, ExternalParams, MethodGroups, ShipParams
+from cadiff.params.methods import GROUPS
 from cadiff.params.section import Section
 from cadiff.params.whole import SECTIONS, Params
 
@@ -122,7 +123,6 @@ def as_in_file(problem: str) -> str:
 def file_form(params: Params) -> dict[str, Any]:
     """All of the parameters as a file states them."""
     values = params.model_dump(mode="json")
-    kinds = {"generators": "generator", "synthesizers": "synthesizer", "unions": "union", "detectors": "detector"}
-    groups = {group: [name for name in params.methods if params.kind_of(name) == kind] for group, kind in kinds.items()}
+    groups = {group: [name for name in params.methods if params.kind_of(name) == kind] for group, kind in GROUPS.items()}
     named = {group: {name: lowered(own) for name, own in values[group].items()} for group in OVERRIDING}
     return lowered({"seed": params.seed, "cluster": params.cluster, **values, **named, "methods": groups})

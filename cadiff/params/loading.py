@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from cadiff.errors import UsageError
 from cadiff.params.checks import check_legacy
+from cadiff.params.groups import MethodGroups
 from cadiff.params.keys import OVERRIDING, as_in_file, check_keys, file_form, lifted
-from cadiff.params.methods import MethodGroups
 from cadiff.params.reading import inline, read_file
 from cadiff.params.section import first_problem
 from cadiff.params.whole import Params

@@ -41,7 +41,7 @@ READS: dict[str, tuple[str, ...]] = {  # by stage
 def pick(params: Params, key: str) -> Any:
     """The value at a dotted key; of ``methods.generators`` whether there is any."""
     if key == GENERATORS_KEY:
-        return any(params.kind_of(method) == "generator" for method in params.methods)
+        return bool(params.taking("train"))
     value = params.model_dump(mode="json")
     for part in key.split("."):
         value = value[part]

@@ -14,7 +14,8 @@ from cadiff.params.checks import check_table, check_together
 from cadiff.params.data import DatasetParams, DrawParams
 from cadiff.params.detecting import ClassifierParams, DetectorParams, MetricParams, PeerParams
 from cadiff.params.drawing import FilterParams, GenerateParams, IntensityParams, MaskParams, PerturbedParams
-from cadiff.params.methods import BUILT_IN, DEFAULT, ExternalParams, Kind, ShipParams, flattened
+from cadiff.params.groups import DEFAULT, ExternalParams, ShipParams, flattened
+from cadiff.params.methods import KINDS, METHODS, Kind
 from cadiff.params.section import Section, first_problem
 from cadiff.params.training import ControlParams, PromptParams, TrainParams
 from cadiff.storage import digest
@@ -83,7 +84,7 @@ class Params(Section):
     def _methods_are_known(self) -> Params:
         for name in self.methods:
             self.kind_of(name)
-        trained = [name for name in self.methods if self.kind_of(name) not in ("detector", "maps")]
+        trained = self.taking("detect")
         for name in self.ship.methods:
             if name not in trained:
                 raise ValueError(f"ship.methods: expected methods that a detector is trained for ({', '.join(trained)}), found {name!r}")
@@ -95,13 +96,17 @@ class Params(Section):
         Raises:
             ValueError: if there is no such method.
         """
-        if method in BUILT_IN:
-            return BUILT_IN[method]
+        if method in METHODS:
+            return METHODS[method].kind
         if method in self.external.images:
             return "images"
         if method in self.external.maps:
             return "maps"
-        raise ValueError(f"methods: {method!r} is not known; expected one of {', '.join(BUILT_IN)}, or one under external")
+        raise ValueError(f"methods: {method!r} is not known; expected one of {', '.join(METHODS)}, or one under external")
+
+    def taking(self, stage: str) -> list[str]:
+        """The methods that a stage is of, in their order."""
+        return [name for name in self.methods if stage in KINDS[self.kind_of(name)]]
 
     @field_validator("products", mode="before")
     @classmethod

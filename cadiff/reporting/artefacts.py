@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cadiff.params import Params
+from cadiff.names import UNKNOWN
+from cadiff.params import KINDS, METHODS, OURS, Params, parts_of
 from cadiff.records import (
     ATTENTION_SCHEMA,
     CURVE_SCHEMA,
@@ -37,11 +38,8 @@ from cadiff.records import (
 from cadiff.storage import missing, read_batches, read_image, read_json, read_table
 
 ABLATIONS = Path("data/ablations")  # where benchmarks/ablations.py leaves a table for each data set
-WITHOUT_SHARDS = {"union", "detector", "maps"}  # kinds of methods that have no generated images of their own
-WITHOUT_TYPES = {"cutpaste", "nsa", "perlin"}  # draw one kind of anomaly, in anomaly.parquet
-UNNAMED = "perturbed"  # its masks are random and its images have no exemplar's type; its shards say what there is
-SHOWN = "cadiff"  # the generator whose words, attention and intensities the page shows
-WITH_SHOWN = {SHOWN, "both"}
+SHOWN = OURS  # the generator whose words, attention and intensities the page shows
+WITH_SHOWN = {name for name in METHODS if SHOWN in parts_of(name)}
 
 
 def shipped_folder(method: str, product: str) -> str:
@@ -77,14 +75,16 @@ class Artefacts:
         return sorted(rows, key=lambda row: (row.anomaly_type or "", row.sample_id))
 
     def types(self, product: str, method: str) -> list[str]:
-        if self.params.kind_of(method) in WITHOUT_SHARDS:
+        """The anomaly types that a method's images are of; none where it has no images of its own."""
+        kind = self.params.kind_of(method)
+        if "quality" not in KINDS[kind]:
             return []
-        if self.params.kind_of(method) == "images" or method == UNNAMED:
-            folder = self.root / "data/made/generated" / method / product
-            return sorted(path.stem for path in folder.glob("*.parquet") if path.stem != "good")
-        if method in WITHOUT_TYPES:
-            return ["anomaly"]
-        return sorted({str(row.anomaly_type) for row in self.exemplars(product)})
+        if method in METHODS and METHODS[method].typed:
+            return sorted({str(row.anomaly_type) for row in self.exemplars(product)})
+        if kind == "synthesizer":
+            return [UNKNOWN]
+        folder = self.root / "data/made/generated" / method / product  # the shards say what there is
+        return sorted(path.stem for path in folder.glob("*.parquet") if path.stem != "good")
 
     def lack_good(self, method: str) -> list[str]:
         """The products whose shards of this method have no normal images that took its generator's path."""

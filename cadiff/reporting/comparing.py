@@ -9,6 +9,7 @@ import pandas as pd
 import pyarrow as pa
 
 from cadiff.errors import CADiffError
+from cadiff.params import METHODS, of_kind
 from cadiff.records import METRIC_SCHEMA
 from cadiff.reporting.artefacts import Artefacts
 
@@ -23,23 +24,7 @@ HEADLINE = {
     "image_ap": "Image AP",
 }
 METRIC_NAMES = {**HEADLINE, "image_f1max": "Image F1-max"}
-METHOD_NAMES = {
-    "cadiff": "CADiff images",
-    "controlnet": "ControlNet alone",
-    "perturbed": "Perturbed normals",
-    "pasted": "exemplars pasted where CADiff draws",
-    "exemplars": "augmented exemplars alone",
-    "both": "CADiff images and augmented exemplars",
-    "cutpaste": "CutPaste",
-    "nsa": "NSA (patches blended by Poisson's equation)",
-    "perlin": "Perlin noise (DRAEM's synthesis)",
-    "patchcore": "normal images alone (PatchCore)",
-    "draem": "normal images alone (DRAEM)",
-    "sspcab": "normal images alone (DRAEM with SSPCAB)",
-    "rd4ad": "normal images alone (RD4AD)",
-    "cfa": "normal images alone (CFA)",
-}
-MIXTURES = {"both"}  # of other methods' images
+MIXTURES = set(of_kind("union"))  # of other methods' images
 ABSENT = "–"
 
 
@@ -170,6 +155,11 @@ def points(gain: float) -> str:
     """A difference of two shares in points, with its sign; a true minus sign, as in print."""
     text = f"{100 * gain:+.1f}"
     return "0.0" if float(text) == 0 else text.replace("-", "−")
+
+
+def title_of(method: str) -> str:
+    """What a method is called; of one that was made elsewhere its own name."""
+    return METHODS[method].title if method in METHODS else method
 
 
 def counted(number: int, noun: str) -> str:

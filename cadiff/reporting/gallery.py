@@ -15,7 +15,7 @@ from skimage.measure import approximate_polygon, find_contours
 
 from cadiff.pictures import canvas_of
 from cadiff.records import GeneratedRow, QualityRow, SampleRow
-from cadiff.reporting.artefacts import WITHOUT_SHARDS, Artefacts
+from cadiff.reporting.artefacts import SHOWN, WITH_SHOWN, Artefacts
 from cadiff.reporting.signals import SIGNALS, signals_of
 from cadiff.storage import decode_image, encode_png, resize_mask
 
@@ -185,12 +185,12 @@ def gallery(artefacts: Artefacts) -> list[Group]:
     groups = []
     for product in artefacts.params.products:
         methods = {method: artefacts.types(product, method) for method in shard_methods(artefacts)}
-        real = artefacts.types(product, "cadiff")
+        real = artefacts.types(product, SHOWN)
         for kind in dict.fromkeys([*real, *(kind for kinds in methods.values() for kind in kinds)]):
             if kind in real:
                 groups.append(_real(artefacts, product, kind, per_group))
             for method in (method for method, kinds in methods.items() if kind in kinds):
-                count = per_group if method == "cadiff" else min(per_group, PER_PEER)
+                count = per_group if method == SHOWN else min(per_group, PER_PEER)
                 groups.append(_generated(artefacts, method, product, kind, count))
     return groups
 
@@ -212,10 +212,8 @@ def _generated(artefacts: Artefacts, method: str, product: str, kind: str, count
 
 def shard_methods(artefacts: Artefacts) -> list[str]:
     """The methods that have shards of their own, cadiff (which ``both`` trains on too) first."""
-    methods: list[str] = list(artefacts.params.methods)
-    first = ["cadiff"] if {"cadiff", "both"} & set(methods) else []
-    others = [method for method in methods if method not in ("cadiff", "both")]
-    return first + [method for method in others if artefacts.params.kind_of(method) not in WITHOUT_SHARDS]
+    first = [SHOWN] if WITH_SHOWN & set(artefacts.params.methods) else []
+    return first + [method for method in artefacts.params.taking("quality") if method != SHOWN]
 
 
 def _group_size(artefacts: Artefacts) -> int:
@@ -224,5 +222,5 @@ def _group_size(artefacts: Artefacts) -> int:
     exemplars = [row for product in params.products for row in artefacts.exemplars(product)]
     shapes = [shown_shape(*canvas_of(row, params.dataset.size)) for row in exemplars]
     costs = [height * width * (PNG_COST if max(height, width) <= EXACT_SIDE else JPEG_COST) for height, width in shapes]
-    groups = sum(len(artefacts.types(product, "cadiff")) for product in params.products) * (1 + len(shard_methods(artefacts)))
+    groups = sum(len(artefacts.types(product, SHOWN)) for product in params.products) * (1 + len(shard_methods(artefacts)))
     return int(np.clip(BUDGET // max(1.0, float(np.mean(costs or [1.0])) * groups), LEAST_PER_GROUP, PER_GROUP))

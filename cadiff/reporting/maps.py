@@ -7,13 +7,11 @@ from dataclasses import dataclass
 
 from sklearn.metrics import average_precision_score
 
-from cadiff.params import Kind
+from cadiff.params import KINDS
 from cadiff.records import SampleRow, ScoredRow
 from cadiff.reporting.artefacts import Artefacts
 from cadiff.reporting.gallery import Picture, data_uri, heat, real_picture
 from cadiff.storage import decode_image
-
-SEEN_BY: dict[Kind, str] = {"detector": "by {}", "maps": "by {}"}  # a detector by itself; all else is what one was trained on
 
 
 @dataclass(frozen=True)
@@ -95,5 +93,5 @@ def _ap(artefacts: Artefacts, row: ScoredRow, sample: SampleRow) -> float | None
 def map_of(artefacts: Artefacts, row: ScoredRow, sample: SampleRow, picture: Picture) -> AnomalyMap:
     """What a detector saw on an image, in colours."""
     pixels = decode_image(row.anomaly_map["bytes"], "L", row.sample_id)
-    seen = SEEN_BY.get(artefacts.params.kind_of(row.method), "by a detector trained on {}").format(row.method)
-    return AnomalyMap(row.method, data_uri(heat(pixels)), f"Anomaly map of {picture.alt}, {seen}", _ap(artefacts, row, sample))
+    by = "by a detector trained on" if "detect" in KINDS[artefacts.params.kind_of(row.method)] else "by"
+    return AnomalyMap(row.method, data_uri(heat(pixels)), f"Anomaly map of {picture.alt}, {by} {row.method}", _ap(artefacts, row, sample))

@@ -13,7 +13,7 @@ from sklearn.metrics import silhouette_score
 
 from cadiff.records import AttentionRow, ShowcaseRow, VectorRow
 from cadiff.reporting import figures
-from cadiff.reporting.artefacts import Artefacts
+from cadiff.reporting.artefacts import SHOWN, Artefacts
 from cadiff.reporting.comparing import ABSENT
 from cadiff.reporting.gallery import Picture, data_uri, heat, picture, real_picture
 from cadiff.reporting.tables import Cell, Row, Table
@@ -63,7 +63,7 @@ def showcase_picture(row: ShowcaseRow) -> Picture:
         "figure", "group", "label", "product", "anomaly_types", "intensities", "prompt", "seed", "focus_step", "change_inside",
         "change_outside")}  # fmt: skip
     return picture(image, mask, shown, alt=f"Generated {row.product}, {kind}, {row.label}", caption=row.label.replace("-", "−"),
-                   source="cadiff", product=row.product, kind=kind, intensity=row.intensities[0])  # fmt: skip
+                   source=SHOWN, product=row.product, kind=kind, intensity=row.intensities[0])  # fmt: skip
 
 
 def _grouped(rows: Sequence[ShowcaseRow], figure: str) -> dict[str, list[ShowcaseRow]]:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from cadiff.records import QualityRow
-from cadiff.reporting.artefacts import Artefacts
+from cadiff.reporting.artefacts import SHOWN, Artefacts
 from cadiff.reporting.comparing import ABSENT
 from cadiff.reporting.tables import Cell, Row, Table
 
@@ -47,7 +47,7 @@ def quality_table(artefacts: Artefacts, methods: Sequence[str]) -> Table:
         "image changed more beside its mask. Distance to normal images, in a window around the mask: 1 is usual among normal images, "
         f"below {FAINT:g} no defect can be seen. Median, and how many images are below the limit."
     )
-    if "cadiff" in methods and resamples_background(artefacts):
+    if SHOWN in methods and resamples_background(artefacts):
         caption += (
             " Where the background is kept as latents (recipe.generate.blend: null), what is off a mask is the autoencoder’s error, "
             "or was drawn in the cells beside the mask (recipe.generate.dilate)."
@@ -95,7 +95,7 @@ def filter_table(frame: pd.DataFrame) -> Table:
 def source_table(artefacts: Artefacts) -> Table:
     """How the masks of each generator's images came to lie where they do: images by product, type and source."""
     params, found = artefacts.params, {}
-    for method in (name for name in params.methods if params.kind_of(name) == "generator"):
+    for method in params.taking("scenes"):
         for product in params.products:
             for kind in artefacts.types(product, method):
                 if sources := artefacts.mask_sources(method, product, kind):
@@ -112,14 +112,14 @@ def source_table(artefacts: Artefacts) -> Table:
     return Table(caption, ["Images of", "Product", "Anomaly type", *columns], rows, sortable=True)
 
 
-def left_out(frame: pd.DataFrame, method: str = "cadiff") -> tuple[int, int] | None:
+def left_out(frame: pd.DataFrame, method: str = SHOWN) -> tuple[int, int] | None:
     """How many of a method's images the filter left out, of how many; None where no filter was on."""
     rows = frame[(frame["method"] == method) & (frame["metric"] == "images_kept")]
     total = int(rows["n"].sum())
     return (total - int((rows["value"] * rows["n"]).round().sum()), total) if total else None
 
 
-def spoken(artefacts: Artefacts, method: str = "cadiff") -> str:
+def spoken(artefacts: Artefacts, method: str = SHOWN) -> str:
     """One sentence on a method's images, empty where they were not assessed."""
     if method not in artefacts.params.methods:
         return ""

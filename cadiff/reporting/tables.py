@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from cadiff.params import ADDED, METHODS, OURS
 from cadiff.reporting.comparing import (
     ABSENT,
     HEADLINE,
-    METHOD_NAMES,
     METRIC_NAMES,
     MIXTURES,
     TYPES,
@@ -72,7 +72,7 @@ def headline_table(frame: pd.DataFrame, methods: Sequence[str], detectors: Colle
         cells = [_figure(*figures[method, m][:2], best[m]) if run else Cell("not run", kind="absent") for m in HEADLINE]
         seeds = figures[method, "pixel_ap"][2]
         rank = Cell(f"{places[method]}", -places[method]) if method in places else Cell(ABSENT)
-        rows.append(Row([named(method)], [rank, *cells, Cell(f"{seeds}", seeds)], here=method == "cadiff"))
+        rows.append(Row([named(method)], [rank, *cells, Cell(f"{seeds}", seeds)], here=method == OURS))
     left = frame["product"].nunique()
     over = "products" if left == everything else f"the {left} of {counted(everything, 'product')} that every row has"
     caption = f"By pixel AP. Mean over {over} and seeds, in %, ± standard deviation over seeds. Bold: best in the column."
@@ -81,13 +81,13 @@ def headline_table(frame: pd.DataFrame, methods: Sequence[str], detectors: Colle
 
 def named(method: str) -> str:
     """A method as the tables print it: its name, and what it is where that is known."""
-    return f"{method} – {METHOD_NAMES.get(method, 'made elsewhere')}"
+    return f"{method} – {METHODS[method].title if method in METHODS else 'made elsewhere'}"
 
 
 def gain_table(frame: pd.DataFrame, methods: Sequence[str]) -> Table:
     """How far CADiff's images, with the exemplars and alone, are ahead of every other source and detector, in points."""
     rows = []
-    for ours in [method for method in ("both", "cadiff") if method in methods]:
+    for ours in [method for method in (ADDED, OURS) if method in methods]:
         for peer in [method for method in methods if method not in {*MIXTURES, ours}]:
             found = [compare(frame, metric, ours, peer) for metric in HEADLINE]
             cells = [Cell(points(c.gain), c.gain, c.outcome) if c else Cell(ABSENT) for c in found]

@@ -7,9 +7,9 @@ from types import MappingProxyType
 
 import pandas as pd
 
+from cadiff.params import ADDED, EXEMPLARS, METHODS, OURS, WITHOUT_DEFECTS
 from cadiff.reporting.comparing import (
     HEADLINE,
-    METHOD_NAMES,
     METRIC_NAMES,
     MIXTURES,
     TYPES,
@@ -21,11 +21,11 @@ from cadiff.reporting.comparing import (
     percent,
     points,
     ranking,
+    title_of,
 )
 
-CONTROLS = ("exemplars", "pasted")  # what can be had of the real exemplars without a model that draws
-OURS, ADDED = "cadiff", "both"  # generated images in place of the exemplars, and beside them
-WITHOUT_DEFECTS = "patchcore"  # the detector that a trained one has to beat: it needs no anomaly at all
+# What can be had of the real exemplars without a model that draws, the exemplars themselves first.
+CONTROLS = sorted((name for name in METHODS if METHODS[name].control), key=lambda name: name != EXEMPLARS)
 CHANCE = 0.65  # a pixel AUROC below this is no detector; ranking at random gives 0.5
 FEW = 6  # anomalies that a product is scored on, below which no figure of it is a claim
 SEEDS = 3  # of a detector, below which no figure is a claim
@@ -47,9 +47,9 @@ def verdict(frame: pd.DataFrame, held_out: Mapping[str, int] = MappingProxyType(
     if comparison is None:
         return [f"Not compared: {METRIC_NAMES[metric]} was not measured for both {subject} and {peer}.", "No claim is made."]
     alone = compare(frame, metric, OURS, peer) if subject == ADDED else None
-    figures = _figures(frame, metric, comparison, subject, f"{METHOD_NAMES[peer]}{_strongest(controls)}")
+    figures = _figures(frame, metric, comparison, subject, f"{title_of(peer)}{_strongest(controls)}")
     if alone is not None:
-        figures += f" {METHOD_NAMES[OURS]} alone: {percent(alone.means[0])}, {points(alone.gain)} points."
+        figures += f" {title_of(OURS)} alone: {percent(alone.means[0])}, {points(alone.gain)} points."
     figures += lost(frame, subject, peer, metric)
     return [_conclusion(frame, metric, comparison, (subject, peer), alone, held_out), figures]
 
@@ -58,7 +58,7 @@ def _figures(frame: pd.DataFrame, metric: str, found: Comparison, subject: str, 
     own, theirs = map(percent, found.means)
     won = [sum(gain > 0 for gain in gains) for gains in (found.by_product.values(), found.by_seed)]
     return (
-        f"{METRIC_NAMES[metric]} is {own} for the detector trained on {METHOD_NAMES[subject]} and {theirs} for "
+        f"{METRIC_NAMES[metric]} is {own} for the detector trained on {title_of(subject)} and {theirs} for "
         f"the same detector trained on {against}: {points(found.gain)} points, "
         f"better on {won[0]} of {counted(len(found.by_product), 'product')} and in {won[1]} of {counted(len(found.by_seed), 'seed')}."
         f"{_over_types(frame, subject, found.peer)}"
@@ -165,5 +165,5 @@ def place_among(frame: pd.DataFrame, methods: Sequence[str]) -> str:
     place, values = names.index(OURS) + 1, dict(order)
     first = names[1] if place == 1 else names[0]
     gap = points(values[OURS] - values[first])
-    apart = f"{gap} points {'ahead of the next' if place == 1 else 'from the first'} ({METHOD_NAMES.get(first, first)})"
+    apart = f"{gap} points {'ahead of the next' if place == 1 else 'from the first'} ({title_of(first)})"
     return f"CADiff’s images alone are number {place} of {len(names)} sources of training images by pixel AP, {apart}."

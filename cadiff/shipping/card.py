@@ -7,6 +7,7 @@ from statistics import mean
 from typing import Any
 
 import cadiff
+from cadiff.params import EXEMPLARS, parts_of
 from cadiff.records import MetricRow, Role, SampleRow
 from cadiff.storage import digest
 from cadiff.threshold_words import NO_VERDICTS, percent, threshold_said
@@ -43,7 +44,7 @@ def heading(said: dict[str, Any], megabytes: float) -> str:
 Made with CADiff {cadiff.__version__}: network {said["network"]}, trained on the pictures of the method `{said["method"]}`, seed \
 {said["seed"]}. {megabytes:.1f} MB; it needs no other file than those of this folder."""
     if said["refitted"]:
-        beside = "" if said["method"] in ("exemplars", "both") else " and without augmented exemplars beside its own pictures"
+        beside = "" if EXEMPLARS in parts_of(said["method"]) else " and without augmented exemplars beside its own pictures"
         text += f"""
 
 **Trained once more on all labelled pictures** after it had been measured. So nothing is left to measure it on: the figures below are

@@ -27,8 +27,8 @@ RUN = Path(__file__).with_name("run.py")
 
 
 def ship_detector(
-    method: str, product: str, seed: int, samples: Sequence[SampleRow], detector: Path, evaluated: Path, out: Path, refitted: bool = False,
-) -> dict[str, Any]:  # fmt: skip
+    product: str, samples: Sequence[SampleRow], seed: int, detector: Path, evaluated: Path, out: Path, refitted: bool = False
+) -> dict[str, Any]:
     """Writes ``out`` whole or not at all, the same bytes for the same detector, and returns its ``detector.json``.
 
     - ``detector.onnx``: uint8 ``n s s 3`` to float32 ``n s s``, the probability of anomaly of each pixel

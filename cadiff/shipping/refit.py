@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from cadiff.detection import filter_shards, train_seed
-from cadiff.params import Params
-from cadiff.records import Role, SampleRow
+from cadiff.params import EXEMPLARS
+from cadiff.records import Role
 from cadiff.synthesis import synthesize
+from cadiff.task import Task
 
-LABELLED = "exemplars"  # the method that draws from real anomalies, of which there are more now
 LEARNT_FROM: dict[Role, Role] = {"held_out": "exemplar", "test_good": "normal"}  # calibration normals stay what they are
 
 
-def refit(
-    params: Params, method: str, product: str, seed: int, samples: Sequence[SampleRow], sources: Mapping[str, Path], out: Path, work: Path
-) -> None:
+def refit(task: Task, seed: int, sources: Mapping[str, Path], out: Path, work: Path) -> None:
     """Trains the seed's detector and classifier as the evaluated ones were, with held-out anomalies as exemplars and good test pictures
     as normals; writes their files into ``out`` (``cadiff.detection.train_seed``).
 
     ``sources`` are the shard folders of the evaluated one by method. What the exemplars' method drew from a third of the anomalies is
     drawn anew from all of them, and stands beside the other methods' shards as they are. Calibration normals stay out of training and
     calibrate the new detector. Nothing is left to choose an epoch by: the last one's weights are taken, whatever ``detector.protocol``
-    says. ``params`` are the product's; ``work`` keeps what a stopped run goes on from.
+    says. ``work`` keeps what a stopped run goes on from.
 
     Raises:
         UsageError, CADiffError: as ``filter_shards``, ``synthesize`` and ``train_seed``.
     """
-    labelled = [replace(row, role=LEARNT_FROM.get(row.role, row.role)) for row in samples]
-    synthesize(LABELLED, params, product, labelled, work / LABELLED)
-    kept, _ = filter_shards(params, method, product, samples, sources, work / "kept")
-    generated = [work / LABELLED, *(folder for source, folder in kept.items() if source != LABELLED)]
-    last = params.model_copy(update={"detector": params.detector.model_copy(update={"protocol": "strict"})})
-    train_seed(last, method, product, generated, labelled, seed, out, work)
+    labelled = [replace(row, role=LEARNT_FROM.get(row.role, row.role)) for row in task.samples]
+    synthesize(replace(task, method=EXEMPLARS, samples=labelled), work / EXEMPLARS)
+    kept, _ = filter_shards(task, sources, work / "kept")
+    generated = [work / EXEMPLARS, *(folder for source, folder in kept.items() if source != EXEMPLARS)]
+    last = task.params.model_copy(update={"detector": task.params.detector.model_copy(update={"protocol": "strict"})})
+    train_seed(replace(task, params=last, samples=labelled), generated, seed, out, work)

@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from cadiff.errors import CADiffError, UsageError
-from cadiff.params import Params
+from cadiff.names import UNKNOWN
+from cadiff.params import EXEMPLARS, Params
 from cadiff.pictures import Pictures
 from cadiff.progress import Progress
 from cadiff.records import GENERATED_SCHEMA, GeneratedRow, SampleRow, to_table
@@ -22,10 +23,11 @@ from cadiff.synthesis.exemplars import warp
 from cadiff.synthesis.nsa import nsa
 from cadiff.synthesis.perlin import perlin
 from cadiff.synthesis.photometric import Drawn
+from cadiff.task import Task
 
-TYPELESS = "anomaly"  # the type of methods that know of no defect types
 GOOD = "good"
 TYPELESS_METHODS = {"cutpaste": cutpaste, "nsa": nsa, "perlin": perlin}
+SYNTHESIZERS = (EXEMPLARS, *TYPELESS_METHODS)
 _ROWS = 16  # in memory at a time, so that it does not grow with the shard
 
 
@@ -51,7 +53,7 @@ class _Images(Sequence[UInt8[np.ndarray, "_ _ 3"]]):
         return self.pictures[index].image
 
 
-def synthesize(method: str, params: Params, product: str, samples: Sequence[SampleRow], out: Path) -> None:
+def synthesize(task: Task, out: Path) -> None:
     """Writes ``out/<type>.parquet`` with ``generate.per_type`` images at the canvas for each type.
 
     - ``exemplars``: each exemplar in turn, warped (``train.crop``, ``translate``, ``rotate``) with its mask. The warp resamples
@@ -66,22 +68,21 @@ def synthesize(method: str, params: Params, product: str, samples: Sequence[Samp
         UsageError: if there is no such method.
         CADiffError: if the images that the method needs are missing.
     """
-    params = params.for_product(product)
-    rows = [row for row in samples if row.product == product]
+    rows = [row for row in task.samples if row.product == task.product]
     types = sorted({row.anomaly_type for row in rows if row.role == "exemplar" and row.anomaly_type})
-    per_type = params.generate.per_type
-    if method == "exemplars":
+    per_type = task.params.generate.per_type
+    if task.method == EXEMPLARS:
         if not types:
-            raise CADiffError(f"{product}: expected exemplars to augment, found none. Check dataset.root.")
+            raise CADiffError(f"{task.product}: expected exemplars to augment, found none. Check dataset.root.")
         for name in types:
             chosen = [row for row in rows if row.role == "exemplar" and row.anomaly_type == name]
-            _write(out, method, params, product, name, per_type, _warped(params, chosen))
-        _write(out, method, params, product, GOOD, per_type, _warped(params, _normals(rows, product)))
-    elif method in TYPELESS_METHODS:
+            _write(task, out, name, per_type, _warped(task.params, chosen))
+        _write(task, out, GOOD, per_type, _warped(task.params, _normals(rows, task.product)))
+    elif task.method in TYPELESS_METHODS:
         count = per_type * max(1, len(types))
-        _write(out, method, params, product, TYPELESS, count, _typeless(params, method, _normals(rows, product)))
+        _write(task, out, UNKNOWN, count, _typeless(task.params, task.method, _normals(rows, task.product)))
     else:
-        raise UsageError(f"methods: expected exemplars, cutpaste, nsa or perlin to synthesize, found {method!r}.")
+        raise UsageError(f"methods: expected one of {', '.join(SYNTHESIZERS)} to synthesize, found {task.method!r}.")
 
 
 def _normals(rows: Sequence[SampleRow], product: str) -> list[SampleRow]:
@@ -117,26 +118,18 @@ def _warped(params: Params, rows: Sequence[SampleRow]) -> Callable[[int, int], M
     return draw
 
 
-def _write(
-    out: Path,
-    method: str,
-    params: Params,
-    product: str,
-    kind: str,
-    count: int,
-    draw: Callable[[int, int], Made],
-) -> None:
+def _write(task: Task, out: Path, kind: str, count: int, draw: Callable[[int, int], Made]) -> None:
     """One shard, ``_ROWS`` images in memory at a time."""
-    used = {"method": method, "seed": params.seed, "size": params.dataset.size}
-    if method == "exemplars":
-        used |= params.train.model_dump(include={"crop", "translate", "rotate"})
-    bar = Progress(f"synthesize {product} {kind} {method}", count)
+    used = {"method": task.method, "seed": task.params.seed, "size": task.params.dataset.size}
+    if task.method == EXEMPLARS:
+        used |= task.params.train.model_dump(include={"crop", "translate", "rotate"})
+    bar = Progress(f"synthesize {task.product} {kind} {task.method}", count)
     with table_writer(Path(out) / f"{kind}.parquet", GENERATED_SCHEMA) as write:
         for start in range(0, count, _ROWS):
             rows = []
             for k in range(start, min(start + _ROWS, count)):
-                seed = derive_seed(params.seed, "synthesize", method, product, kind, k)
-                rows.append(_row(f"{product}-{method}-{kind}-{k:05d}", product, kind, draw(k, seed), seed, digest(used)))
+                seed = derive_seed(task.params.seed, "synthesize", task.method, task.product, kind, k)
+                rows.append(_row(f"{task.product}-{task.method}-{kind}-{k:05d}", task.product, kind, draw(k, seed), seed, digest(used)))
             write(to_table(rows, GENERATED_SCHEMA))
             bar.advance(len(rows))
 

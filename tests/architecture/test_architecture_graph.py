@@ -11,7 +11,7 @@ from parameters import bare, file_text, over, values_of
 
 from cadiff.errors import UsageError
 from cadiff.params import READS, RESULT_KEYS, SETTINGS, load_params, pick, settings_path
-from cadiff.stages import STAGES
+from cadiff.stages import CODE, STAGES
 
 ROOT = Path(__file__).resolve().parents[2]
 GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -43,12 +43,12 @@ def test_dvc_names_the_settings_and_the_code_that_the_stage_declares(name: str) 
     product = "" if stage == "report" else "${item.product}"
     assert [dep for dep in deps if dep.startswith(f"{SETTINGS}/")] == ([] if stage == "settings" else [str(settings_path(stage, product))])
     code = [dep.removeprefix("cadiff/") for dep in deps if dep.startswith("cadiff/")]
-    assert sorted(code) == sorted(STAGES[stage].code)
+    assert sorted(code) == sorted(CODE[stage])
 
 
 def test_what_a_stage_reads_is_said_once_for_each() -> None:
     assert READS.keys() == STAGES.keys() - {"settings"}
-    assert {stage_of(name) for name in GRAPH} == set(STAGES)
+    assert {stage_of(name) for name in GRAPH} == set(STAGES) == set(CODE)
     params = load_params(ROOT / "presets" / "demo.yaml")
     for stage, keys in READS.items():
         assert len(set(keys)) == len(keys), stage
@@ -60,8 +60,8 @@ def test_what_a_stage_reads_is_said_once_for_each() -> None:
 def test_a_stage_declares_all_code_that_it_imports(name: str) -> None:
     """Its first part is its door; what that imports, directly or not, must be a declared part or in one."""
     graph = grimp.build_graph("cadiff")
-    declared = {"cadiff." + part.removesuffix(".py").replace("/", ".") for part in STAGES[name].code}
-    door = "cadiff." + STAGES[name].code[0].removesuffix(".py").replace("/", ".")
+    declared = {"cadiff." + part.removesuffix(".py").replace("/", ".") for part in CODE[name]}
+    door = "cadiff." + CODE[name][0].removesuffix(".py").replace("/", ".")
     modules = {door, *graph.find_descendants(door)}
     upstream = {up for module in modules for up in graph.find_upstream_modules(module)}
     rest = {up for up in upstream if not any(f"{up}.".startswith(f"{part}.") for part in declared)}

@@ -12,6 +12,7 @@ from cadiff.data import read_samples
 from cadiff.generator import adapt_base, train_generator
 from cadiff.records import GENERATED_SCHEMA
 from cadiff.storage import read_image, read_table
+from cadiff.task import Task
 
 
 @pytest.fixture
@@ -40,8 +41,8 @@ def test_images_are_drawn_and_written(bench: ModuleType, tmp_path: Path) -> None
     params = bench.parameters(tmp_path, 96, 2, 64)
     params = params.model_copy(update={"generate": params.generate.model_copy(update={"steps": 2})})
     samples = read_samples(params.dataset, "nut")
-    adapt_base(params, "nut", samples, tmp_path / "adapted", tmp_path / "a")
-    train_generator("cadiff", params, "nut", samples, tmp_path / "adapted", tmp_path / "generator", tmp_path / "t")
+    adapt_base(Task(params, "nut", samples=samples), tmp_path / "adapted", tmp_path / "a")
+    train_generator(Task(params, "nut", "cadiff", samples), tmp_path / "adapted", tmp_path / "generator", tmp_path / "t")
     speeds = bench.generated(params, tmp_path, 96, 2)
     assert min(speeds.values()) > 0
     kinds = {path.stem: read_table(path, GENERATED_SCHEMA).num_rows for path in (tmp_path / "generated-96").glob("*.parquet")}

@@ -19,7 +19,8 @@ from cadiff.errors import UsageError
 from cadiff.masks.folder import FOLDER
 from cadiff.params import Params, load_params
 from cadiff.records import METRIC_SCHEMA
-from cadiff.reporting.paper import ablation_row, intensity_row, printed
+from cadiff.reporting.paper_measured import ablation_row, intensity_row
+from cadiff.reporting.paper_printed import printed
 from cadiff.storage import read_table, write_image
 
 ROOT = Path(__file__).resolve().parents[2]

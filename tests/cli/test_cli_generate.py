@@ -13,6 +13,7 @@ from cadiff.generator import adapt_base, train_generator
 from cadiff.params import load_params
 from cadiff.records import GENERATED_SCHEMA, SAMPLE_SCHEMA, SampleRow, to_table
 from cadiff.storage import decode_image, read_image, read_json, read_table, sha256_folder, write_image, write_table
+from cadiff.task import Task
 
 SIDE = 128  # px of the canvas, twice what the base draws
 VALUES = over(BARE, {
@@ -35,8 +36,8 @@ def trained(tiny_base: Path, nut_samples: list[SampleRow], tmp_path_factory: pyt
     params, made = load_params(root / "params.yaml").for_product("nut"), root / "data" / "made"
     write_table(made / "samples" / "nut.parquet", to_table(nut_samples, SAMPLE_SCHEMA))
     adapted, work = made / "adapted" / "nut", root / "work"
-    adapt_base(params, "nut", nut_samples, adapted, work)
-    train_generator("cadiff", params, "nut", nut_samples, adapted, made / "generator" / "cadiff" / "nut", work)
+    adapt_base(Task(params, "nut", samples=nut_samples), adapted, work)
+    train_generator(Task(params, "nut", "cadiff", nut_samples), adapted, made / "generator" / "cadiff" / "nut", work)
     return root
 
 

@@ -13,6 +13,7 @@ from cadiff.detection import train_seed
 from cadiff.params import Params, load_params
 from cadiff.records import GENERATED_SCHEMA, GeneratedRow, Role, SampleRow, to_table
 from cadiff.storage import encode_png, sha256_bytes, write_image, write_table
+from cadiff.task import Task
 
 SIZE = 32  # px of the shorter side
 CALIBRATION = 15  # normals that set the threshold
@@ -81,7 +82,7 @@ def inspected(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Inspected:
     (root / "params.yaml").write_text(file_text(values))
     params, samples = load_params(root / "params.yaml").for_product("cube"), [*toy.samples, *kept]
     detector = root / "data" / "made" / "detectors" / "exemplars" / "cube"
-    train_seed(params, "exemplars", "cube", [toy.generated], samples, 0, detector, root / "work")
+    train_seed(Task(params, "cube", "exemplars", samples), [toy.generated], 0, detector, root / "work")
     return Inspected(params, samples, toy.generated, root, detector, root / "work")
 
 

@@ -23,6 +23,7 @@ from cadiff.errors import CADiffError, UsageError
 from cadiff.params import Params
 from cadiff.records import SampleRow
 from cadiff.storage import read_image, read_tensors, sha256_file
+from cadiff.task import Task
 
 pytest.importorskip("anomalib", reason="anomalib is not installed (the extra `anomalib`)")
 
@@ -87,7 +88,7 @@ def test_the_loss_is_that_of_anomalibs_training_step(toy, pictures, method: str,
 def test_a_stopped_run_ends_as_an_undisturbed_one_and_leaves_no_checkpoint(toy, squares, tmp_path: Path) -> None:
     params, product = settled(toy.params), "cube"
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    fit_peer(params, "draem", product, toy.samples, 0, whole, whole / "work")
+    fit_peer(Task(params, product, "draem", toy.samples), 0, whole, whole / "work")
     stream = (0, "peer", "draem", product)
     network, losses = peers.build(params, "draem", stream, CPU), []
 
@@ -105,15 +106,15 @@ def test_a_stopped_run_ends_as_an_undisturbed_one_and_leaves_no_checkpoint(toy, 
                 parts / "work/seed-0.safetensors", CPU,
             )  # fmt: skip
     assert (parts / "work/seed-0.safetensors").exists()
-    fit_peer(params, "draem", product, toy.samples, 0, parts, parts / "work")
+    fit_peer(Task(params, product, "draem", toy.samples), 0, parts, parts / "work")
     assert (whole / "seed-0.safetensors").read_bytes() == (parts / "seed-0.safetensors").read_bytes()
     assert [path.name for path in (parts / "work").iterdir()] == ["finished-seed-0.safetensors"]
 
-    rows = score_peer(params, "draem", product, toy.samples, 0, whole)
+    rows = score_peer(Task(params, product, "draem", toy.samples), 0, whole)
     assert {row.variant.split("(")[0] for row in rows} == {"draem"}
     assert all("steps=2" in row.variant and "textures=3" in row.variant for row in rows)
     with pytest.raises(CADiffError, match=r"seed-0.safetensors: expected a detector of settings"):
-        score_peer(settled(params, steps=3), "draem", product, toy.samples, 0, whole)
+        score_peer(Task(settled(params, steps=3), product, "draem", toy.samples), 0, whole)
 
 
 def test_what_is_simulated_differs_inside_its_mask_alone(pictures) -> None:
@@ -142,11 +143,11 @@ def test_a_backbone_is_taken_as_it_is_and_never_learns(toy, squares, backbone, m
             assert torch.equal(value, before[name]), f"{name} of the backbone has changed"
     assert any(not torch.equal(after[name], before[name]) for name in after if not name.startswith(peers.FROZEN))
 
-    fit_peer(params, method, "cube", toy.samples, 0, tmp_path, tmp_path)
+    fit_peer(Task(params, "cube", method, toy.samples), 0, tmp_path, tmp_path)
     tensors, metadata = read_tensors(tmp_path / "seed-0.safetensors")
     assert not any(name.startswith(peers.FROZEN) for name in tensors), "the user has it"
     assert f"resnet18@{digest[:8]}" in metadata["variant"]
-    found = peers.load_anomalib(params, method, "cube", 0, tmp_path).score(normals(toy)[:3])
+    found = peers.load_anomalib(Task(params, "cube", method), 0, tmp_path).score(normals(toy)[:3])
     assert [map_.shape for map_ in found.maps] == [(32, 32), (32, 48), (44, 32)]
     assert all(np.isfinite(map_).all() for map_ in found.maps)
     assert found.images.shape == (3,)
@@ -180,7 +181,7 @@ def test_rd4ad_draws_the_normals_features_better_the_longer_it_learns(toy, squar
 
 def test_what_is_wanting_is_named(toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fit(params: Params, method: str) -> None:
-        fit_peer(params, method, "cube", toy.samples, 0, tmp_path, tmp_path)
+        fit_peer(Task(params, "cube", method, toy.samples), 0, tmp_path, tmp_path)
 
     with pytest.raises(UsageError, match=r"peers\.weights: .* expected hub .* or a file, found null"):
         fit(settled(toy.params), "cfa")
@@ -188,7 +189,7 @@ def test_what_is_wanting_is_named(toy, tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(UsageError, match=r"detector\.size: expected pictures of at least 32 px .*, found 16 px"):
         fit(small, "sspcab")
     with pytest.raises(CADiffError, match="expected normal images to train on"):
-        fit_peer(toy.params, "draem", "cube", [row for row in toy.samples if row.role != "normal"], 0, tmp_path, tmp_path)
+        fit_peer(Task(toy.params, "cube", "draem", [row for row in toy.samples if row.role != "normal"]), 0, tmp_path, tmp_path)
     monkeypatch.setitem(sys.modules, "anomalib", None)
     with pytest.raises(UsageError, match=r"methods\.detectors: draem needs anomalib, which is not installed\. pip install"):
         fit(settled(toy.params), "draem")

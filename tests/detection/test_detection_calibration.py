@@ -21,11 +21,12 @@ from cadiff.detection.trained import read_trained
 from cadiff.errors import CADiffError
 from cadiff.records import SAMPLE_SCHEMA, ScoredRow, from_table, to_table
 from cadiff.storage import read_image, read_json, write_table
+from cadiff.task import Task
 
 
 @pytest.fixture(scope="module")
 def segmenter(inspected):
-    return load_segmenter(inspected.params, "exemplars", "cube", 0, inspected.detector)[0]
+    return load_segmenter(Task(inspected.params, "cube", "exemplars"), 0, inspected.detector)[0]
 
 
 def _asking(params, **detector):
@@ -35,18 +36,19 @@ def _asking(params, **detector):
 def test_thresholds_are_the_calibration_normals_own_scores(inspected, segmenter) -> None:
     rows = [row for row in inspected.samples if row.role == "calibration"]
     scores = segmenter.score(rows)
-    one_in_a_hundred = calibrate(inspected.params, "cube", segmenter, inspected.samples, [], "good")
+    one_in_a_hundred = calibrate(Task(inspected.params, "cube", samples=inspected.samples), segmenter, [], "good")
     assert one_in_a_hundred.image.value == pytest.approx(beyond(scores.images.max()))
     assert one_in_a_hundred.pixel.value == pytest.approx(beyond(max(map_.max() for map_ in scores.maps)))
     assert (one_in_a_hundred.image.normals, one_in_a_hundred.image.missing) == (15, 99 - 15)
-    quarter = calibrate_good(_asking(inspected.params, false_alarms=0.25), "cube", segmenter, inspected.samples)
+    quarter = calibrate_good(Task(_asking(inspected.params, false_alarms=0.25), "cube", samples=inspected.samples), segmenter)
     assert quarter.image.value == pytest.approx(beyond(sorted(scores.images)[-4]))
     assert quarter.image.promised == 0.25
-    assert calibrate(inspected.params, "cube", segmenter, [r for r in inspected.samples if r.role != "calibration"], [], "good") is None
+    without = [row for row in inspected.samples if row.role != "calibration"]
+    assert calibrate(Task(inspected.params, "cube", samples=without), segmenter, [], "good") is None
 
 
 def test_generated_anomalies_move_the_image_threshold_up(inspected, segmenter) -> None:
-    given = (inspected.params, "cube", segmenter, inspected.samples, [inspected.generated])
+    given = (Task(inspected.params, "cube", samples=inspected.samples), segmenter, [inspected.generated])
     good, moved = calibrate(*given, "good"), calibrate(*given, "generated")
     scores = generated_scores(segmenter, [inspected.generated], 0)
     assert len(scores) == 15, "all of them, if there are fewer than are looked at"
@@ -80,9 +82,8 @@ def test_the_file_says_what_was_trained_and_promised(inspected) -> None:
 def test_nothing_is_learned_from_calibration_normals(inspected, tmp_path) -> None:
     """The same weights without any, and with ones that are not there: none is read before the threshold is set."""
     others = [row for row in inspected.samples if row.role != "calibration"]
-    trained, classifier = train_seed(
-        inspected.params, "exemplars", "cube", [inspected.generated], others, 0, tmp_path / "out", tmp_path / "work"
-    )
+    task = Task(inspected.params, "cube", "exemplars", others)
+    trained, classifier = train_seed(task, [inspected.generated], 0, tmp_path / "out", tmp_path / "work")
     for name in ("seed-0.safetensors", "classifier-0.safetensors", "curve-0.parquet"):
         assert (tmp_path / "out" / name).read_bytes() == (inspected.detector / name).read_bytes()
     assert trained.thresholds is None
@@ -90,16 +91,15 @@ def test_nothing_is_learned_from_calibration_normals(inspected, tmp_path) -> Non
     assert read_json(tmp_path / "out" / "seed-0.json")["image"] is None
     absent = [replace(row, image_path=str(tmp_path / "no.png")) if row.role == "calibration" else row for row in inspected.samples]
     with pytest.raises(CADiffError, match=r"no.png: expected an image"):
-        train_seed(inspected.params, "exemplars", "cube", [inspected.generated], absent, 0, tmp_path / "again", tmp_path / "work")
+        train_seed(Task(inspected.params, "cube", "exemplars", absent), [inspected.generated], 0, tmp_path / "again", tmp_path / "work")
 
 
 def test_rows_count_false_alarms_and_misses_at_the_threshold(inspected, tmp_path) -> None:
     """Against the scored table; a threshold at the third largest calibration score, so that both ways to be wrong can come up."""
     params = _asking(inspected.params, false_alarms=0.2)
     tables: list[pa.Table] = []
-    rows = detect_seeds(
-        params, "exemplars", "cube", [inspected.generated], inspected.samples, tmp_path / "out", inspected.training, tables.append
-    )
+    task = Task(params, "cube", "exemplars", inspected.samples)
+    rows = detect_seeds(task, [inspected.generated], tmp_path / "out", inspected.training, tables.append)
     scored, found = from_table(pa.concat_tables(tables), ScoredRow), {row.metric: row for row in rows}
     threshold = read_json(tmp_path / "out" / "seed-0.json")["image"]
     kinds = {"false_alarm_rate": [None], "miss_rate": ["blot", "line"], "miss_rate/blot": ["blot"], "miss_rate/line": ["line"]}
@@ -113,12 +113,12 @@ def test_rows_count_false_alarms_and_misses_at_the_threshold(inspected, tmp_path
 
 
 def test_patchcore_is_calibrated_from_the_same_pictures(inspected, tmp_path) -> None:
-    fit_peer(inspected.params, "patchcore", "cube", inspected.samples, 0, tmp_path, tmp_path / "work")
-    found = {row.metric: row for row in score_peer(inspected.params, "patchcore", "cube", inspected.samples, 0, tmp_path)}
+    fit_peer(Task(inspected.params, "cube", "patchcore", inspected.samples), 0, tmp_path, tmp_path / "work")
+    found = {row.metric: row for row in score_peer(Task(inspected.params, "cube", "patchcore", inspected.samples), 0, tmp_path)}
     assert (found["threshold_promised"].n, found["threshold_promised"].value) == (15, 1 / 16)
     assert {found["false_alarm_rate"].n, found["miss_rate/blot"].n} == {4}
     without = [row for row in inspected.samples if row.role != "calibration"]
-    names = {row.metric for row in score_peer(inspected.params, "patchcore", "cube", without, 0, tmp_path)}
+    names = {row.metric for row in score_peer(Task(inspected.params, "cube", "patchcore", without), 0, tmp_path)}
     assert names == {*found} - {"false_alarm_rate", "miss_rate", "miss_rate/blot", "miss_rate/line", "threshold_promised"}
 
 
@@ -138,7 +138,7 @@ def test_the_benchmark_of_both_rules_says_what_they_give(inspected, segmenter, t
     printed = subprocess.run([sys.executable, script, "cube"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     scored = {row.sample_id: float(segmenter.score([row]).images[0]) for row in inspected.samples if row.role in ("held_out", "test_good")}
     for line, rule in zip(printed.splitlines()[1:], ("good", "generated"), strict=True):
-        value = calibrate(inspected.params, "cube", segmenter, inspected.samples, [inspected.generated], rule).image.value
+        value = calibrate(Task(inspected.params, "cube", samples=inspected.samples), segmenter, [inspected.generated], rule).image.value
         above = {row.sample_id: scored[row.sample_id] > value for row in inspected.samples if row.sample_id in scored}
         good = [above[row.sample_id] for row in inspected.samples if row.role == "test_good"]
         others = [above[row.sample_id] for row in inspected.samples if row.role == "held_out"]

@@ -16,6 +16,7 @@ from cadiff.errors import UsageError
 from cadiff.metrics.networks import find_networks
 from cadiff.records import GENERATED_SCHEMA, METRIC_SCHEMA, to_table
 from cadiff.storage import encode_png, read_tensors, sha256_file, write_table, write_tensors
+from cadiff.task import Task
 
 
 def _params(toy, **settings):
@@ -24,7 +25,7 @@ def _params(toy, **settings):
 
 
 def _classify(toy, work: Path, **settings):
-    return classify(_params(toy, **settings), "drawn", "cube", [toy.generated], toy.samples, 0, work)
+    return classify(Task(_params(toy, **settings), "cube", "drawn", toy.samples), [toy.generated], 0, work)
 
 
 def test_tells_blots_from_lines(toy, tmp_path, monkeypatch) -> None:
@@ -45,7 +46,7 @@ def test_tells_blots_from_lines(toy, tmp_path, monkeypatch) -> None:
         patch.setattr("cadiff.checkpoint.save_training", save_and_stop)
         save_each_step(patch)
         with pytest.raises(KeyboardInterrupt):
-            classify(_params(toy), "drawn", "cube", [toy.generated], toy.samples, 0, tmp_path / "again")
+            classify(Task(_params(toy), "cube", "drawn", toy.samples), [toy.generated], 0, tmp_path / "again")
     checkpoint = "classifier-0.safetensors"
     assert read_tensors(tmp_path / "again" / checkpoint)[1]["step"] == "3"
     assert _classify(toy, tmp_path / "again") == rows
@@ -78,10 +79,10 @@ def test_every_epoch_has_each_image_once() -> None:
 
 def test_nothing_is_said_where_there_is_nothing_to_tell_apart(toy, tmp_path) -> None:
     one_type = [row for row in toy.samples if row.anomaly_type != "line"]
-    assert classify(_params(toy), "drawn", "cube", [toy.generated], one_type, 0, tmp_path) == []
+    assert classify(Task(_params(toy), "cube", "drawn", one_type), [toy.generated], 0, tmp_path) == []
     (tmp_path / "typeless").mkdir()
     (tmp_path / "typeless" / "anomaly.parquet").write_bytes((toy.generated / "blot.parquet").read_bytes())
-    assert classify(_params(toy), "drawn", "cube", [tmp_path / "typeless"], toy.samples, 0, tmp_path) == []
+    assert classify(Task(_params(toy), "cube", "drawn", toy.samples), [tmp_path / "typeless"], 0, tmp_path) == []
 
 
 def test_resnet34_starts_from_a_checked_file_or_from_scratch(toy, tmp_path) -> None:

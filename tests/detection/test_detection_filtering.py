@@ -10,13 +10,14 @@ import pytest
 from parameters import bare
 
 from cadiff.detection.batches import load_training_data
-from cadiff.detection.filtering import EXEMPT, KEPT, UNKNOWN, Judged, filter_shards, judge
+from cadiff.detection.filtering import KEPT, UNKNOWN, Judged, filter_shards, judge
 from cadiff.detection.tiles import View
 from cadiff.errors import CADiffError, UsageError
 from cadiff.metrics.quality import assess
-from cadiff.params import Params, load_params
+from cadiff.params import EXEMPLARS, Params, load_params
 from cadiff.records import GENERATED_SCHEMA, GeneratedRow, QualityRow, SampleRow, to_table
 from cadiff.storage import encode_png, read_image, read_table, sha256_folder, write_table
+from cadiff.task import Task
 
 
 def _quality(name: str, distance: float | None, unusual: float | None, source: str = "generated") -> QualityRow:
@@ -58,7 +59,7 @@ def test_a_copy_is_left_out_and_nothing_else(toy, made, tmp_path: Path) -> None:
     samples, folder = made
     before = sha256_folder(folder)
     params = _of(toy, min_exemplar_distance=1e-3, min_mask_agreement=1e-9)
-    kept, rows = filter_shards(params, "drawn", "cube", samples, {"drawn": folder}, tmp_path / "kept")
+    kept, rows = filter_shards(Task(params, "cube", "drawn", samples), {"drawn": folder}, tmp_path / "kept")
     data = load_training_data("cube", samples, list(kept.values()), View.of(params))
     assert {name: len(pool) for name, pool in data.anomalies.items()} == {"blot": 12, "line": 3}
     assert "copy" not in read_table(kept["drawn"] / "blot.parquet", GENERATED_SCHEMA)["sample_id"].to_pylist()
@@ -86,20 +87,20 @@ def test_an_image_that_changed_beside_its_mask_is_left_out(toy, make_row, tmp_pa
         rows.append(dataclasses.replace(row, normal_id=normals[0].sample_id))
     write_table(tmp_path / "drawn" / "blot.parquet", to_table(rows, GENERATED_SCHEMA))
     params = _of(toy, min_mask_agreement=0.5)
-    found = assess(params, "cube", "drawn", normals, tmp_path / "drawn")
+    found = assess(Task(params, "cube", "drawn", normals), tmp_path / "drawn")
     assert [row.mask_agreement for row in found] == pytest.approx([1, 64 / 96, 64 / 160])
-    kept, rows_of = filter_shards(params, "drawn", "cube", normals, {"drawn": tmp_path / "drawn"}, tmp_path / "kept")
+    kept, rows_of = filter_shards(Task(params, "cube", "drawn", normals), {"drawn": tmp_path / "drawn"}, tmp_path / "kept")
     assert read_table(kept["drawn"] / "blot.parquet", GENERATED_SCHEMA)["sample_id"].to_pylist() == ["0", "32"]
     assert {row.metric: row.value for row in rows_of if "/" not in row.metric} == {KEPT: pytest.approx(2 / 3), UNKNOWN: 0}
 
 
 def test_exemplars_are_exempt_and_no_rule_touches_nothing(toy, made, tmp_path: Path) -> None:
     samples, folder = made
-    sources = {"drawn": folder, EXEMPT: folder}
-    assert filter_shards(toy.params, "both", "cube", samples, sources, tmp_path / "kept") == (sources, [])
+    sources = {"drawn": folder, EXEMPLARS: folder}
+    assert filter_shards(Task(toy.params, "cube", "both", samples), sources, tmp_path / "kept") == (sources, [])
     assert not (tmp_path / "kept").exists()
-    kept, rows = filter_shards(_of(toy, min_exemplar_distance=1e-3), "both", "cube", samples, sources, tmp_path / "kept")
-    assert kept == {"drawn": tmp_path / "kept" / "drawn", EXEMPT: folder}
+    kept, rows = filter_shards(Task(_of(toy, min_exemplar_distance=1e-3), "cube", "both", samples), sources, tmp_path / "kept")
+    assert kept == {"drawn": tmp_path / "kept" / "drawn", EXEMPLARS: folder}
     assert {(row.metric, row.n) for row in rows if row.metric == KEPT} == {(KEPT, 16)}, "the exemplars are not counted"
 
 
@@ -112,7 +113,7 @@ def test_a_type_of_which_nothing_is_left_names_the_rule(toy, made, tmp_path: Pat
     )
     params = _of(toy, min_exemplar_distance=1e-3, min_normal_distance=1e6)
     with pytest.raises(CADiffError, match=line):
-        filter_shards(params, "drawn", "cube", samples, {"drawn": folder}, tmp_path / "kept")
+        filter_shards(Task(params, "cube", "drawn", samples), {"drawn": folder}, tmp_path / "kept")
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from cadiff.detection.scoring import load_segmenter
 from cadiff.detection.thresholds import Threshold, Thresholds
 from cadiff.errors import CADiffError, UsageError
 from cadiff.storage import read_image, read_json, write_json
+from cadiff.task import Task
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def _rows(inspected, role: str, kind: str | None = None):
 def test_says_what_the_evaluated_detector_says(inspected, inspector) -> None:
     """The same scores, maps and thresholds as in the stage's own table, whichever way the detector is named."""
     rows = [row for row in inspected.samples if row.role in ("held_out", "test_good", "calibration")]
-    scores = load_segmenter(inspected.params, "exemplars", "cube", 0, inspected.detector)[0].score(rows)
+    scores = load_segmenter(Task(inspected.params, "cube", "exemplars"), 0, inspected.detector)[0].score(rows)
     threshold = read_json(inspected.detector / "seed-0.json")["image"]["value"]
     for row, map_, score in zip(rows, scores.maps, scores.images, strict=True):
         found = inspector.predict(row.image_path)

@@ -31,6 +31,7 @@ from cadiff.params import LEGACY, Params, check_legacy, load_params
 from cadiff.records import GENERATED_SCHEMA, METRIC_SCHEMA, SAMPLE_SCHEMA, to_table
 from cadiff.stages import Run, detect
 from cadiff.storage import read_metadata, read_table, read_tensors, resize_mask, write_table
+from cadiff.task import Task
 
 
 def legacy(params: Params) -> Params:
@@ -108,11 +109,11 @@ def test_of_a_union_each_type_has_so_many_images_in_all_as_many_of_each_source(t
 def test_a_legacy_classifier_passes_five_times_and_sees_no_normalisation(toy, tmp_path: Path) -> None:
     quick = {"epochs": 1, "learning_rate": 1e-4, "network": "resnet34", "batch": 5}
     params = legacy(toy.params).model_copy(update={"classifier": toy.params.classifier.model_copy(update=quick)})
-    trained = train_classifier(params, "drawn", "cube", [toy.generated], toy.samples, 0, tmp_path / "work")
+    trained = train_classifier(Task(params, "cube", "drawn", toy.samples), [toy.generated], 0, tmp_path / "work")
     assert trained is not None
     assert trained.card.variant == "resnet34(scratch,plain)"
     assert read_tensors(tmp_path / "work" / "classifier-0.safetensors")[1]["step"] == "15", "five times 15 images in batches of 5"
-    rows = score_classifier(params, "drawn", "cube", toy.samples, 0, trained)
+    rows = score_classifier(Task(params, "cube", "drawn", toy.samples), 0, trained)
     assert {(row.variant, row.protocol) for row in rows} == {("resnet34(scratch,plain)", "legacy")}
     write_classifier(trained, tmp_path, 0)
     again = load_classifier(trained.card, tmp_path / "classifier-0.safetensors", torch.device("cpu"))

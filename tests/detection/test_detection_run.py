@@ -19,12 +19,13 @@ from cadiff.detection.training import identity, train_detector
 from cadiff.errors import CADiffError
 from cadiff.records import CURVE_SCHEMA, METRIC_SCHEMA, SCORED_SCHEMA, ScoredRow, from_table, to_table
 from cadiff.storage import decode_image, read_image, read_table, read_tensors, write_tensors
+from cadiff.task import Task
 
 
 def _train(toy, out: Path, work: Path, seed: int = 0, **detector) -> None:
     settings = toy.params.detector.model_copy(update=detector)
     params = toy.params.model_copy(update={"detector": settings})
-    train_detector(params, "drawn", "cube", [toy.generated], toy.samples, seed, out, work)
+    train_detector(Task(params, "cube", "drawn", toy.samples), [toy.generated], seed, out, work)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def trained(toy, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_learns_what_it_was_shown(toy, trained) -> None:
     tables: list = []
-    metrics = score(toy.params, "drawn", "cube", toy.samples, 0, trained / "made", tables.append)
+    metrics = score(Task(toy.params, "cube", "drawn", toy.samples), 0, trained / "made", tables.append)
     values = {row.metric: row.value for row in metrics}
     assert {*values} == {
         "pixel_auroc", "pixel_ap", "pixel_f1max", "image_auroc", "image_ap", "image_f1max", "pro",
@@ -58,11 +59,11 @@ def test_learns_what_it_was_shown(toy, trained) -> None:
 def test_metrics_are_those_of_the_maps(toy, trained) -> None:
     path = trained / "made" / "seed-0.safetensors"
     tables: list = []
-    metrics = score(toy.params, "drawn", "cube", toy.samples, 0, trained / "made", tables.append)
+    metrics = score(Task(toy.params, "cube", "drawn", toy.samples), 0, trained / "made", tables.append)
     scored = from_table(pa.concat_tables(tables), ScoredRow)
     values = {row.metric: row.value for row in metrics}
     rows = [row for row in toy.samples if row.role in ("held_out", "test_good")]
-    model, view = load_model(toy.params, "drawn", "cube", 0, path)[0], View.of(toy.params)
+    model, view = load_model(Task(toy.params, "cube", "drawn"), 0, path)[0], View.of(toy.params)
     maps = [predict(model, read_image(row.image_path), view) for row in rows]
     assert {map_.shape for map_ in maps} == {(32, 32), (32, 48), (44, 32)}
     masks = [read_image(r.mask_path, "L") > 0 if r.mask_path else np.zeros(m.shape, bool) for r, m in zip(rows, maps, strict=True)]
@@ -123,9 +124,9 @@ def test_refusals_name_what_to_do(toy, trained, tmp_path) -> None:
     path = trained / "made" / "seed-0.safetensors"
     shutil.copy(path, tmp_path / "seed-3.safetensors")
     with pytest.raises(CADiffError, match="expected a detector of seed 3, found 0"):
-        score(toy.params, "drawn", "cube", toy.samples, 3, tmp_path)
+        score(Task(toy.params, "cube", "drawn", toy.samples), 3, tmp_path)
     with pytest.raises(CADiffError, match="expected held-out or good test images"):
-        score(toy.params, "drawn", "cube", toy.samples[:8], 0, trained / "made")
+        score(Task(toy.params, "cube", "drawn", toy.samples[:8]), 0, trained / "made")
 
 
 def test_legacy_keeps_the_epoch_that_is_best_on_the_test_set_and_says_so(toy, tmp_path) -> None:
@@ -142,10 +143,10 @@ def test_legacy_keeps_the_epoch_that_is_best_on_the_test_set_and_says_so(toy, tm
         settings = toy.params.detector.model_copy(update={"epochs": 4, "protocol": "legacy"})
         legacy = toy.params.model_copy(update={"detector": settings})
         model = _after(legacy, toy, epochs * 5, tmp_path / f"epoch-{epochs}")
-        found = {row.metric: row.value for row in score(legacy, "drawn", "cube", toy.samples, 0, model)}
+        found = {row.metric: row.value for row in score(Task(legacy, "cube", "drawn", toy.samples), 0, model)}
         totals.append(sum(found[name] for name in ("image_auroc", "pixel_auroc", "pixel_ap", "pro")))
     assert best == 1 + int(np.argmax(totals))
-    rows = score(legacy, "drawn", "cube", toy.samples, 0, tmp_path / "made")
+    rows = score(Task(legacy, "cube", "drawn", toy.samples), 0, tmp_path / "made")
     assert {row.protocol for row in rows} == {"legacy"}
     values = {row.metric: row.value for row in rows}
     assert sum(values[n] for n in ("image_auroc", "pixel_auroc", "pixel_ap", "pro")) == pytest.approx(max(totals))
@@ -160,7 +161,7 @@ def _after(params, toy, steps: int, folder: Path) -> Path:
 
     def save(path, step, modules, optimizer, scaler):
         if step == steps:
-            metadata = identity(params, "drawn", "cube", 0) | {"made_by": ""}
+            metadata = identity(Task(params, "cube", "drawn"), 0) | {"made_by": ""}
             write_tensors(folder / "seed-0.safetensors", modules["model"].state_dict(), metadata)
             raise StopError
 
@@ -168,7 +169,7 @@ def _after(params, toy, steps: int, folder: Path) -> Path:
         save_each_step(patch)
         patch.setattr("cadiff.checkpoint.save_training", save)
         with pytest.raises(StopError):
-            train_detector(params, "drawn", "cube", [toy.generated], toy.samples, 0, folder, folder / "work")
+            train_detector(Task(params, "cube", "drawn", toy.samples), [toy.generated], 0, folder, folder / "work")
     return folder
 
 
@@ -193,13 +194,13 @@ def test_larger_pictures_are_learnt_and_scored_in_tiles_by_the_pretrained_networ
 
     params = toy.params.model_copy(update={"detector": toy.params.detector.model_copy(update=settings)})
     tables: list = []
-    rows = score(params, "drawn", "cube", toy.samples, 0, tmp_path / "whole", tables.append)
+    rows = score(Task(params, "cube", "drawn", toy.samples), 0, tmp_path / "whole", tables.append)
     assert {row.variant for row in rows} == {"efficientnet-lite0"}
     shapes = {decode_image(row.anomaly_map["bytes"], "L").shape for row in from_table(pa.concat_tables(tables), ScoredRow)}
     assert shapes == {(64, 64), (64, 96), (88, 64)}, "maps are kept at the detector's scale"
     other = params.model_copy(update={"detector": params.detector.model_copy(update={"size": None})})
     with pytest.raises(CADiffError, match="expected a detector of size 32, found 64"):
-        score(other, "drawn", "cube", toy.samples, 0, tmp_path / "whole")
+        score(Task(other, "cube", "drawn", toy.samples), 0, tmp_path / "whole")
 
 
 def _stopping(save):

@@ -17,6 +17,7 @@ from cadiff.generator.train import new_generator
 from cadiff.params import BaseParams, IntensityParams, Params
 from cadiff.records import SampleRow
 from cadiff.storage import read_image
+from cadiff.task import Task
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU on this machine")
 
@@ -95,9 +96,9 @@ def test_the_gpu_trains_as_the_cpu_does(small_params: Params, nut_samples: list[
     for device in ("cpu", "cuda"):
         base = BaseParams(**{**small_params.base.model_dump(), "device": device, "dtype": "float32"})
         params, out = small_params.model_copy(update={"base": base}), tmp_path / device
-        adapt_base(params, "nut", nut_samples, out / "adapted", out / "work-a")
-        train_generator("cadiff", params, "nut", nut_samples, out / "adapted", out / "generator", out / "work-t")
-        learnt = load_generator("cadiff", params, "nut", out / "adapted", out / "generator")
+        adapt_base(Task(params, "nut", samples=nut_samples), out / "adapted", out / "work-a")
+        train_generator(Task(params, "nut", "cadiff", nut_samples), out / "adapted", out / "generator", out / "work-t")
+        learnt = load_generator(Task(params, "nut", "cadiff"), out / "adapted", out / "generator")
         start = new_generator(params, "nut", learnt.tokens.types, load_backbone(params.base))
         pairs = zip((learnt.tokens.vectors, *learnt.control.parameters()), (start.tokens.vectors, *start.control.parameters()), strict=True)
         moved[device] = torch.cat([(after - before).detach().float().cpu().flatten() for after, before in pairs])

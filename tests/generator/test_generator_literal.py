@@ -23,6 +23,7 @@ from cadiff.prompt import CONTEXT
 from cadiff.records import SampleRow
 from cadiff.seeds import torch_generator
 from cadiff.storage import read_json
+from cadiff.task import Task
 
 KINDS = ["chip", "rust", "scratch"]
 PRESETS = Path(__file__).resolve().parents[2] / "presets"
@@ -198,10 +199,10 @@ def test_epochs_count_the_products_exemplars(small_params: Params) -> None:
 
 def test_all_literal_readings_go_together(small_params: Params, nut_samples: list[SampleRow], tmp_path: Path) -> None:
     """Trained for two epochs of six exemplars in batches of four, and an image drawn."""
-    adapt_base(small_params, "nut", nut_samples, tmp_path / "adapted", tmp_path / "work")
+    adapt_base(Task(small_params, "nut", samples=nut_samples), tmp_path / "adapted", tmp_path / "work")
     literal = {**LITERAL, "train": {**LITERAL["train"], "steps": None, "epochs": 2, "batch": 4}}
     params = changed(small_params, **literal, generate={"background": "generated"})
-    train(params, "nut", nut_samples, tmp_path / "adapted", tmp_path / "out", tmp_path / "work")
+    train(Task(params, "nut", samples=nut_samples), tmp_path / "adapted", tmp_path / "out", tmp_path / "work")
     assert read_json(tmp_path / "out" / "generator.json")["steps"] == 3
     generator = load(params, "nut", tmp_path / "adapted", tmp_path / "out")
     request = Request(generator.prompt(["rust"], 0), ("rust",), torch.ones(1, 64, 64, dtype=torch.bool), (1.5,), seed=0)
@@ -210,10 +211,10 @@ def test_all_literal_readings_go_together(small_params: Params, nut_samples: lis
 
 def test_decay_and_clipping_are_those_that_are_set(small_params: Params, nut_samples: list[SampleRow], tmp_path: Path) -> None:
     """Clipped to nothing, Adam's epsilon leaves no step: what is left is AdamW's decay, (1 - rate * decay) a step."""
-    adapt_base(small_params, "nut", nut_samples, tmp_path / "adapted", tmp_path / "work")
+    adapt_base(Task(small_params, "nut", samples=nut_samples), tmp_path / "adapted", tmp_path / "work")
     rates = {"prompt": {"weight_decay": 0.5, "learning_rate": 1e-2}, "control": {"weight_decay": 0.25, "learning_rate": 1e-2}}
     params = changed(small_params, **rates, train={"clip": 1e-15, "decay": "none"})
-    train(params, "nut", nut_samples, tmp_path / "adapted", tmp_path / "out", tmp_path / "work")
+    train(Task(params, "nut", samples=nut_samples), tmp_path / "adapted", tmp_path / "out", tmp_path / "work")
     start = new_generator(params, "nut", KINDS, load_backbone(params.base))
     found = load(params, "nut", tmp_path / "adapted", tmp_path / "out")
     assert torch.allclose(found.tokens.vectors, start.tokens.vectors * (1 - 0.5e-2) ** 3, atol=1e-6)

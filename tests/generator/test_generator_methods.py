@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pytest
-from parameters import bare
 from scipy import ndimage
 
 from cadiff.errors import CADiffError, UsageError
@@ -18,11 +16,11 @@ from cadiff.masks import make_scenes
 from cadiff.masks.make import SCENES, UNKNOWN
 from cadiff.masks.shapes import move_picture
 from cadiff.params import Params
-from cadiff.params.methods import Generator as GeneratorName
 from cadiff.pictures import read_picture
 from cadiff.prompt import LearnedTokens, PlainWords
 from cadiff.records import GENERATED_SCHEMA, SampleRow
 from cadiff.storage import decode_image, read_json, read_table, sha256_folder, write_json
+from cadiff.task import Task
 
 METHODS = sorted(GENERATORS)
 
@@ -36,27 +34,21 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(made: Path, windowed_params: Params, nut_samples: list[SampleRow]) -> Path:
     """``adapted`` and one folder a generator, once for all tests of this file."""
     if not (made / "adapted").exists():
-        adapt_base(windowed_params, "nut", nut_samples, made / "adapted", made / "work-a")
+        adapt_base(Task(windowed_params, "nut", samples=nut_samples), made / "adapted", made / "work-a")
     for method in METHODS:
         if not (made / method).exists():
-            train_generator(method, windowed_params, "nut", nut_samples, made / "adapted", made / method, made / f"work-{method}")
+            train_generator(Task(windowed_params, "nut", method, nut_samples), made / "adapted", made / method, made / f"work-{method}")
     return made
-
-
-def test_every_generator_that_the_parameters_name_is_there() -> None:
-    assert sorted(get_args(GeneratorName)) == METHODS
-    assert all(bare(products={"nut": {}}, methods=[name]).kind_of(name) == "generator" for name in METHODS)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_it_trains_loads_and_draws_the_scenes_of_its_kind(
     trained: Path, windowed_params: Params, nut_samples: list[SampleRow], tmp_path: Path, method: str
 ) -> None:
-    scenes = make_scenes(windowed_params, "nut", nut_samples, method)
+    task = Task(windowed_params, "nut", method, nut_samples)
+    scenes = make_scenes(task)
     out, by_id = tmp_path / "out", {scene.scene_id: scene for scene in scenes}
-    generate_shards(
-        windowed_params, method, "nut", nut_samples, trained / "adapted", trained / method, scenes, out, tmp_path / "work"
-    )  # fmt: skip
+    generate_shards(task, trained / "adapted", trained / method, scenes, out, tmp_path / "work")
     kinds = {UNKNOWN} if method == "perturbed" else {"chip", "rust", "scratch"}
     assert {path.stem for path in out.iterdir()} == {*kinds, "good"}
     rows = [row for kind in kinds for row in read_table(out / f"{kind}.parquet", GENERATED_SCHEMA).to_pylist()]
@@ -90,10 +82,11 @@ def test_what_is_pasted_is_cadiffs_own_scenes_with_the_exemplars_pixels(
     params = windowed_params.model_copy(update={"generate": windowed_params.generate.model_copy(update={"redraw": True, "blend": 0.0})})
     whose = {}
     for method in ("cadiff", "pasted"):
-        scenes = make_scenes(params, "nut", nut_samples, method)
+        task = Task(params, "nut", method, nut_samples)
+        scenes = make_scenes(task)
         whose[method] = [scene.row() for scene in scenes if scene.named]
         out = tmp_path / method
-        generate_shards(params, method, "nut", nut_samples, trained / "adapted", trained / method, scenes, out, tmp_path / f"w-{method}")
+        generate_shards(task, trained / "adapted", trained / method, scenes, out, tmp_path / f"w-{method}")
     assert whose["cadiff"] == whose["pasted"]
     assert all(scene.named for scene in scenes), "nothing is drawn, so no place of a normal is drawn anew"
     read, settings = reader(params), settings_of("pasted", params)
@@ -126,8 +119,8 @@ def test_what_is_pasted_fades_out_as_what_is_drawn_does(
     trained: Path, windowed_params: Params, nut_samples: list[SampleRow]
 ) -> None:
     """Within ``generate.blend`` px of the mask and nowhere else, the less the farther; in the mask as without."""
-    scenes = make_scenes(windowed_params, "nut", nut_samples, "pasted")
-    generator = load_generator("pasted", windowed_params, "nut", trained / "nowhere", trained / "pasted")
+    scenes = make_scenes(Task(windowed_params, "nut", "pasted", nut_samples))
+    generator = load_generator(Task(windowed_params, "nut", "pasted"), trained / "nowhere", trained / "pasted")
     found = {}
     for blend in (0.0, 3.0, None):
         params = windowed_params.model_copy(update={"generate": windowed_params.generate.model_copy(update={"blend": blend})})
@@ -167,7 +160,7 @@ def neighbours(mask: np.ndarray) -> np.ndarray:
 
 def test_what_each_has_learnt(trained: Path, windowed_params: Params) -> None:
     """CADiff its tokens, control and SAIM; ControlNet the control alone; perturbed nothing, and it says so."""
-    loaded = {name: load_generator(name, windowed_params, "nut", trained / "adapted", trained / name) for name in METHODS}
+    loaded = {name: load_generator(Task(windowed_params, "nut", name), trained / "adapted", trained / name) for name in METHODS}
     assert isinstance(loaded["cadiff"].tokens, LearnedTokens)
     assert isinstance(loaded["pasted"], Paster), "no base and no words"
     for name in ("controlnet", "perturbed"):
@@ -207,8 +200,8 @@ def test_the_strength_decides_how_far_a_perturbed_normal_is_from_what_it_was(
                 "generate": windowed_params.generate.model_copy(update={"steps": 10}),
             }
         )
-        scenes = make_scenes(params, "nut", nut_samples, "perturbed")
-        generator = load_generator("perturbed", params, "nut", trained / "adapted", trained / "perturbed")
+        scenes = make_scenes(Task(params, "nut", "perturbed", nut_samples))
+        generator = load_generator(Task(params, "nut", "perturbed"), trained / "adapted", trained / "perturbed")
         drawn = draw_scenes(generator, settings_of("perturbed", params), scenes, again=False)
         changes = [np.abs(one.image.astype(int) - read_picture(one.scene.picture, 128).image)[one.scene.mask].mean() for one in drawn]
         away.append(np.mean(changes))
@@ -219,7 +212,7 @@ def test_the_strength_decides_how_far_a_perturbed_normal_is_from_what_it_was(
 def test_training_again_gives_the_same_bytes(
     trained: Path, windowed_params: Params, nut_samples: list[SampleRow], tmp_path: Path, method: str
 ) -> None:
-    train_generator(method, windowed_params, "nut", nut_samples, trained / "adapted", tmp_path / "again", tmp_path / "work")
+    train_generator(Task(windowed_params, "nut", method, nut_samples), trained / "adapted", tmp_path / "again", tmp_path / "work")
     assert sha256_folder(tmp_path / "again") == sha256_folder(trained / method)
 
 
@@ -230,4 +223,4 @@ def test_one_that_was_trained_on_another_base_is_refused(
     record = read_json(trained / method / "generator.json")
     write_json(tmp_path / "generator.json", {**record, "base": "another"})
     with pytest.raises(CADiffError, match=r"generator.json: expected base .*, found another. Rerun the train stage"):
-        load_generator(method, windowed_params, "nut", trained / "adapted", tmp_path)
+        load_generator(Task(windowed_params, "nut", method), trained / "adapted", tmp_path)

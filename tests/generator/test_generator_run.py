@@ -27,6 +27,7 @@ from cadiff.records import GENERATED_SCHEMA, SampleRow
 from cadiff.scene import Scene
 from cadiff.seeds import torch_generator
 from cadiff.storage import decode_image, read_image, read_json, read_metadata, read_table, sha256_folder, write_image, write_json
+from cadiff.task import Task
 
 
 @pytest.fixture(scope="module")
@@ -37,14 +38,14 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def trained(folders: Path, small_params: Params, nut_samples: list[SampleRow]) -> Path:
     if not (folders / "generator" / "generator.json").exists():
-        adapt_base(small_params, "nut", nut_samples, folders / "adapted", folders / "work-a")
-        train_generator("cadiff", small_params, "nut", nut_samples, folders / "adapted", folders / "generator", folders / "work-t")
+        adapt_base(Task(small_params, "nut", samples=nut_samples), folders / "adapted", folders / "work-a")
+        train_generator(Task(small_params, "nut", "cadiff", nut_samples), folders / "adapted", folders / "generator", folders / "work-t")
     return folders
 
 
 def shards(params: Params, samples: list[SampleRow], trained: Path, scenes: list[Scene], root: Path) -> Path:
     out, made = root / "out", (trained / "adapted", trained / "generator")
-    generate_shards(params, "cadiff", "nut", samples, *made, scenes, out, root / "work")
+    generate_shards(Task(params, "nut", "cadiff", samples), *made, scenes, out, root / "work")
     return out
 
 
@@ -71,7 +72,7 @@ def test_both_learning_rates_decay_together_or_not_at_all(small_params: Params) 
 
 
 def test_two_trainings_give_the_same_bytes(trained: Path, small_params: Params, nut_samples: list[SampleRow], tmp_path: Path) -> None:
-    train_generator("cadiff", small_params, "nut", nut_samples, trained / "adapted", tmp_path / "again", tmp_path / "work")
+    train_generator(Task(small_params, "nut", "cadiff", nut_samples), trained / "adapted", tmp_path / "again", tmp_path / "work")
     assert sha256_folder(tmp_path / "again") == sha256_folder(trained / "generator")
 
 
@@ -79,8 +80,8 @@ def test_a_stopped_training_goes_on_to_the_same_bytes(
     trained: Path, small_params: Params, nut_samples: list[SampleRow], tmp_path: Path
 ) -> None:
     with interrupted(3):
-        train_generator("cadiff", small_params, "nut", nut_samples, trained / "adapted", tmp_path / "out", tmp_path / "work")
-    train_generator("cadiff", small_params, "nut", nut_samples, trained / "adapted", tmp_path / "out", tmp_path / "work")
+        train_generator(Task(small_params, "nut", "cadiff", nut_samples), trained / "adapted", tmp_path / "out", tmp_path / "work")
+    train_generator(Task(small_params, "nut", "cadiff", nut_samples), trained / "adapted", tmp_path / "out", tmp_path / "work")
     assert sha256_folder(tmp_path / "out") == sha256_folder(trained / "generator")
 
 
@@ -115,7 +116,7 @@ def test_gradients_reach_what_learns_and_nothing_frozen(
 def test_shards_carry_provenance_and_come_back_identical(
     trained: Path, small_params: Params, nut_samples: list[SampleRow], tmp_path: Path
 ) -> None:
-    arguments = (small_params, nut_samples, trained, make_scenes(small_params, "nut", nut_samples))
+    arguments = (small_params, nut_samples, trained, make_scenes(Task(small_params, "nut", samples=nut_samples)))
     shards(*arguments, tmp_path)
     first = sha256_folder(tmp_path / "out")
     table = read_table(tmp_path / "out" / "rust.parquet", GENERATED_SCHEMA)
@@ -138,7 +139,7 @@ def test_shards_carry_provenance_and_come_back_identical(
 
 
 def test_outside_the_mask_the_normal_is_kept(trained: Path, small_params: Params) -> None:
-    generator = load_generator("cadiff", small_params, "nut", trained / "adapted", trained / "generator")
+    generator = load_generator(Task(small_params, "nut", "cadiff"), trained / "adapted", trained / "generator")
     background = generator.backbone.encode(torch.rand(1, 3, 64, 64) * 2 - 1)[0]
     prompt = generator.tokens.prompt(generator.backbone, ["rust"], 0)
     nowhere = Request(prompt, ("rust",), torch.zeros(1, 64, 64, dtype=torch.bool), (1.0,), 1, background)
@@ -147,7 +148,7 @@ def test_outside_the_mask_the_normal_is_kept(trained: Path, small_params: Params
 
 
 def test_intensity_changes_the_image_and_one_is_neutral(trained: Path, small_params: Params) -> None:
-    generator = load_generator("cadiff", small_params, "nut", trained / "adapted", trained / "generator")
+    generator = load_generator(Task(small_params, "nut", "cadiff"), trained / "adapted", trained / "generator")
     mask = torch.zeros(1, 64, 64, dtype=torch.bool)
     mask[:, :32, :32] = True
     prompt = generator.tokens.prompt(generator.backbone, ["rust"], 0)
@@ -161,7 +162,7 @@ def test_intensity_changes_the_image_and_one_is_neutral(trained: Path, small_par
 
 
 def test_less_strength_stays_nearer_to_what_it_starts_from(trained: Path, small_params: Params) -> None:
-    generator = load_generator("cadiff", small_params, "nut", trained / "adapted", trained / "generator")
+    generator = load_generator(Task(small_params, "nut", "cadiff"), trained / "adapted", trained / "generator")
     background = generator.backbone.encode(torch.rand(1, 3, 64, 64) * 2 - 1)[0]
     prompt = generator.tokens.prompt(generator.backbone, ["rust"], 0)
     everywhere = Request(prompt, ("rust",), torch.ones(1, 64, 64, dtype=torch.bool), (1.0,), 1, background, start=background)
@@ -178,7 +179,7 @@ def test_normals_are_redrawn_in_a_place_where_asked(
 ) -> None:
     """Each normal, or an exemplar's picture in its stead, with a place drawn anew, and no other: no type, nothing changed around it."""
     params = changed(small_params, generate={"redraw": True, "blend": 0.0, "per_type": 1})
-    scenes = make_scenes(params, "nut", nut_samples)
+    scenes = make_scenes(Task(params, "nut", samples=nut_samples))
     out = shards(params, nut_samples, trained, scenes, tmp_path)
     rows = {row["sample_id"]: row for row in read_table(out / "good.parquet", GENERATED_SCHEMA).to_pylist()}
     normals, by_id = [row for row in nut_samples if row.role == "normal"], {scene.scene_id: scene for scene in scenes}
@@ -201,7 +202,7 @@ def test_normals_are_as_they_are_where_none_is_redrawn(
 ) -> None:
     """Nothing of them goes through the autoencoder where the picture's own pixels are kept around an anomaly."""
     params = changed(small_params, generate={"blend": 0.0, "per_type": 1})
-    out = shards(params, nut_samples, trained, make_scenes(params, "nut", nut_samples), tmp_path)
+    out = shards(params, nut_samples, trained, make_scenes(Task(params, "nut", samples=nut_samples)), tmp_path)
     rows = {row["sample_id"]: row for row in read_table(out / "good.parquet", GENERATED_SCHEMA).to_pylist()}
     normals = [row for row in nut_samples if row.role == "normal"]
     assert sorted(rows) == sorted(normal.sample_id for normal in normals)
@@ -217,7 +218,7 @@ def test_where_all_of_a_window_is_kept_normals_go_through_the_autoencoder_as_it_
 ) -> None:
     """Else the codec's traces would tell an anomaly from a normal. At a canvas of twice the base's side they come back enlarged."""
     params = changed(small_params, dataset={"size": 128}, generate={"per_type": 1})
-    scenes = make_scenes(params, "nut", nut_samples)[:1]
+    scenes = make_scenes(Task(params, "nut", samples=nut_samples))[:1]
     out = shards(params, nut_samples, trained, scenes, tmp_path)
     backbone = load_adapted(params, trained / "adapted")
     rows = {row["sample_id"]: row for row in read_table(out / "good.parquet", GENERATED_SCHEMA).to_pylist()}
@@ -234,14 +235,14 @@ def test_what_an_earlier_run_left_is_not_taken_for_this_ones(
     out = tmp_path / "out"
     out.mkdir()
     (out / "dent.parquet").write_bytes(b"a type that is gone")
-    scenes = make_scenes(small_params, "nut", nut_samples)[:1]
+    scenes = make_scenes(Task(small_params, "nut", samples=nut_samples))[:1]
     shards(small_params, nut_samples, trained, scenes, tmp_path)
     assert sorted(path.stem for path in out.iterdir()) == sorted([*scenes[0].types, "good"])
     (tmp_path / "adapted").mkdir()
     for name in ("unet", "decoder"):
         (tmp_path / f"adapted/{name}.safetensors").write_bytes(b"of another adaptation")
     plain = small_params.model_copy(update={"adapt": small_params.adapt.model_copy(update={"steps": 0, "vae_steps": 0})})
-    adapt_base(plain, "nut", nut_samples, tmp_path / "adapted", tmp_path / "work-a")
+    adapt_base(Task(plain, "nut", samples=nut_samples), tmp_path / "adapted", tmp_path / "work-a")
     assert [path.name for path in (tmp_path / "adapted").iterdir()] == ["adaptation.json"]
 
 
@@ -251,7 +252,7 @@ def test_masks_in_place_are_drawn_in_their_exemplars_pictures_and_so_are_as_many
     """Outside of their masks both are an exemplar's own picture, byte for byte; that is nobody's normal."""
     settings = {"redraw": True, "blend": 0.0, "start": "exemplar", "strength": 0.5, "per_type": 1}
     params = changed(small_params, generate=settings, masks={"placement": "in_place"})
-    scenes = make_scenes(params, "nut", nut_samples)
+    scenes = make_scenes(Task(params, "nut", samples=nut_samples))
     out, by_id = shards(params, nut_samples, trained, scenes, tmp_path), {scene.scene_id: scene for scene in scenes}
     rows = [row for path in out.iterdir() for row in read_table(path, GENERATED_SCHEMA).to_pylist() if row["sample_id"] in by_id]
     assert len(rows) == 3 + sum(row.role == "normal" for row in nut_samples)
@@ -277,7 +278,7 @@ def test_a_product_without_colour_is_drawn_without(
         picture = read_image(row.image_path)
         write_image(path, np.repeat(picture[..., :1], 3, -1))
         grey.append(dataclasses.replace(row, image_path=str(path)))
-    adapt_base(small_params, "nut", grey, tmp_path / "adapted", tmp_path / "work")
+    adapt_base(Task(small_params, "nut", samples=grey), tmp_path / "adapted", tmp_path / "work")
     latents = torch.randn(2, 4, 8, 8)
     drawn = {folder: load_adapted(small_params, folder).decode(latents) for folder in (tmp_path / "adapted", trained / "adapted")}
     without, coloured = drawn.values()
@@ -287,7 +288,7 @@ def test_a_product_without_colour_is_drawn_without(
 
 
 def test_an_image_depends_on_its_own_request_alone(trained: Path, small_params: Params) -> None:
-    generator = load_generator("cadiff", small_params, "nut", trained / "adapted", trained / "generator")
+    generator = load_generator(Task(small_params, "nut", "cadiff"), trained / "adapted", trained / "generator")
     mask = torch.zeros(1, 64, 64, dtype=torch.bool)
     mask[:, 20:30, 20:30] = True
     requests = [
@@ -302,7 +303,7 @@ def test_an_image_depends_on_its_own_request_alone(trained: Path, small_params: 
 
 
 def test_several_types_share_an_image(trained: Path, small_params: Params) -> None:
-    generator = load_generator("cadiff", small_params, "nut", trained / "adapted", trained / "generator")
+    generator = load_generator(Task(small_params, "nut", "cadiff"), trained / "adapted", trained / "generator")
     masks = torch.zeros(2, 64, 64, dtype=torch.bool)
     masks[0, :20, :20], masks[1, 40:, 40:] = True, True
     both = Request(generator.tokens.prompt(generator.backbone, ["rust", "chip"], 0), ("rust", "chip"), masks, (0.5, 1.5), 0)
@@ -331,7 +332,7 @@ def test_adaptation_changes_the_unet_but_not_what_words_mean(
     small_params: Params, nut_samples: list[SampleRow], tmp_path: Path
 ) -> None:
     params = small_params.model_copy(update={"adapt": small_params.adapt.model_copy(update={"steps": 2, "vae_steps": 2, "batch": 2})})
-    adapt_base(params, "nut", nut_samples, tmp_path / "adapted", tmp_path / "work")
+    adapt_base(Task(params, "nut", samples=nut_samples), tmp_path / "adapted", tmp_path / "work")
     before, after = load_backbone(small_params.base), load_adapted(params, tmp_path / "adapted")
     changed = {n for (n, a), (_, b) in zip(before.unet.named_parameters(), after.unet.named_parameters(), strict=True) if not a.equal(b)}
     assert changed
@@ -343,7 +344,7 @@ def test_a_stopped_adaptation_goes_on_to_the_same_bytes(
     small_params: Params, nut_samples: list[SampleRow], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     params = small_params.model_copy(update={"adapt": small_params.adapt.model_copy(update={"steps": 4, "batch": 2})})
-    adapt_base(params, "nut", nut_samples, tmp_path / "calm", tmp_path / "work-calm")
+    adapt_base(Task(params, "nut", samples=nut_samples), tmp_path / "calm", tmp_path / "work-calm")
     steps_done = 0
 
     def stop_at_the_third(*arguments: object) -> object:
@@ -356,10 +357,10 @@ def test_a_stopped_adaptation_goes_on_to_the_same_bytes(
     monkeypatch.setattr(Pace, "due", lambda pace: True)  # a checkpoint a step
     monkeypatch.setattr("cadiff.generator.adapt.velocity_or_noise", stop_at_the_third)
     with pytest.raises(KeyboardInterrupt):
-        adapt_base(params, "nut", nut_samples, tmp_path / "out", tmp_path / "work")
+        adapt_base(Task(params, "nut", samples=nut_samples), tmp_path / "out", tmp_path / "work")
     monkeypatch.undo()
     assert read_metadata(tmp_path / "work" / "unet.safetensors")["step"] == "2"
-    adapt_base(params, "nut", nut_samples, tmp_path / "out", tmp_path / "work")
+    adapt_base(Task(params, "nut", samples=nut_samples), tmp_path / "out", tmp_path / "work")
     assert sha256_folder(tmp_path / "out") == sha256_folder(tmp_path / "calm")
 
 

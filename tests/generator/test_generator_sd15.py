@@ -18,6 +18,7 @@ from cadiff.needs import configurations, needs, step_of
 from cadiff.params import BaseParams, Params
 from cadiff.records import GENERATED_SCHEMA, SampleRow
 from cadiff.storage import read_table
+from cadiff.task import Task
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +52,10 @@ def test_it_goes_through_adaptation_training_and_drawing(
         small_params, base, adapt={"steps": 1, "vae_steps": 1, "batch": 2}, train={"steps": 2, **lean}, control={"heads": 4},
         generate={"per_type": 1, "steps": 2, "guidance_scale": 2.0},
     )  # fmt: skip
-    adapt_base(params, "nut", nut_samples, tmp_path / "adapted", tmp_path / "work-a")
-    train_generator("cadiff", params, "nut", nut_samples, tmp_path / "adapted", tmp_path / "generator", tmp_path / "work-t")
-    scenes, made = make_scenes(params, "nut", nut_samples), (tmp_path / "adapted", tmp_path / "generator")
-    generate_shards(params, "cadiff", "nut", nut_samples, *made, scenes, tmp_path / "out", tmp_path / "work-g")
+    adapt_base(Task(params, "nut", samples=nut_samples), tmp_path / "adapted", tmp_path / "work-a")
+    train_generator(Task(params, "nut", "cadiff", nut_samples), tmp_path / "adapted", tmp_path / "generator", tmp_path / "work-t")
+    scenes, made = make_scenes(Task(params, "nut", samples=nut_samples)), (tmp_path / "adapted", tmp_path / "generator")
+    generate_shards(Task(params, "nut", "cadiff", nut_samples), *made, scenes, tmp_path / "out", tmp_path / "work-g")
     rows = read_table(tmp_path / "out" / "rust.parquet", GENERATED_SCHEMA).to_pylist()
     assert len(rows) == 1
 

@@ -27,6 +27,7 @@ from cadiff.params import Params
 from cadiff.records import SampleRow
 from cadiff.seeds import torch_generator
 from cadiff.storage import read_metadata, read_tensors, sha256_folder
+from cadiff.task import Task
 
 KINDS = ["chip", "rust", "scratch"]
 CPU = torch.device("cpu")
@@ -157,10 +158,10 @@ def test_a_lean_training_that_is_stopped_ends_with_the_same_bytes(
     if "optimizer" in train and not find_spec("bitsandbytes"):
         pytest.skip("bitsandbytes is not installed (pip install -e '.[adam8bit]')")
     params = changed(small_params, base=base, train=train)
-    adapt_base(params, "nut", nut_samples, tmp_path / "adapted", tmp_path / "work-a")
+    adapt_base(Task(params, "nut", samples=nut_samples), tmp_path / "adapted", tmp_path / "work-a")
 
     def run(name: str) -> str:
-        train_generator("cadiff", params, "nut", nut_samples, tmp_path / "adapted", tmp_path / name, tmp_path / f"work-{name}")
+        train_generator(Task(params, "nut", "cadiff", nut_samples), tmp_path / "adapted", tmp_path / name, tmp_path / f"work-{name}")
         return sha256_folder(tmp_path / name)
 
     calm = run("calm")
@@ -179,7 +180,7 @@ def test_an_adaptation_in_passes_has_the_same_weights_to_rounding(
     made = {}
     for name, lean in (("whole", {}), ("passes", LEAN)):
         params = changed(small_params, adapt={"steps": 2, "vae_steps": 2, "batch": 4}, train=lean)
-        adapt_base(params, "nut", nut_samples, tmp_path / name, tmp_path / "work" / name)
+        adapt_base(Task(params, "nut", samples=nut_samples), tmp_path / name, tmp_path / "work" / name)
         made[name] = {part: read_tensors(tmp_path / name / f"{part}.safetensors")[0] for part in ("unet", "decoder")}
     for part, tensors in made["whole"].items():
         for key, value in tensors.items():

@@ -21,6 +21,7 @@ from cadiff.generator.validation import EXEMPLAR, FOLDER, PICTURES, SHEET, momen
 from cadiff.params import Params
 from cadiff.records import VALIDATION_SCHEMA, SampleRow, ValidationRow, from_table
 from cadiff.storage import decode_image, read_image, read_table, sha256_folder
+from cadiff.task import Task
 
 
 def with_changes(params: Params, **sections: dict[str, object]) -> Params:
@@ -39,13 +40,13 @@ def train(tiny_base: Path, nut_samples: list[SampleRow], tmp_path_factory: pytes
         generate={"steps": 3, "background": "real", "blend": None},
     ).for_product("nut")  # fmt: skip
     adapted = tmp_path_factory.mktemp("adapted")
-    adapt_base(params, "nut", nut_samples, adapted, adapted / "work")
+    adapt_base(Task(params, "nut", samples=nut_samples), adapted, adapted / "work")
 
     def run(folder: Path, share: float = 50.0, **sections: dict[str, object]) -> Path:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(watching, "SHARE", share)
             own = with_changes(params, **sections)
-            train_generator("cadiff", own, "nut", nut_samples, adapted, folder / "out", folder / "work")
+            train_generator(Task(own, "nut", "cadiff", nut_samples), adapted, folder / "out", folder / "work")
         return folder / "work" / FOLDER
 
     return run

@@ -19,6 +19,7 @@ from cadiff.generator import adapt_base, generate_shards, train_generator
 from cadiff.masks import make_scenes
 from cadiff.records import GENERATED_SCHEMA
 from cadiff.storage import decode_image, read_table, write_image
+from cadiff.task import Task
 
 BEFORE = Path(__file__).parent / "before_windows.npz"
 LEVEL = 1
@@ -64,12 +65,12 @@ def drawn(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         intensity={"threshold": 0.0},
     ).for_product("part")  # type: ignore[arg-type]
     samples = read_samples(params.dataset, "part")
-    adapt_base(params, "part", samples, root / "adapted", root / "work-a")
-    train_generator("cadiff", params, "part", samples, root / "adapted", root / "generator", root / "work-t")
+    adapt_base(Task(params, "part", samples=samples), root / "adapted", root / "work-a")
+    train_generator(Task(params, "part", "cadiff", samples), root / "adapted", root / "generator", root / "work-t")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        scenes = make_scenes(params, "part", samples)
-    generate_shards(params, "cadiff", "part", samples, root / "adapted", root / "generator", scenes, root / "out", root / "work-g")
+        scenes = make_scenes(Task(params, "part", samples=samples))
+    generate_shards(Task(params, "part", "cadiff", samples), root / "adapted", root / "generator", scenes, root / "out", root / "work-g")
     return root / "out"
 
 

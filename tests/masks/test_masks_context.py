@@ -21,6 +21,7 @@ from cadiff.masks.context import BEYOND, Ground, Ring, distances
 from cadiff.masks.make import ANYWHERE, BY_CONTEXT, IN_PLACE, Placer
 from cadiff.pictures import canvas_of
 from cadiff.records import SampleRow
+from cadiff.task import Task
 
 SIDE = 96
 CORNER = (-0.1, 0.2)  # of the L (across, down)
@@ -28,7 +29,7 @@ CORNER = (-0.1, 0.2)  # of the L (across, down)
 
 def placer_of(rows: list[SampleRow], size: int | str = SIDE, **masks) -> Placer:
     values = {"products": {"bar": {}}, "base": {"size": 16}, "dataset": {"size": size}, "masks": masks}
-    return Placer(bare(**values).for_product("bar"), "bar", rows)
+    return Placer(Task(bare(**values).for_product("bar"), "bar", samples=rows))
 
 
 def texture(seed: int, shape: tuple[int, int] = (SIDE, SIDE), level: float = 128) -> np.ndarray:

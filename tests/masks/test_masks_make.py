@@ -21,6 +21,7 @@ from cadiff.records import SCENE_SCHEMA, SampleRow, SceneRow, from_table, to_tab
 from cadiff.scene import Scene
 from cadiff.seeds import derive_seed, numpy_generator
 from cadiff.storage import read_image, write_image
+from cadiff.task import Task
 
 SIDE = 32
 
@@ -30,14 +31,14 @@ def changed(params: Params, section: str, **values) -> Params:
 
 
 def made(params: Params, samples: list[SampleRow], kind: str, count: int) -> list[Placed]:
-    placer = Placer(params, "bar", samples)
+    placer = Placer(Task(params, "bar", samples=samples))
     return [placer.place(kind, (params.seed, "masks", "bar", kind, k)) for k in range(count)]
 
 
 @pytest.mark.parametrize("placement", ["auto", "anywhere", "on_part", "in_place"])
 def test_scenes_are_complete_and_fit_their_schema(params, samples, placement):
     few = [row for row in samples if row.role == "exemplar" and row.sample_id[-1] == "0"] + samples[:2]
-    scenes = make_scenes(changed(changed(params, "masks", placement=placement), "generate", per_type=6), "bar", few)
+    scenes = make_scenes(Task(changed(changed(params, "masks", placement=placement), "generate", per_type=6), "bar", samples=few))
     assert Counter(scene.types for scene in scenes) == {("missing",): 6, ("scratch",): 6, ("spot",): 6}
     assert [scene.scene_id for scene in scenes[6:8]] == ["bar/scratch/00000", "bar/scratch/00001"]
     by_id = {row.sample_id: row for row in samples}
@@ -62,18 +63,18 @@ def test_scenes_are_complete_and_fit_their_schema(params, samples, placement):
 
 def test_a_scene_depends_on_its_own_name_alone(params, samples):
     params = changed(params, "generate", per_type=8)
-    scenes = {scene.scene_id: scene for scene in make_scenes(params, "bar", samples)}
-    placer = Placer(params, "bar", samples)
+    scenes = {scene.scene_id: scene for scene in make_scenes(Task(params, "bar", samples=samples))}
+    placer = Placer(Task(params, "bar", samples=samples))
     for k in (7, 2):  # in another order, without the other types
         alone = placer.place("spot", (params.seed, "masks", "bar", "spot", k))
         assert np.array_equal(alone.mask, scenes[f"bar/spot/{k:05}"].mask)
         assert alone.movement == scenes[f"bar/spot/{k:05}"].anomalies[0].movement
-    other = make_scenes(params.model_copy(update={"seed": 1}), "bar", samples)
+    other = make_scenes(Task(params.model_copy(update={"seed": 1}), "bar", samples=samples))
     assert [s.anomalies[0].movement for s in other] != [s.anomalies[0].movement for s in scenes.values()]
 
 
 def test_intensity_prompt_and_noise_come_from_streams_named_after_the_scene(params, samples):
-    scene = make_scenes(params, "bar", samples)[3]
+    scene = make_scenes(Task(params, "bar", samples=samples))[3]
     rng = numpy_generator(params.seed, "generate", scene.scene_id)
     assert scene.intensities == (rng.uniform(params.intensity.low, params.intensity.high),)
     assert scene.template == int(rng.integers(1 << 30))
@@ -81,12 +82,13 @@ def test_intensity_prompt_and_noise_come_from_streams_named_after_the_scene(para
 
 
 def test_a_generated_background_has_no_picture(params, samples):
-    scenes = make_scenes(changed(params, "generate", background="generated", per_type=2), "bar", samples)
+    scenes = make_scenes(Task(changed(params, "generate", background="generated", per_type=2), "bar", samples=samples))
     assert {(scene.picture, scene.normal) for scene in scenes} == {(None, None)}
 
 
 def test_normals_drawn_anew_ask_for_nothing_and_lie_on_that_very_normal(params, samples):
-    plain, with_redrawn = (make_scenes(changed(params, "generate", redraw=redraw, per_type=2), "bar", samples) for redraw in (False, True))
+    tasks = [Task(changed(params, "generate", redraw=redraw, per_type=2), "bar", samples=samples) for redraw in (False, True)]
+    plain, with_redrawn = map(make_scenes, tasks)
     assert [scene.scene_id for scene in with_redrawn[: len(plain)]] == [scene.scene_id for scene in plain]
     redrawn = with_redrawn[len(plain) :]
     normals = [row for row in samples if row.role == "normal"]
@@ -103,7 +105,7 @@ def test_a_normal_that_is_shorter_than_the_exemplars_picture_gets_a_mask(params,
     mask[3:12, 14:18] = mask[-12:-3, 14:18] = True
     exemplar = save(tmp_path / "crack" / "0.png", image, mask, "crack")
     normal = save(tmp_path / "good" / "0.png", bar(0))
-    scene = redrawn_scene(params, Placer(params, "bar", [exemplar, normal]), normal)
+    scene = redrawn_scene(params, Placer(Task(params, "bar", samples=[exemplar, normal])), normal)
     assert scene.picture == normal
     assert scene.mask[: SIDE // 3].any(), "nothing of the upper part"
     assert scene.mask[-SIDE // 3 :].any(), "nothing of the lower part"
@@ -161,7 +163,7 @@ def test_a_normal_of_another_part_gets_no_mask_on_the_part(params, samples, tmp_
     other = [row for row in other if row.sample_id in ("bar/good/0", "bar/spot/0")]
     chosen = changed(params, "masks", placement="on_part")
     assert {p.source for p in made(chosen, other, "spot", 2)} == {IN_PLACE}
-    seen = Placer(chosen, "bar", other).place("spot", (0, "m"), other[0], moved=True)
+    seen = Placer(Task(chosen, "bar", samples=other)).place("spot", (0, "m"), other[0], moved=True)
     assert (seen.picture, seen.source, seen.mask.any()) == (other[0], ON_PART, True)
 
 
@@ -202,7 +204,7 @@ def test_what_cannot_be_placed_stays_and_says_so(params, samples, capsys):
     picture = next(row for row in samples if row.anomaly_type == "spot")
     folder = Path(picture.image_path).parent
     rows = [save(folder / "large.png", bar(50), large, "large"), *(row for row in samples if row.role == "normal")]
-    scenes = make_scenes(chosen, "bar", rows)
+    scenes = make_scenes(Task(chosen, "bar", samples=rows))
     assert {scene.source for scene in scenes} == {IN_PLACE}
     assert all(np.array_equal(scene.mask, large) for scene in scenes)
     said = capsys.readouterr().err
@@ -210,7 +212,7 @@ def test_what_cannot_be_placed_stays_and_says_so(params, samples, capsys):
 
 
 def test_a_mask_beside_another_does_not_touch_it(params, samples):
-    placer = Placer(changed(params, "masks", placement="anywhere"), "bar", samples)
+    placer = Placer(Task(changed(params, "masks", placement="anywhere"), "bar", samples=samples))
     normal = samples[0]
     first = placer.place("scratch", (0, "one"), normal, moved=True)
     counts = {}
@@ -229,7 +231,7 @@ def test_masks_from_a_folder_cycle_in_a_seeded_order(params, samples, tmp_path, 
             mask[20 * index : 20 * index + 8, 8:16] = 255
             write_image(FOLDER / "bar" / kind / f"{index}.png", mask)
     chosen = changed(params, "masks", source="folder")
-    scenes = [scene for scene in make_scenes(chosen, "bar", samples) if scene.types == ("spot",)]
+    scenes = [scene for scene in make_scenes(Task(chosen, "bar", samples=samples)) if scene.types == ("spot",)]
     tops = [int(np.argwhere(scene.mask)[0, 0]) for scene in scenes]
     assert sorted(tops[:3]) == [0, 10, 20]
     assert tops[:6] == tops[:3] * 2
@@ -261,7 +263,7 @@ def test_one_that_no_picture_can_hold_is_not_tried(params, samples, tmp_path):
     mask[300:1700, 300:1700] = True
     rows = [save(tmp_path / "large.png", np.full((2000, 2000, 3), 120, np.uint8), mask, "large"), *samples[:6]]
     native = changed(changed(params, "dataset", size="native"), "masks", placement="anywhere")
-    placer = Placer(native, "bar", rows)
+    placer = Placer(Task(native, "bar", samples=rows))
     placer.place("large", (0, 0))  # reads the pictures
     start = time.perf_counter()
     placed = placer.place("large", (0, 1))
@@ -271,7 +273,7 @@ def test_one_that_no_picture_can_hold_is_not_tried(params, samples, tmp_path):
 
 
 def test_random_masks_lie_on_the_product_and_need_no_exemplar(params, samples):
-    scenes = make_scenes(changed(params, "generate", redraw=True, per_type=60), "bar", samples, "perturbed")
+    scenes = make_scenes(Task(changed(params, "generate", redraw=True, per_type=60), "bar", "perturbed", samples))
     assert {(scene.types, scene.source, scene.intensities) for scene in scenes} == {(("anomaly",), "random", (1.0,))}
     assert len(scenes) == 60
     shares = []
@@ -301,15 +303,15 @@ def test_a_random_mask_is_one_smooth_piece():
 def test_what_is_missing_is_named(params, samples, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match="bar: expected at least one anomaly"):
-        make_scenes(params, "bar", [row for row in samples if row.role == "normal"])
+        make_scenes(Task(params, "bar", samples=[row for row in samples if row.role == "normal"]))
     with pytest.raises(UsageError, match="bar: expected train normals"):
-        make_scenes(params, "bar", [row for row in samples if row.role != "normal"])
+        make_scenes(Task(params, "bar", samples=[row for row in samples if row.role != "normal"]))
     with pytest.raises(UsageError, match="bar: expected exemplars of rust"):
-        Placer(params, "bar", samples).place("rust", (0, 1))
+        Placer(Task(params, "bar", samples=samples)).place("rust", (0, 1))
     empty = changed(params, "masks", source="folder")
     with pytest.raises(UsageError, match=r"bar/missing: expected at least one mask"):
-        make_scenes(empty, "bar", samples)
+        make_scenes(Task(empty, "bar", samples=samples))
     for kind in ("missing", "scratch", "spot"):
         write_image(FOLDER / "bar" / kind / "a.png", np.zeros((8, 8), np.uint8))
     with pytest.raises(UsageError, match=r"a\.png: empty mask"):
-        make_scenes(empty, "bar", samples)
+        make_scenes(Task(empty, "bar", samples=samples))

@@ -19,6 +19,7 @@ from cadiff.metrics.imagenet import embeddings, posteriors
 from cadiff.metrics.realism import inception_score
 from cadiff.records import GENERATED_SCHEMA, GeneratedRow, SampleRow, to_table
 from cadiff.storage import encode_png, write_image, write_table
+from cadiff.task import Task
 
 
 def test_inception_score_of_known_posteriors() -> None:
@@ -86,10 +87,10 @@ def test_shards_are_scored_by_type(tmp_path: Path) -> None:
         write_table(tmp_path / "shards" / f"{kind}.parquet", to_table(rows, GENERATED_SCHEMA))
     params = bare(products={"cube": {}})
     found = {
-        row.metric: row for row in score_generated(params, "drawn", "cube", samples, tmp_path / "shards")
+        row.metric: row for row in score_generated(Task(params, "cube", "drawn", samples), tmp_path / "shards")
     }
-    filtered = bare(products={"cube": {"filter": {"min_normal_distance": 1}, "detector": {"protocol": "filtered"}}})
-    again = score_generated(filtered, "drawn", "cube", samples, tmp_path / "shards")
+    filtered = bare(products={"cube": {"filter": {"min_normal_distance": 1}, "detector": {"protocol": "filtered"}}}).for_product("cube")
+    again = score_generated(Task(filtered, "cube", "drawn", samples), tmp_path / "shards")
     assert {row.params_digest for row in again}.isdisjoint(row.params_digest for row in found.values()), "other images may be measured"
     assert {*found} == {IS, IC_LPIPS, *(f"{m}/{k}" for m in (IS, IC_LPIPS) for k in ("hole", "anomaly"))}
     assert found[f"{IC_LPIPS}/hole"].value == found[IC_LPIPS].value > 0
@@ -100,10 +101,10 @@ def test_shards_are_scored_by_type(tmp_path: Path) -> None:
     pairs = [float((squares[i] - squares[j]).square().sum()) for i, j in ((0, 1), (0, 2), (1, 2))]
     assert found[IC_LPIPS].value == pytest.approx(np.mean(pairs), rel=1e-5), "one exemplar, so one cluster: all pairs"
     legacy = params.model_copy(update={"detector": params.detector.model_copy(update={"protocol": "legacy"})})
-    every = {row.metric: row for row in score_generated(legacy, "drawn", "cube", samples, tmp_path / "shards")}
+    every = {row.metric: row for row in score_generated(Task(legacy, "cube", "drawn", samples), tmp_path / "shards")}
     names = {ic_lpips_name(NAME, cap, single) for _, cap, single in VARIANTS}
     assert {name for name in every if "/" not in name} == {IS, *names}
     assert {row.protocol for row in every.values()} == {"legacy"}
     assert {every[name].value for name in names} == {found[IC_LPIPS].value}, "no cluster is that large, or that small"
     with pytest.raises(CADiffError, match="expected shards"):
-        score_generated(params, "drawn", "cube", samples, tmp_path)
+        score_generated(Task(params, "cube", "drawn", samples), tmp_path)

@@ -21,6 +21,7 @@ from cadiff.pictures import Pictures
 from cadiff.records import GENERATED_SCHEMA, GeneratedRow, QualityRow, SampleRow, to_table
 from cadiff.reporting.signals import COPY, FAINT
 from cadiff.storage import encode_png, sha256_bytes, write_image, write_table
+from cadiff.task import Task
 
 SIDE = 64
 PARAMS = bare(products={"plate": {}}, dataset={"size": SIDE})
@@ -110,7 +111,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, QualityRow]:
         generated("unseen", normal(3), fresh_mask, "normal-3"),
     ]
     write_table(root / "shards" / "spot.parquet", to_table(shard, GENERATED_SCHEMA))
-    found = assess(PARAMS, "plate", "cadiff", samples, root / "shards")
+    found = assess(Task(PARAMS, "plate", "cadiff", samples), root / "shards")
     return {row.sample_id: row for row in found}
 
 
@@ -214,7 +215,7 @@ def test_a_row_that_does_not_fit_its_normal_is_named(change: dict[str, str], mes
     shard = [dataclasses.replace(generated("odd", *spot(3, (60, 40, 30))), **change)]  # type: ignore[arg-type]
     write_table(tmp_path / "shards" / "spot.parquet", to_table(shard, GENERATED_SCHEMA))
     with pytest.raises(CADiffError, match=f"odd: {message}"):
-        assess(PARAMS, "plate", "cadiff", samples, tmp_path / "shards")
+        assess(Task(PARAMS, "plate", "cadiff", samples), tmp_path / "shards")
 
 
 def test_usual_distance_by_hand() -> None:
@@ -293,7 +294,7 @@ def test_one_normal_alone_says_nothing_of_what_is_usual(tmp_path: Path) -> None:
 
 def test_no_shards_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(CADiffError, match="expected shards of anomalies"):
-        assess(PARAMS, "plate", "cadiff", [], tmp_path)
+        assess(Task(PARAMS, "plate", "cadiff", []), tmp_path)
 
 
 def test_the_same_piece_twice_among_the_exemplars_hides_no_copy() -> None:

@@ -23,7 +23,7 @@ from cadiff.errors import CADiffError
 from cadiff.records import GENERATED_SCHEMA, METRIC_SCHEMA, ValidationRow
 from cadiff.reporting import write_report
 from cadiff.reporting.films import GAP, films
-from cadiff.reporting.page import network_said, sizes
+from cadiff.reporting.run_said import network_said, sizes
 from cadiff.reporting.signals import filter_table
 from cadiff.storage import encode_png, read_json, read_table, write_table
 

@@ -10,6 +10,8 @@ from reporting_frames import frame_of, paired
 
 from cadiff.metrics.generated import ic_lpips_name, is_name
 from cadiff.reporting import paper, tables
+from cadiff.reporting.paper_measured import Run, ablation_row, intensity_row
+from cadiff.reporting.paper_printed import printed as as_printed
 
 
 @pytest.mark.parametrize(
@@ -29,18 +31,18 @@ from cadiff.reporting import paper, tables
     ],
 )
 def test_paper_cell(cell: tuple[int, str, str, str], value: float) -> None:
-    found = paper.printed().set_index(["table", "metric", "method", "product"])["value"]
+    found = as_printed().set_index(["table", "metric", "method", "product"])["value"]
     assert found[cell] == value
 
 
 def test_paper_is_whole() -> None:
-    counts = paper.printed().groupby("table").size().to_dict()
+    counts = as_printed().groupby("table").size().to_dict()
     assert counts == {1: 2 * 3 * 16, 2: 2 * 11 * 16, 3: 5 * 5 * 2, 4: 4 * 6, 5: 5 * 5}
-    assert not paper.printed().duplicated(["table", "metric", "method", "product"]).any()
+    assert not as_printed().duplicated(["table", "metric", "method", "product"]).any()
 
 
 def test_paper_averages_agree_with_their_columns() -> None:
-    part = paper.printed()[paper.printed()["table"] <= 2]
+    part = as_printed()[as_printed()["table"] <= 2]
     keys = ["table", "metric", "method"]
     average = part[part["product"] == "average"].set_index(keys)["value"]
     column = part[part["product"] != "average"].groupby(keys)["value"].mean()
@@ -78,13 +80,13 @@ def test_no_difference_is_taken_from_another_data_set_even_if_a_product_has_the_
 
 def mvtec_frame(gain: float, products: list[str]) -> pd.DataFrame:
     """By the published evaluation: cadiff at the printed AP of each product plus ``gain`` points in seed 0, one more in seeds 1 and 2."""
-    ap = paper.printed().query("table == 2 and metric == 'pixel_ap' and method == 'CADiff'").set_index("product")["value"]
+    ap = as_printed().query("table == 2 and metric == 'pixel_ap' and method == 'CADiff'").set_index("product")["value"]
     values = {("cadiff", product, seed): (ap[product] + gain + (seed > 0)) / 100 for product in products for seed in (0, 1, 2)}
     return frame_of(values).assign(protocol="legacy", variant="unet")
 
 
 def test_difference_from_the_papers_own_data_set_by_hand() -> None:
-    products = [p for p in paper.printed().query("table == 2")["product"].unique() if p != "average"]
+    products = [p for p in as_printed().query("table == 2")["product"].unique() if p != "average"]
     params = bare(products={product: {} for product in products}, dataset={"name": "mvtec_ad", "layout": "mvtec"})
     _, two, three, four, five = paper.paper_tables(mvtec_frame(-2, products), params, "mvtec_ad")
     assert rows_of(two)["bottle, here"][10] == "– / 94.2 ± 0.6"  # 95.5 - 2 + 2 / 3
@@ -101,7 +103,7 @@ def test_difference_from_the_papers_own_data_set_by_hand() -> None:
 
 
 def test_the_published_evaluation_stands_beside_ours_and_alone_is_compared() -> None:
-    products = [p for p in paper.printed().query("table == 2")["product"].unique() if p != "average"]
+    products = [p for p in as_printed().query("table == 2")["product"].unique() if p != "average"]
     params = bare(products={product: {} for product in products}, dataset={"name": "mvtec_ad", "layout": "mvtec"})
     published, ours = mvtec_frame(-2, products), mvtec_frame(-12, products).assign(protocol="strict")
     found = paper.paper_tables(ours, params, "mvtec_ad", None, published)
@@ -157,7 +159,7 @@ def test_diversity_counts_as_the_papers_only_with_its_network() -> None:
 
 
 def test_a_stand_in_for_a_printed_method_is_marked_and_not_subtracted() -> None:
-    products = [p for p in paper.printed().query("table == 2")["product"].unique() if p != "average"]
+    products = [p for p in as_printed().query("table == 2")["product"].unique() if p != "average"]
     frame = mvtec_frame(0, products)
     frame = pd.concat([frame, frame.assign(method="patchcore"), frame.assign(method="perlin")])
     params = bare(products={p: {} for p in products}, dataset={"name": "mvtec_ad", "layout": "mvtec"})
@@ -224,7 +226,7 @@ def test_measured_variants_stand_in_tables_4_and_5_with_their_own_seeds_and_data
 
 
 def test_a_difference_is_taken_from_ablations_on_all_of_the_papers_products() -> None:
-    products = [p for p in paper.printed().query("table == 2")["product"].unique() if p != "average"]
+    products = [p for p in as_printed().query("table == 2")["product"].unique() if p != "average"]
     frame = frame_of({("cadiff", "a", 0): 0.8})
     ablations = ablations_of("mvtec", products, {"w/o MFA": 0.8}).assign(protocol="legacy")
     table = paper.paper_tables(frame, bare(products={"a": {}}), "demo", ablations)[3]
@@ -239,9 +241,9 @@ def test_a_difference_is_taken_from_ablations_on_all_of_the_papers_products() ->
 
 def test_order_of_methods_is_compared_in_words() -> None:
     values = {("cadiff", "a", 0): 0.5, ("perlin", "a", 0): 0.6}
-    run = paper.Run(frame_of(values), bare(products={"a": {}}), "demo")
+    run = Run(frame_of(values), bare(products={"a": {}}), "demo")
     assert paper.order(run) == "Another order by pixel AP: printed cadiff > perlin; here perlin > cadiff."
-    assert paper.order(paper.Run(paired(0.1), run.params, "demo")).startswith("Fewer than two methods")
+    assert paper.order(Run(paired(0.1), run.params, "demo")).startswith("Fewer than two methods")
 
 
 @pytest.mark.parametrize(
@@ -263,8 +265,8 @@ def test_counterpart_rows_follow_the_parameters(
     changes: dict, intensity: str | None, ablation: str | None
 ) -> None:
     params = bare(products={"a": {}}, **changes)
-    assert paper.intensity_row(params) == intensity
-    assert paper.ablation_row(params) == ablation
-    printed = paper.printed()
+    assert intensity_row(params) == intensity
+    assert ablation_row(params) == ablation
+    printed = as_printed()
     assert ablation is None or ablation in set(printed.loc[printed["table"] == 5, "method"])
     assert intensity is None or intensity in set(printed.loc[printed["table"] == 4, "method"])

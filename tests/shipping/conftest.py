@@ -25,5 +25,5 @@ def product(plates: list[SampleRow], tmp_path_factory: pytest.TempPathFactory) -
 @pytest.fixture(scope="session")
 def shipped(product: Product, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("shipped") / "plate"
-    ship_detector("exemplars", "plate", 1, product.samples, product.detector, product.evaluated, folder)
+    ship_detector("plate", product.samples, 1, product.detector, product.evaluated, folder)
     return folder

@@ -14,6 +14,7 @@ from cadiff.params import Params
 from cadiff.records import METRIC_SCHEMA, Role, SampleRow, to_table
 from cadiff.storage import sha256_file, write_image, write_table
 from cadiff.synthesis import synthesize
+from cadiff.task import Task
 
 COUNTS: dict[Role, int] = {"normal": 6, "calibration": 5, "test_good": 4, "exemplar": 3, "held_out": 5}
 SETTINGS = {
@@ -70,7 +71,7 @@ def train(samples: list[SampleRow], folder: Path, canvas: int | str = 80, per_ty
         detector={**SETTINGS, **detector},
     )  # fmt: skip
     generated, out, evaluated = (folder / name for name in ("generated", "detector", "evaluated"))
-    synthesize("exemplars", params, "plate", samples, generated)
-    metrics = detect_seeds(params, "exemplars", "plate", [generated], samples, out, folder / "work", lambda table: None)
+    synthesize(Task(params, "plate", "exemplars", samples), generated)
+    metrics = detect_seeds(Task(params, "plate", "exemplars", samples), [generated], out, folder / "work", lambda table: None)
     write_table(evaluated / "metrics.parquet", to_table(metrics, METRIC_SCHEMA))
     return Product(params, samples, out, evaluated, generated)

@@ -21,13 +21,14 @@ from cadiff.records import GENERATED_SCHEMA, METRIC_SCHEMA, SAMPLE_SCHEMA, Metri
 from cadiff.shipping import refit, ship_detector
 from cadiff.shipping.folder import RUN
 from cadiff.storage import read_json, read_table, sha256_file, sha256_folder, write_table
+from cadiff.task import Task
 
 FILES = {"detector.onnx", "classifier.onnx", "detector.json", "run.py", "README.md"}
 
 
 def ship(product: Product, out: Path, **changes: Path) -> None:
     folders = {"detector": product.detector, "evaluated": product.evaluated, **changes}
-    ship_detector("exemplars", "plate", 1, product.samples, folders["detector"], folders["evaluated"], out)
+    ship_detector("plate", product.samples, 1, folders["detector"], folders["evaluated"], out)
 
 
 def test_the_same_detector_gives_the_same_bytes(product: Product, shipped: Path, tmp_path: Path) -> None:
@@ -106,7 +107,7 @@ def test_the_card_has_the_measured_figures(product: Product, shipped: Path) -> N
 
 def test_the_card_tells_other_pictures_by_their_digest(product: Product, shipped: Path, tmp_path: Path) -> None:
     changed = [replace(row, image_sha256="0" * 64) if row.role == "held_out" else row for row in product.samples]
-    ship_detector("exemplars", "plate", 1, changed, product.detector, product.evaluated, tmp_path / "out")
+    ship_detector("plate", changed, 1, product.detector, product.evaluated, tmp_path / "out")
     lines = zip(*((folder / "README.md").read_text().splitlines() for folder in (shipped, tmp_path / "out")), strict=True)
     assert [before.startswith("| defective, held out") for before, after in lines if before != after] == [True]
 
@@ -114,7 +115,7 @@ def test_the_card_tells_other_pictures_by_their_digest(product: Product, shipped
 def test_refitting_learns_from_all_but_the_calibration_normals(product: Product, shipped: Path, tmp_path: Path) -> None:
     out, work = tmp_path / "detector", tmp_path / "work"
     legacy = product.params.model_copy(update={"detector": product.params.detector.model_copy(update={"protocol": "legacy"})})
-    refit(legacy.for_product("plate"), "exemplars", "plate", 1, product.samples, {"exemplars": product.generated}, out, work)
+    refit(Task(legacy.for_product("plate"), "plate", "exemplars", product.samples), 1, {"exemplars": product.generated}, out, work)
     drawn = [row for path in sorted((work / "exemplars").glob("*.parquet")) for row in read_table(path, GENERATED_SCHEMA).to_pylist()]
     used = {row["mask_source"].partition(":")[2] for row in drawn}
     assert used & {row.sample_id for row in of_role(product.samples, "held_out")}
@@ -124,7 +125,7 @@ def test_refitting_learns_from_all_but_the_calibration_normals(product: Product,
     assert trained.thresholds is not None
     assert trained.thresholds.image.normals == len(of_role(product.samples, "calibration"))
     assert trained.made_by == load_detector(product.detector, 1, "cpu").trained.made_by, "drawn in the same way"
-    said = ship_detector("exemplars", "plate", 1, product.samples, out, product.evaluated, tmp_path / "out", refitted=True)
+    said = ship_detector("plate", product.samples, 1, out, product.evaluated, tmp_path / "out", refitted=True)
     card = (tmp_path / "out" / "README.md").read_text()
     assert said["refitted"]
     assert said["sha256"]["detector.onnx"] != read_json(shipped / "detector.json")["sha256"]["detector.onnx"]

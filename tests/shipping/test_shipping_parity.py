@@ -103,7 +103,7 @@ def test_other_networks_and_sizes(plates: list[SampleRow], size: Any, detector: 
     uncalibrated = [row for row in plates if row.role != "calibration"]
     found = train(uncalibrated, tmp_path, size, per_type=4, samples_per_epoch=16, seeds=[0], **detector)
     folder = tmp_path / "plate"
-    ship_detector("exemplars", "plate", 0, found.samples, found.detector, found.evaluated, folder)
+    ship_detector("plate", found.samples, 0, found.detector, found.evaluated, folder)
     given = [path for path in pictures(tmp_path, plates) if path.stem != "tiny"]  # at its own size it has less than 32 px
     assert check_parity(load_detector(found.detector, 0, "cpu"), folder, given) == {None}
     assert sum(path.stat().st_size for path in folder.iterdir()) < 40e6

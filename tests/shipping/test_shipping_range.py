@@ -50,7 +50,7 @@ def pair(plates: list[SampleRow], tmp_path_factory: pytest.TempPathFactory) -> t
 @pytest.fixture(scope="module")
 def taken(pair: tuple[Product, Product], tmp_path_factory: pytest.TempPathFactory) -> Path:
     deep, folder = pair[1], tmp_path_factory.mktemp("taken") / "plate"
-    ship_detector("exemplars", "plate", 0, deep.samples, deep.detector, deep.evaluated, folder)
+    ship_detector("plate", deep.samples, 0, deep.detector, deep.evaluated, folder)
     return folder
 
 

@@ -17,7 +17,7 @@ from stages.conftest import draw_plates
 
 from cadiff.errors import UsageError
 from cadiff.names import check_product, check_products, composed
-from cadiff.params import BUILT_IN, as_written, load_params, settings_path
+from cadiff.params import METHODS, as_written, load_params, settings_path
 from flows.pipeline import product_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,7 +39,7 @@ def accepted(names: list[str]) -> list[str]:
     for name in names:
         try:
             check_product(name)
-            check_products([*taken, name], BUILT_IN)
+            check_products([*taken, name], METHODS)
         except ValueError:
             continue
         taken += [name] if name not in taken else []
@@ -109,8 +109,8 @@ def test_a_name_that_lacks_its_quotes_is_refused_with_the_remedy(where: Path, na
 
 def test_products_whose_stages_have_one_name_are_refused() -> None:
     with pytest.raises(ValueError, match="nut-cadiff cannot be told from the method cadiff of the product nut; rename one of the two"):
-        check_products(["nut", "nut-cadiff"], BUILT_IN)
-    check_products(["nut", "nut-2"], BUILT_IN)
+        check_products(["nut", "nut-cadiff"], METHODS)
+    check_products(["nut", "nut-2"], METHODS)
 
 
 def test_compatible_letters_keep_their_own_form() -> None:

@@ -22,6 +22,7 @@ from cadiff.synthesis.cutpaste import cutpaste
 from cadiff.synthesis.exemplars import warp
 from cadiff.synthesis.nsa import nsa
 from cadiff.synthesis.perlin import perlin, perlin_mask, perlin_noise
+from cadiff.task import Task
 
 SIZE = 32
 SHAPES = {  # height and width of the files; at the canvas 32 x 48, 45 x 32 and 32 x 32
@@ -69,7 +70,7 @@ def _read(path: Path) -> pd.DataFrame:
 
 @pytest.mark.parametrize("method", ["cutpaste", "nsa", "perlin"])
 def test_outside_the_mask_is_the_normal_that_the_row_names(method: str, samples, tmp_path) -> None:
-    synthesize(method, _params(per_type=20), "cube", samples, tmp_path)
+    synthesize(Task(_params(per_type=20), "cube", method, samples), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["anomaly.parquet"]
     table = _read(tmp_path / "anomaly.parquet")
     assert len(table) == 40  # two types
@@ -115,7 +116,7 @@ def test_a_warped_grey_exemplar_stays_grey() -> None:
 
 
 def test_exemplars_keep_the_defect_in_its_mask(samples, tmp_path) -> None:
-    synthesize("exemplars", _params(per_type=6), "cube", samples, tmp_path)
+    synthesize(Task(_params(per_type=6), "cube", "exemplars", samples), tmp_path)
     assert sorted(path.stem for path in tmp_path.iterdir()) == ["blot", "good", "line"]
     blots = _read(tmp_path / "blot.parquet")
     assert blots.mask_source.tolist() == ["exemplar:b0", "exemplar:b1"] * 3
@@ -143,10 +144,8 @@ def test_without_any_warp_an_exemplar_is_itself_but_for_its_light(samples) -> No
 @pytest.mark.parametrize("method", ["exemplars", "cutpaste", "nsa", "perlin"])
 def test_rows_depend_on_their_names_only(method: str, samples, tmp_path) -> None:
     for name, count in (("few", 2), ("again", 2), ("many", 4)):
-        synthesize(method, _params(per_type=count), "cube", samples, tmp_path / name)
-    synthesize(
-        method, _params(per_type=2).model_copy(update={"seed": 1}), "cube", samples, tmp_path / "other"
-    )
+        synthesize(Task(_params(per_type=count), "cube", method, samples), tmp_path / name)
+    synthesize(Task(_params(per_type=2).model_copy(update={"seed": 1}), "cube", method, samples), tmp_path / "other")
     for path in (tmp_path / "few").iterdir():
         assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()
         few, many, other = (_read(tmp_path / name / path.name) for name in ("few", "many", "other"))
@@ -157,11 +156,11 @@ def test_rows_depend_on_their_names_only(method: str, samples, tmp_path) -> None
 
 def test_what_is_missing_is_named(samples, tmp_path) -> None:
     with pytest.raises(UsageError, match="found 'magic'"):
-        synthesize("magic", _params(), "cube", samples, tmp_path)
+        synthesize(Task(_params(), "cube", "magic", samples), tmp_path)
     with pytest.raises(CADiffError, match="expected exemplars to augment"):
-        synthesize("exemplars", _params(), "cube", samples[:3], tmp_path)
+        synthesize(Task(_params(), "cube", "exemplars", samples[:3]), tmp_path)
     with pytest.raises(CADiffError, match="expected train normals"):
-        synthesize("perlin", _params(), "cube", samples[3:], tmp_path)
+        synthesize(Task(_params(), "cube", "perlin", samples[3:]), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
