@@ -63,7 +63,7 @@ class SceneRow:
 
     ``masks`` are PNG 0/255 at the canvas. ``movements`` are what was done to the masks of ``exemplar_ids``: scale, turn in radians,
     mirror (0 or 1), then the place of the centroid as shares of the height and the width (None: nothing). ``named`` is false where a
-    normal is drawn anew in a place and nothing is asked for.
+    normal is drawn anew in a place and nothing is asked for. ``approximate``: an exemplar's mask of these stems from a box.
     """
 
     scene_id: str
@@ -79,6 +79,7 @@ class SceneRow:
     normal_id: str | None
     seed: int
     template: int
+    approximate: bool = False
 
 
 REDRAWN = "redrawn"  # mask_source of a normal image in which a place was drawn anew
@@ -95,8 +96,9 @@ class GeneratedRow:
     ``image`` and ``mask`` are ``{"bytes": PNG, "path": name}``; ``focus_step`` is the denoising step (from 0) at
     which re-weighting began, None if it never did or the generator has no such thing. ``normal_id`` is the real normal outside of the
     mask, byte for byte where nothing was resampled (None: another picture, or none), ``exemplar_ids`` the exemplar of each type's mask.
-    ``attempts`` is the drawing that had what was asked for; 4, one more than there are: none had, and the best is kept. Fields that a
-    generator does not have (a cut-paste image has no prompt) are None.
+    ``attempts`` is the drawing that had what was asked for; 4, one more than there are: none had, and the best is kept. ``approximate``:
+    the mask has the shape of an exemplar's that stems from a box. Fields that a generator does not have (a cut-paste image has no prompt)
+    are None.
     """
 
     sample_id: str
@@ -118,11 +120,13 @@ class GeneratedRow:
     params_digest: str
     image_sha256: str
     attempts: int | None = None
+    approximate: bool = False
 
 
 @dataclass(frozen=True)
 class MetricRow:
-    """One measured figure. ``paper_value`` is null where the paper has none; ``n`` counts the images behind it."""
+    """One measured figure. ``paper_value`` is null where the paper has none; ``n`` counts the images behind it. ``approximate``: it is one
+    by pixel, and a mask that it was measured against stems from a box (None: of a table that is older than this column)."""
 
     dataset: str
     product: str
@@ -135,11 +139,13 @@ class MetricRow:
     protocol: ProtocolName
     paper_value: float | None
     params_digest: str
+    approximate: bool | None = False
 
 
 @dataclass(frozen=True)
 class ScoredRow:
-    """A held-out image with what a detector said of it: ``anomaly_map`` is an 8-bit PNG for viewing only."""
+    """A held-out image with what a detector said of it: ``anomaly_map`` is an 8-bit PNG for viewing only; ``approximate`` is its
+    ``SampleRow``'s."""
 
     sample_id: str
     product: str
@@ -148,13 +154,15 @@ class ScoredRow:
     seed: int
     image_score: float
     anomaly_map: dict[str, Any]
+    approximate: bool = False
 
 
 @dataclass(frozen=True)
 class QualityRow:
     """Signals of one generated image, or of a real exemplar for comparison (``source``); see cadiff/metrics/quality.py.
 
-    Distances are ratios, 1 for what is usual among real images. None where a signal is not defined.
+    Distances are ratios, 1 for what is usual among real images. None where a signal is not defined. ``approximate``: its mask, or one of
+    the exemplars' that it is compared with, stems from a box.
     """
 
     sample_id: str
@@ -166,6 +174,7 @@ class QualityRow:
     nearest_exemplar: str | None
     mask_agreement: float | None
     normal_distance: float | None
+    approximate: bool = False
 
 
 @dataclass(frozen=True)
@@ -259,7 +268,7 @@ SCENE_SCHEMA = pa.schema(
         ("scene_id", pa.string()), ("product", pa.string()), ("named", pa.bool_()), ("anomaly_types", pa.list_(pa.string())),
         ("masks", pa.list_(IMAGE)), ("mask_sources", pa.list_(pa.string())), ("intensities", pa.list_(pa.float64())),
         ("exemplar_ids", pa.list_(pa.string())), ("movements", pa.list_(pa.list_(pa.float64()))), ("picture_id", pa.string()),
-        ("normal_id", pa.string()), ("seed", pa.int64()), ("template", pa.int64()),
+        ("normal_id", pa.string()), ("seed", pa.int64()), ("template", pa.int64()), ("approximate", pa.bool_()),
     ]
 )
 GENERATED_SCHEMA = _with_features(
@@ -270,26 +279,27 @@ GENERATED_SCHEMA = _with_features(
         ("focus_step", pa.int32()), ("normal_id", pa.string()), ("exemplar_ids", pa.list_(pa.string())),
         ("base_digest", pa.string()), ("generator_digest", pa.string()),
         ("params_digest", pa.string()), ("image_sha256", pa.string()), ("attempts", pa.int32()),
+        ("approximate", pa.bool_()),
     ],
 )
 METRIC_SCHEMA = pa.schema(
     [
         ("dataset", pa.string()), ("product", pa.string()), ("method", pa.string()), ("variant", pa.string()),
         ("metric", pa.string()), ("value", pa.float64()), ("seed", pa.int64()), ("n", pa.int64()),
-        ("protocol", pa.string()), ("paper_value", pa.float64()), ("params_digest", pa.string()),
+        ("protocol", pa.string()), ("paper_value", pa.float64()), ("params_digest", pa.string()), ("approximate", pa.bool_()),
     ]
 )
 SCORED_SCHEMA = pa.schema(
     [
         ("sample_id", pa.string()), ("product", pa.string()), ("anomaly_type", pa.string()), ("method", pa.string()),
-        ("seed", pa.int64()), ("image_score", pa.float64()), ("anomaly_map", IMAGE),
+        ("seed", pa.int64()), ("image_score", pa.float64()), ("anomaly_map", IMAGE), ("approximate", pa.bool_()),
     ]
 )
 QUALITY_SCHEMA = pa.schema(
     [
         ("sample_id", pa.string()), ("product", pa.string()), ("method", pa.string()), ("anomaly_type", pa.string()),
         ("source", pa.string()), ("exemplar_distance", pa.float64()), ("nearest_exemplar", pa.string()),
-        ("mask_agreement", pa.float64()), ("normal_distance", pa.float64()),
+        ("mask_agreement", pa.float64()), ("normal_distance", pa.float64()), ("approximate", pa.bool_()),
     ]
 )
 SHOWCASE_SCHEMA = pa.schema(

@@ -175,6 +175,11 @@ class Scene:
         """How the masks came to lie where they do, each way once."""
         return " + ".join(dict.fromkeys(anomaly.source for anomaly in self.anomalies))
 
+    @property
+    def approximate(self) -> bool:
+        """Whether one of its masks has the shape of an exemplar's that stems from a box."""
+        return any(anomaly.exemplar is not None and anomaly.exemplar.approximate for anomaly in self.anomalies)
+
     def at(self, intensity: float | Mapping[str, float]) -> Scene:
         """The same scene at another w, one for all types or one for each."""
         anomalies = [
@@ -193,7 +198,7 @@ class Scene:
             exemplar_ids=[a.exemplar.sample_id if a.exemplar else None for a in self.anomalies],
             movements=[a.movement.numbers() if a.movement else None for a in self.anomalies],
             picture_id=self.picture.sample_id if self.picture else None, normal_id=self.normal.sample_id if self.normal else None,
-            seed=self.seed, template=self.template,
+            seed=self.seed, template=self.template, approximate=self.approximate,
         )  # fmt: skip
 
     @classmethod

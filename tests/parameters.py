@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from cadiff.params import GenerateParams, Params, file_form, load_params
+from cadiff.params import GenerateParams, Params, as_written, file_form, load_params
 from cadiff.params.keys import lowered
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -68,7 +67,7 @@ def values_of(preset: str) -> dict[str, Any]:
 
 
 def file_text(values: dict[str, Any]) -> str:
-    """Values as the text of a parameters' file."""
+    """Values as the text of a parameters' file, in the words of the package: PyYAML's own dumper leaves the name ``08`` without quotes."""
     groups = ("products", "variants")
     named = {group: {name: lowered(own) for name, own in values[group].items()} for group in groups if isinstance(values.get(group), dict)}
-    return yaml.safe_dump(lowered({**values, **named}), sort_keys=False, allow_unicode=True)
+    return "\n".join(as_written(lowered({**values, **named}))) + "\n"

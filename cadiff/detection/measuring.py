@@ -90,7 +90,8 @@ def measure(
     Pixels are measured at ``metrics.size``, in memory that does not grow with the number of images. Metrics:
     ``pixel_`` and ``image_`` ``auroc``, ``ap``, ``f1max``; ``pro`` (FPR limit 0.3); ``pixel_ap/<type>`` on that type's
     held-out images and all good ones, and ``pixel_ap_types``, the mean of these over the types (pooled, one type with large masks
-    decides). A metric whose labels are all equal is nan. ``n`` counts images. ``keep`` takes what was said of each image
+    decides). A metric whose labels are all equal is nan. ``n`` counts images. Rows by pixel say whether one of their masks is
+    ``approximate``. ``keep`` takes what was said of each image
     (SCORED_SCHEMA, maps at the detector's scale), a batch at a time. ``protocol`` is the parameters' where it is None.
     With a ``threshold`` of an image's score: also what comes of it (``at_threshold``).
 
@@ -113,10 +114,17 @@ def measure(
     return [
         MetricRow(
             task.params.dataset.name, task.product, task.method, detector.variant, name, value, seed, n,
-            protocol or task.params.detector.protocol, None, made,
+            protocol or task.params.detector.protocol, None, made, rests_on_approximate(rows, name),
         )
         for name, (value, n) in values.items()
     ]  # fmt: skip
+
+
+def rests_on_approximate(rows: Sequence[SampleRow], metric: str) -> bool:
+    """Whether a metric is one by pixel, and an approximate mask is among those of the pictures behind it: all, or one type's
+    (``pixel_ap/<type>``)."""
+    name, _, kind = metric.partition("/")
+    return (name == "pro" or name.startswith("pixel_")) and any(row.approximate for row in rows if kind in ("", row.anomaly_type))
 
 
 def figures(
@@ -226,7 +234,7 @@ def _scored(
     return [
         ScoredRow(
             row.sample_id, row.product, row.anomaly_type, method, seed, float(image),
-            {"bytes": shown(map_), "path": f"{row.sample_id}.png"},
+            {"bytes": shown(map_), "path": f"{row.sample_id}.png"}, row.approximate,
         )
         for row, image, map_ in zip(rows, scores.images, scores.maps, strict=True)
     ]  # fmt: skip

@@ -1,6 +1,7 @@
 """COCO: ``images/*.png`` and ``annotations.json``, each region of a mask an annotation with its runs (compressed RLE).
 
-Runs and no polygons, since they alone hold every mask: holes, single pixels, regions that touch.
+Runs and no polygons, since they alone hold every mask: holes, single pixels, regions that touch. ``approximate``, a key of our own that
+readers pass over, says of an annotation whether its mask's shape stems from a box.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def write(items: Items, product: str, out: Path) -> None:
         images.append({**image, "sample_id": item.row.sample_id})
         for region in regions(mask):
             own = {"id": len(annotations) + 1, "image_id": image["id"], "category_id": numbers[item.kind or ""]}
-            annotations.append({**own, **_shape(region, mask.shape)})
+            annotations.append({**own, **_shape(region, mask.shape), "approximate": item.approximate})
     categories = [{"id": number, "name": kind, "supercategory": product} for kind, number in numbers.items()]
     told = {"description": f"{product}: generated anomalies"}
     write_json(out / "annotations.json", {"info": told, "images": images, "annotations": annotations, "categories": categories})

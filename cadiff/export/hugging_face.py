@@ -32,6 +32,7 @@ COLUMNS = {
     "params_digest": "of the parameters",
     "image_sha256": "of the picture's bytes",
     "attempts": "the drawing that had what was asked for; one more than there are: none had, the best is kept",
+    "approximate": "whether the mask has the shape of a real one that stems from a box, and so is not exact",
 }
 
 
@@ -47,9 +48,10 @@ def write(items: Items, product: str, out: Path) -> None:
 def _card(product: str, rows: Iterable[GeneratedRow]) -> str:
     """What the images are, how many of each type, how they were made and what each column says."""
     counts: Counter[str] = Counter()
-    made = set()
+    made, approximate = set(), 0
     for row in rows:
         counts[kind_of(row.anomaly_types) or GOOD] += 1
+        approximate += bool(row.anomaly_types) and row.approximate
         made.add((row.generator_digest or "none", row.base_digest or "none", row.params_digest or "none"))
     head = {
         "pretty_name": f"{product}: generated anomalies", "task_categories": ["image-segmentation", "image-classification"],
@@ -61,6 +63,7 @@ def _card(product: str, rows: Iterable[GeneratedRow]) -> str:
         "they are the pictures that they were made from, whose licence holds for them too: state it in this card before you publish them.",
         "",
         "They are for training. Measure on real pictures that no generator has seen.",
+        *_approximate_said(approximate, counts.total() - counts[GOOD]),
         "", "| type | images |", "| --- | ---: |", *(f"| {_plain(kind)} | {count} |" for kind, count in sorted(counts.items())),
         "", "```python", "from datasets import load_dataset", "",
         'row = load_dataset("THIS/FOLDER", split="train")[0]  # row["image"] and row["mask"] are PIL images', "```",
@@ -68,6 +71,12 @@ def _card(product: str, rows: Iterable[GeneratedRow]) -> str:
         "", "| generator | base | parameters |", "| --- | --- | --- |", *(f"| {' | '.join(digests)} |" for digests in sorted(made)),
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
+
+
+def _approximate_said(approximate: int, anomalies: int) -> list[str]:
+    if not approximate:
+        return []
+    return ["", f"The masks of {approximate} of the {anomalies} anomalies are approximate (`approximate`): their shapes stem from boxes."]
 
 
 def _plain(name: str) -> str:

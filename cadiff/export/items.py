@@ -38,6 +38,11 @@ class Item:
         return kind_of(self.row.anomaly_types)
 
     @property
+    def approximate(self) -> bool:
+        """Whether it has an anomaly whose mask's shape stems from a box."""
+        return self.kind is not None and self.row.approximate
+
+    @property
     def name(self) -> str:
         """What errors call it."""
         return f"{self.shard}: {self.row.sample_id}"

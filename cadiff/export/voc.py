@@ -1,5 +1,6 @@
 """Pascal VOC: ``JPEGImages/*.png`` (lossless, despite the folder's name), ``Annotations/*.xml``, ``SegmentationClass``,
-``SegmentationObject`` and ``ImageSets/Segmentation/train.txt``; each region of a mask is an object.
+``SegmentationObject`` and ``ImageSets/Segmentation/train.txt``; each region of a mask is an object. Images whose masks' shapes stem from
+boxes are a set of their own beside it, ``approximate.txt``.
 
 A box's numbers are its edges in px, as today's tools write them; the devkit of 2012 counts pixels from 1.
 """
@@ -30,7 +31,7 @@ def write(items: Items, product: str, out: Path) -> None:
         if UNWRITABLE & set(kind):
             raise UsageError(f"{product}: the type {kind!r} has a character that XML cannot hold; rename it, or export as coco")
     numbers = {kind: number for number, kind in enumerate(items.kinds, start=1)}
-    stems = []
+    stems, approximate = [], []
     for item in items:
         mask = item.mask
         found = regions(mask)
@@ -45,7 +46,10 @@ def write(items: Items, product: str, out: Path) -> None:
         write_bytes(out / "SegmentationClass" / f"{item.stem}.png", _numbered((mask * numbers.get(item.kind or "", 0)).astype(np.uint8)))
         write_text(out / "Annotations" / f"{item.stem}.xml", _annotation(item, product, mask.shape, found))
         stems.append(item.stem)
-    write_text(out / "ImageSets" / "Segmentation" / "train.txt", "".join(f"{stem}\n" for stem in stems))
+        approximate += [item.stem] if item.approximate else []
+    for name, chosen in {"train": stems, "approximate": approximate}.items():
+        if chosen:
+            write_text(out / "ImageSets" / "Segmentation" / f"{name}.txt", "".join(f"{stem}\n" for stem in chosen))
     write_text(out / "labels.txt", "".join(f"{kind}\n" for kind in ["background", *items.kinds]))
 
 

@@ -164,7 +164,7 @@ def generated_row(generator: Generator | Paster, params: Params, drawn: Drawn, n
         normal_id=scene.normal.sample_id if scene.normal and scene.picture and not in_place and not scene.edits else None,
         exemplar_ids=[a.exemplar.sample_id if a.exemplar else None for a in scene.anomalies] if scene.named else [],
         base_digest=generator.base_digest, generator_digest=generator.digest, params_digest=params.digest_of(*DIGESTED),
-        image_sha256=sha256_bytes(image), attempts=drawn.attempts,
+        image_sha256=sha256_bytes(image), attempts=drawn.attempts, approximate=scene.approximate,
     )  # fmt: skip
 
 

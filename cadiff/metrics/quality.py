@@ -36,6 +36,7 @@ class Shown(NamedTuple):
     image: UInt8[np.ndarray, "h w 3"]
     mask: Bool[np.ndarray, "h w"]
     normal_id: str | None
+    approximate: bool
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,10 @@ class Reference:
     @cached_property
     def originals(self) -> dict[str, Originals]:
         return {kind: originals(*self.pictures_of(kind)) for kind in self.exemplars}
+
+    def approximate(self, kind: str) -> bool:
+        """Whether one of a type's exemplars has an approximate mask."""
+        return any(row.approximate for row in self.exemplars.get(kind, ()))
 
     def pictures_of(self, kind: str) -> tuple[list[UInt8[np.ndarray, "_ _ 3"]], list[Bool[np.ndarray, "_ _"]]]:
         """A type's exemplars, their images and their masks."""
@@ -140,8 +145,9 @@ def _signals(reference: Reference, product: str, method: str, kind: str, shown: 
         defects = [Defect.of(image, mask) for image, mask in zip(images, masks, strict=True)]
         copies = _nearest_of(reference.originals[kind].of(defects), reference.exemplars[kind])
     found = zip(shown, copies, shares, reference.normals.distances(images, masks), strict=True)
+    rough = reference.approximate(kind)
     return [
-        QualityRow(each.sample_id, product, method, kind, "generated", distance, nearest, share, unusual)
+        QualityRow(each.sample_id, product, method, kind, "generated", distance, nearest, share, unusual, rough or each.approximate)
         for each, (distance, nearest), share, unusual in found
     ]
 
@@ -149,10 +155,11 @@ def _signals(reference: Reference, product: str, method: str, kind: str, shown: 
 def _of_exemplars(reference: Reference, product: str, method: str, kind: str) -> Iterator[QualityRow]:
     """What the same signals say of the real exemplars, each against the others."""
     rows, own = reference.exemplars[kind], reference.originals[kind]
+    rough = reference.approximate(kind)
     unusual, distances = reference.normals.distances(*reference.pictures_of(kind)), own.of(own.defects)
     np.fill_diagonal(distances, np.inf)
     for index, (row, (value, nearest)) in enumerate(zip(rows, _nearest_of(distances, rows), strict=True)):
-        yield QualityRow(row.sample_id, product, method, kind, "exemplar", value, nearest, None, unusual[index])
+        yield QualityRow(row.sample_id, product, method, kind, "exemplar", value, nearest, None, unusual[index], rough)
 
 
 def _nearest_of(distances: Float[np.ndarray, "n e"], exemplars: Sequence[SampleRow]) -> list[tuple[float | None, str | None]]:
@@ -167,7 +174,7 @@ def _chunks(path: Path) -> Iterator[list[Shown]]:
         yield [
             Shown(
                 row["sample_id"], decode_image(row["image"]["bytes"], "RGB", row["sample_id"]),
-                decode_image(row["mask"]["bytes"], "L", row["sample_id"]) > 127, row["normal_id"],
+                decode_image(row["mask"]["bytes"], "L", row["sample_id"]) > 127, row["normal_id"], row["approximate"],
             )
-            for row in part.select(["sample_id", "image", "mask", "normal_id"]).to_pylist()
+            for row in part.select(["sample_id", "image", "mask", "normal_id", "approximate"]).to_pylist()
         ]  # fmt: skip

@@ -97,10 +97,15 @@ class Artefacts:
 
     def mask_sources(self, method: str, product: str, anomaly_type: str) -> list[str]:
         """How each image's mask came to lie where it does."""
+        return [str(source) for source in self._of_generated(method, product, anomaly_type, "mask_source")]
+
+    def approximate(self, method: str, product: str, anomaly_type: str) -> list[bool]:
+        """Of each image whether its mask is approximate."""
+        return [bool(one) for one in self._of_generated(method, product, anomaly_type, "approximate")]
+
+    def _of_generated(self, method: str, product: str, anomaly_type: str, column: str) -> list[Any]:
         name = f"data/made/generated/{method}/{product}/{anomaly_type}.parquet"
-        if not self._is_there(name):
-            return []
-        return [str(source) for source in read_table(self.root / name, GENERATED_SCHEMA, ["mask_source"])["mask_source"].to_pylist()]
+        return read_table(self.root / name, GENERATED_SCHEMA, [column])[column].to_pylist() if self._is_there(name) else []
 
     def metrics(self, method: str, product: str) -> pa.Table:
         return self.table(f"data/made/evaluated/{method}/{product}/metrics.parquet", METRIC_SCHEMA)
@@ -111,9 +116,15 @@ class Artefacts:
         return read_table(path, METRIC_SCHEMA) if path.is_file() else METRIC_SCHEMA.empty_table()
 
     def ablations(self, dataset: str) -> pa.Table:
-        """Variants of the method measured on a data set; empty, and nothing absent, where they were not run: no stage runs them."""
+        """Variants of the method measured on a data set; empty, and nothing absent, where they were not run: no stage runs them. So an
+        older table, of days of trainings, is read too: whether its figures rest on approximate masks it does not know."""
         path = self.root / ablations_of(dataset)
-        return read_table(path, METRIC_SCHEMA) if path.is_file() else METRIC_SCHEMA.empty_table()
+        if not path.is_file():
+            return METRIC_SCHEMA.empty_table()
+        older = METRIC_SCHEMA.names[:-1]
+        if (table := read_table(path)).column_names == older:
+            return table.append_column(METRIC_SCHEMA.field("approximate"), pa.nulls(table.num_rows, pa.bool_()))
+        return read_table(path, METRIC_SCHEMA)
 
     def scored(self, method: str, product: str, only: Collection[str] | None = None, seed: int | None = None) -> Iterator[ScoredRow]:
         """What the detector of a seed (None: the lowest) said of each held-out image (``only``: of these), a few in memory at a time."""

@@ -82,6 +82,8 @@ def figures(said: dict[str, Any], metrics: Sequence[MetricRow]) -> str:
     of = "the evaluated detector" if said["refitted"] else "this detector"
     intro = f"On held-out pictures (protocol: {protocols}): the mean of {of_seeds}, and {of} (seed {said['seed']})."
     rows = [row_of(metrics, name, said["seed"], title) for name, title in FIGURES.items()]
+    if any(row.approximate for row in metrics):
+        intro += " Figures by pixel rest on masks that stem from boxes, and so are approximate."
     return f"## Figures\n\n{intro}\n\n" + table(["figure", "mean", f"seed {said['seed']}", "pictures"], rows)
 
 

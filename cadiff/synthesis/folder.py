@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from cadiff.data import mvtec
+from cadiff.data.approximate import approximate_masks
 from cadiff.data.listing import Entry, Listing, folders, unread
 from cadiff.data.readers import verify_entry
 from cadiff.data.resaved import find_pairs
@@ -32,12 +33,17 @@ def import_folder(folder: Path, product: str, samples: Sequence[SampleRow], size
 
     ``folder`` holds ``PRODUCT/<type>/*`` with ``<stem>_mask.png`` beside each image, or MVTec AD's
     ``PRODUCT/test/<type>`` and ``PRODUCT/ground_truth/<type>``; ``good`` holds normal images that took the
-    generator's path, for the detector's normals. A type ``hole+scratch`` is an image with both.
+    generator's path, for the detector's normals. A type ``hole+scratch`` is an image with both. Beside MVTec AD's folders a table may say
+    which masks are approximate (``cadiff.data.approximate``).
 
     Raises:
         UsageError: if a folder, image or mask is not as it should be, or an image is a held-out one.
     """
-    write_shards(list_generated(folder, product), samples, product, size, out)
+    entries = list_generated(folder, product)
+    approximate, untrue = approximate_masks(folder / product)
+    if untrue:
+        raise UsageError(untrue[0])
+    write_shards(entries, samples, product, size, out, approximate)
 
 
 def list_generated(folder: Path, product: str) -> list[Entry]:
@@ -87,8 +93,11 @@ def _list_plain(base: Path) -> Listing:
     return listing
 
 
-def write_shards(entries: Sequence[Entry], samples: Sequence[SampleRow], product: str, size: Size, out: Path) -> None:
-    """``out/<type>.parquet`` (GENERATED_SCHEMA), images and masks brought to the canvas, ``ROWS`` in memory at a time.
+def write_shards(
+    entries: Sequence[Entry], samples: Sequence[SampleRow], product: str, size: Size, out: Path, approximate: Collection[Path] = ()
+) -> None:
+    """``out/<type>.parquet`` (GENERATED_SCHEMA), images and masks brought to the canvas, ``ROWS`` in memory at a time. ``approximate``: the
+    masks that stem from boxes.
 
     Raises:
         UsageError: if a pair is not whole, or an image is one that the detector is scored on or calibrated with.
@@ -108,7 +117,7 @@ def write_shards(entries: Sequence[Entry], samples: Sequence[SampleRow], product
     for kind, members in sorted(by_type.items()):
         with table_writer(out / f"{kind}.parquet", GENERATED_SCHEMA) as write:
             for start in range(0, len(members), ROWS):
-                rows = [_row(entry, product, size, maker, levels) for entry in members[start : start + ROWS]]
+                rows = [_row(entry, product, size, maker, levels, approximate) for entry in members[start : start + ROWS]]
                 write(to_table(rows, GENERATED_SCHEMA))
 
 
@@ -154,7 +163,9 @@ def check_types(entries: Sequence[Entry], samples: Sequence[SampleRow]) -> None:
                 )
 
 
-def _row(entry: Entry, product: str, size: Size, maker: str, levels: Levels | None) -> GeneratedRow:
+def _row(
+    entry: Entry, product: str, size: Size, maker: str, levels: Levels | None, approximate: Collection[Path]
+) -> GeneratedRow:
     whole = read_image(entry.image, "RGB", levels=levels)
     canvas = fitted(whole.shape[0], whole.shape[1], size)
     image = encode_png(resize_picture(whole, canvas))
@@ -165,4 +176,5 @@ def _row(entry: Entry, product: str, size: Size, maker: str, levels: Levels | No
         image={"bytes": image, "path": entry.image.name}, mask={"bytes": mask, "path": f"{entry.name}{MASK_END}.png"},
         mask_source="folder", prompt=None, intensity=None, seed=0, steps=None, guidance_scale=None, focus_step=None, normal_id=None,
         exemplar_ids=[None] * len(types), base_digest=None, generator_digest=maker, params_digest="", image_sha256=sha256_bytes(image),
+        approximate=any(mask in approximate for mask in entry.masks),
     )  # fmt: skip

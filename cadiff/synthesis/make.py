@@ -38,6 +38,7 @@ class Made(NamedTuple):
     source: str
     normal_id: str | None
     exemplar_ids: list[str | None]
+    approximate: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def _warped(params: Params, rows: Sequence[SampleRow]) -> Callable[[int, int], M
         if row.role == "exemplar" and not mask.any():
             raise CADiffError(f"{row.mask_path or row.image_path}: expected a mask with anomaly in it, found none.")
         drawn = Drawn(*warp(image, mask, params.train, seed), which)
-        return Made(drawn, f"{row.role}:{row.sample_id}", None, [row.sample_id] if row.role == "exemplar" else [])
+        return Made(drawn, f"{row.role}:{row.sample_id}", None, [row.sample_id] if row.role == "exemplar" else [], row.approximate)
 
     return draw
 
@@ -141,5 +142,5 @@ def _row(name: str, product: str, kind: str, made: Made, seed: int, made_by: str
         image={"bytes": png, "path": f"{name}.png"}, mask={"bytes": mask_png, "path": f"{name}-mask.png"},
         mask_source=made.source, prompt=None, intensity=None, seed=seed, steps=None, guidance_scale=None,
         focus_step=None, normal_id=made.normal_id, exemplar_ids=made.exemplar_ids, base_digest=None, generator_digest=None,
-        params_digest=made_by, image_sha256=sha256_bytes(png),
+        params_digest=made_by, image_sha256=sha256_bytes(png), approximate=made.approximate,
     )  # fmt: skip

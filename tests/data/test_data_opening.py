@@ -156,6 +156,32 @@ def test_a_bomb_is_refused_by_its_name_at_once(data: bytes, said: str, tmp_path:
             read_image(path, mode)
 
 
+@pytest.mark.parametrize("values", [PIXELS, DEEP[..., 0], DEEP[..., 0].astype(np.float32)], ids=["8", "16", "real"])
+def test_rows_that_a_tiff_announces_and_does_not_hold_are_no_black_pixels(values: np.ndarray, tmp_path: Path) -> None:
+    path, data = tmp_path / "tall.tif", bytearray(tiff(values))
+    found = data.index(struct.pack("<HH", 257, 4))
+    data[found + 10] = 16  # sixteen times 65536 rows more
+    path.write_bytes(data)
+    for look in (lambda: read_image(path, levels=Levels(0, 65535)), lambda: read_image(path, "L"), lambda: image_size(path)):
+        with pytest.raises(CADiffError, match=rf"^{path}: expected {SIDE}x{SIDE + 16 * 2**16} pixels, .* found {SIDE * SIDE} of"):
+            look()
+
+
+@pytest.mark.parametrize("options", [{"tile": (16, 16)}, {"rowsperstrip": 7}, {"rowsperstrip": 1, "compression": "zlib"}], ids=str)
+def test_a_tiff_of_whatever_pieces_is_read_whole(options: dict[str, object], tmp_path: Path) -> None:
+    for name, values in (("colour", PIXELS), ("grey", DEEP[..., 0]), ("real", DEEP[..., 0].astype(np.float32))):
+        path = tmp_path / f"{name}.tif"
+        path.write_bytes(tiff(values, **options))
+        read_back = read_image(path, levels=None if name == "colour" else Levels(0, 65535))
+        assert read_back.shape == (SIDE, SIDE, 3), name
+    assert np.array_equal(read_image(tmp_path / "colour.tif"), PIXELS)
+
+
+def test_a_tiff_of_a_plane_a_channel_is_read_whole(tmp_path: Path) -> None:
+    (tmp_path / "planes.tif").write_bytes(tiff(np.moveaxis(PIXELS, -1, 0), photometric="rgb", planarconfig="separate"))
+    assert np.array_equal(read_image(tmp_path / "planes.tif"), PIXELS)
+
+
 def test_directories_that_go_round_are_no_endless_reading(tmp_path: Path) -> None:
     (tmp_path / "picture").write_bytes(looped_tiff())
     outcome(tmp_path / "picture")

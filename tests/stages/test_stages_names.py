@@ -128,7 +128,7 @@ PAIRS = st.lists(NAMES, min_size=6, max_size=6).map(accepted).filter(lambda name
 @example(["1e3", "ねじ+-_"])
 def test_what_inspect_accepts_goes_through_the_whole_smoke_pipeline(repository: Path, names: list[str]) -> None:
     """On plates that are drawn for each name, from the lines that `cadiff inspect` prints to the report."""
-    raw = repository.parent / f"raw-{'-'.join(names)}"
+    raw, base = repository.parent / f"raw-{'-'.join(names)}", load_params().base.path
     for seed, name in enumerate(names):
         draw_plates(raw, name, seed)
 
@@ -141,6 +141,8 @@ def test_what_inspect_accepts_goes_through_the_whole_smoke_pipeline(repository: 
     values = values_of("smoke")
     values["dataset"] |= {**said["dataset"], "size": 64}
     values["draw"]["products"] = []
+    values["base"] |= {"path": base, "size": 32}
+    values["control"]["start"] = "copy"  # this base brings none
     (repository / "params.yaml").write_text(file_text({**values, "products": said["products"]}), encoding="utf-8")
     call("flows.pipeline", "--jobs", "1")
     assert not call("dvc", "status").strip().startswith("samples")
