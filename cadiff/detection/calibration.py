@@ -11,14 +11,14 @@ import numpy as np
 from jaxtyping import Float
 
 from cadiff.detection.batches import GOOD, shard_rows
-from cadiff.detection.measuring import Detector, batches
+from cadiff.detection.measuring import Detector, Take, batches
 from cadiff.detection.segmenter import Segmenter
-from cadiff.detection.thresholds import Thresholds, between, conformal
 from cadiff.errors import CADiffError
 from cadiff.pictures import fitted, resize_picture
 from cadiff.seeds import numpy_generator
 from cadiff.storage import decode_image, read_table
 from cadiff.task import Task
+from cadiff.thresholds import Thresholds, between, conformal
 
 Rule = Literal["good", "generated"]
 GENERATED = 64  # anomalies of the shards that the rule ``generated`` looks at, at most
@@ -28,30 +28,34 @@ UNCALIBRATED = (
 )
 
 
-def calibrate(task: Task, detector: Segmenter, generated: Sequence[Path], rule: Rule) -> Thresholds | None:
+def calibrate(
+    task: Task, detector: Segmenter, generated: Sequence[Path], rule: Rule, take: Take = lambda rows, scores: None
+) -> Thresholds | None:
     """The thresholds by ``rule``, for ``detector.false_alarms``; None where there are no calibration normals.
 
     ``good``: the conformal thresholds of the calibration normals' scores. ``generated``: the image threshold is then moved towards the
-    scores of the training shards' anomalies (``between``). ``generated`` are the folders of these shards.
+    scores of the training shards' anomalies (``between``). ``generated`` are the folders of these shards; ``take`` sees each batch of
+    calibration normals.
 
     Raises:
         CADiffError: if a calibration normal or a shard is broken, or there is no generated anomaly where the rule needs one.
     """
-    found = calibrate_good(task, detector)
+    found = calibrate_good(task, detector, take)
     if found is None or rule == "good":
         return found
     return replace(found, image=between(found.image, generated_scores(detector, generated, task.params.seed)))
 
 
-def calibrate_good(task: Task, detector: Detector) -> Thresholds | None:
+def calibrate_good(task: Task, detector: Detector, take: Take = lambda rows, scores: None) -> Thresholds | None:
     """The conformal thresholds, of any detector; None where there are no calibration normals. A pixel's is that of the largest pixel of
-    each calibration normal's map: what is promised of it is that of a whole good picture no pixel lies above."""
+    each calibration normal's map: what is promised of it is that of a whole good picture no pixel lies above. ``take`` sees each batch."""
     rows = [row for row in task.samples if row.product == task.product and row.role == "calibration"]
     if not rows:
         return None
     images, pixels = [], []
     for batch in batches(rows):
         scores = detector.score(batch)
+        take(batch, scores)
         images += scores.images.tolist()
         pixels += [float(map_.max()) for map_ in scores.maps]
     false_alarms = task.params.detector.false_alarms

@@ -18,7 +18,6 @@ from cadiff.detection.classifier import Classifier, classes_of, load_classifier
 from cadiff.detection.measuring import resized
 from cadiff.detection.networks import network_of
 from cadiff.detection.segmenter import Segmenter
-from cadiff.detection.thresholds import Thresholds
 from cadiff.detection.trained import Trained, find_trained, read_trained
 from cadiff.detection.unet import place
 from cadiff.devices import pick_device
@@ -26,6 +25,7 @@ from cadiff.errors import CADiffError, UsageError
 from cadiff.pictures import Size, fitted, resize_picture
 from cadiff.records import Levels
 from cadiff.storage import read_tensors, read_values
+from cadiff.thresholds import Thresholds
 
 Pixels = UInt8[np.ndarray, "h w 3"]
 Given = str | Path | Image.Image | Num[np.ndarray, "h w 3"] | Num[np.ndarray, "h w"]

@@ -16,7 +16,6 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 
-from cadiff.detection.thresholds import Threshold
 from cadiff.errors import CADiffError
 from cadiff.metrics.pixels import PixelRanking
 from cadiff.metrics.ranking import auroc, average_precision, f1_max
@@ -26,6 +25,7 @@ from cadiff.progress import Progress
 from cadiff.records import SCORED_SCHEMA, MetricRow, ProtocolName, SampleRow, ScoredRow, to_table
 from cadiff.storage import digest, encode_png
 from cadiff.task import Task
+from cadiff.thresholds import Threshold
 
 PAPER_SIDE = 256  # the shorter side that detector.pooling is given for
 F1_STEPS = tuple(np.arange(0.0, 1.0 + 1e-3, 0.05).tolist())  # of metrics.pixel_f1: steps
@@ -64,6 +64,7 @@ class Detector(Protocol):
 
 
 Keep = Callable[[pa.Table], None]
+Take = Callable[[Sequence[SampleRow], Scores], None]
 
 
 def rows_to_score(samples: Sequence[SampleRow], product: str) -> list[SampleRow]:
@@ -101,11 +102,11 @@ def measure(
     rows = rows_to_score(task.samples, task.product)
 
     said: list[float] = []
+    kept = keeping(task, seed, detector, keep)
 
     def take(batch: Sequence[SampleRow], scores: Scores) -> None:
         said.extend(scores.images.tolist())
-        if keep is not None:
-            keep(to_table(_scored(batch, scores, task.method, seed, (detector.black, detector.white)), SCORED_SCHEMA))
+        kept(batch, scores)
 
     made = measured_with(task.params, detector)
     values = figures(rows, detector, task.params.metrics, f"score {task.product} {task.method} seed {seed}", take)
@@ -120,6 +121,16 @@ def measure(
     ]  # fmt: skip
 
 
+def keeping(task: Task, seed: int, detector: Detector, keep: Keep | None) -> Take:
+    """Gives what a detector says of each batch to ``keep``, as SCORED_SCHEMA has it; None: to nobody."""
+
+    def take(batch: Sequence[SampleRow], scores: Scores) -> None:
+        if keep is not None:
+            keep(to_table(_scored(batch, scores, task.method, seed, (detector.black, detector.white)), SCORED_SCHEMA))
+
+    return take
+
+
 def rests_on_approximate(rows: Sequence[SampleRow], metric: str) -> bool:
     """Whether a metric is one by pixel, and an approximate mask is among those of the pictures behind it: all, or one type's
     (``pixel_ap/<type>``)."""
@@ -129,7 +140,7 @@ def rests_on_approximate(rows: Sequence[SampleRow], metric: str) -> bool:
 
 def figures(
     rows: Sequence[SampleRow], detector: Detector, settings: MetricParams, title: str = "",
-    take: Callable[[Sequence[SampleRow], Scores], None] = lambda rows, scores: None,
+    take: Take = lambda rows, scores: None,
 ) -> dict[str, tuple[float, int]]:  # fmt: skip
     """Each metric's value and the number of images behind it; ``take`` sees each batch."""
     anomalous = np.array([row.role == "held_out" for row in rows])

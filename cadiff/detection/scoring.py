@@ -9,7 +9,6 @@ from torch import nn
 from cadiff.detection.measuring import Keep, measure
 from cadiff.detection.networks import network_of
 from cadiff.detection.segmenter import Segmenter
-from cadiff.detection.thresholds import Threshold
 from cadiff.detection.tiles import View
 from cadiff.detection.trained import read_weights
 from cadiff.detection.training import identity
@@ -18,6 +17,7 @@ from cadiff.devices import pick_device
 from cadiff.records import MetricRow
 from cadiff.storage import digest
 from cadiff.task import Task
+from cadiff.thresholds import Threshold
 
 
 def score(task: Task, seed: int, detector: Path, keep: Keep | None = None, threshold: Threshold | None = None) -> list[MetricRow]:

@@ -14,7 +14,7 @@ import pyarrow as pa
 from cadiff.cluster import run_parts
 from cadiff.detection.calibration import calibrate
 from cadiff.detection.classifier import TrainedClassifier, score_classifier, train_classifier, write_classifier
-from cadiff.detection.measuring import Keep
+from cadiff.detection.measuring import Keep, keeping
 from cadiff.detection.published import published
 from cadiff.detection.scoring import load_segmenter, score
 from cadiff.detection.trained import Trained, describe, write_trained
@@ -77,12 +77,12 @@ def detect_published(task: Task, generated: Mapping[str, Path], out: Path, work:
 
 
 def detect_seed(task: Task, generated: Sequence[Path], work: Path, seed: int, keep: Keep | None = None) -> Detected:
-    """One seed; only its checkpoints, in ``work``, outlive the call. ``keep`` is given the scored images; without, they are
-    returned, all of the seed's at once."""
+    """One seed; only its checkpoints, in ``work``, outlive the call. ``keep`` is given the scored images, those of the calibration
+    normals first; without, they are returned, all of the seed's at once."""
     scored: list[pa.Table] = []
     with tempfile.TemporaryDirectory(prefix="cadiff-") as name:
         folder = Path(name)
-        trained, classifier = train_seed(task, generated, seed, folder, work)
+        trained, classifier = train_seed(task, generated, seed, folder, work, keep or scored.append)
         threshold = None if trained.thresholds is None else trained.thresholds.image
         metrics = score(task, seed, folder, keep or scored.append, threshold)
         if classifier is not None:
@@ -91,16 +91,19 @@ def detect_seed(task: Task, generated: Sequence[Path], work: Path, seed: int, ke
     return Detected(pa.Table.from_pylist(files, schema=FILES_SCHEMA), to_table(metrics, METRIC_SCHEMA), scored)
 
 
-def train_seed(task: Task, generated: Sequence[Path], seed: int, out: Path, work: Path) -> tuple[Trained, TrainedClassifier | None]:
+def train_seed(
+    task: Task, generated: Sequence[Path], seed: int, out: Path, work: Path, keep: Keep | None = None
+) -> tuple[Trained, TrainedClassifier | None]:
     """Trains and calibrates a detector, trains a classifier where there is anything to learn, and writes all of their files into ``out``:
-    ``seed-<s>.safetensors``, ``curve-<s>.parquet``, ``classifier-<s>.safetensors`` and ``seed-<s>.json``.
+    ``seed-<s>.safetensors``, ``curve-<s>.parquet``, ``classifier-<s>.safetensors`` and ``seed-<s>.json``. ``keep`` is given what the
+    detector said of the calibration normals.
 
     Raises:
         UsageError, CADiffError: as ``train_detector``, ``calibrate`` and ``train_classifier``.
     """
     train_detector(task, generated, seed, out, work)
     segmenter, made_by = load_segmenter(task, seed, out)
-    thresholds = calibrate(task, segmenter, generated, task.params.detector.threshold)
+    thresholds = calibrate(task, segmenter, generated, task.params.detector.threshold, keeping(task, seed, segmenter, keep))
     classifier = train_classifier(task, generated, seed, work)
     if classifier is not None:
         write_classifier(classifier, out, seed)

@@ -9,13 +9,13 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from cadiff.detection.thresholds import Threshold, Thresholds
 from cadiff.detection.tiles import View
 from cadiff.errors import CADiffError, UsageError
 from cadiff.params import DetectorParams
 from cadiff.records import Levels
 from cadiff.storage import missing, read_json, read_tensors, write_json
 from cadiff.task import Task
+from cadiff.thresholds import Threshold, Thresholds
 
 Range = tuple[int, int]
 Network = Literal["resnet34", "efficientnet-lite0"]  # of a classifier

@@ -127,7 +127,8 @@ class Artefacts:
         return read_table(path, METRIC_SCHEMA)
 
     def scored(self, method: str, product: str, only: Collection[str] | None = None, seed: int | None = None) -> Iterator[ScoredRow]:
-        """What the detector of a seed (None: the lowest) said of each held-out image (``only``: of these), a few in memory at a time."""
+        """What the detector of a seed (None: the lowest) said of each image that it did not learn from (``only``: of these), a few in
+        memory at a time."""
         name = f"data/made/evaluated/{method}/{product}/scored.parquet"
         if not self._is_there(name):
             return
@@ -139,7 +140,7 @@ class Artefacts:
             yield from from_table(table.filter(kept), ScoredRow)
 
     def image_scores(self, method: str, product: str, seed: int) -> dict[str, float]:
-        """{sample_id: score} of the held-out images, by the detector of a seed; no map is read."""
+        """{sample_id: score} of the held-out, good test and calibration images, by the detector of a seed; no map is read."""
         name = f"data/made/evaluated/{method}/{product}/scored.parquet"
         if not self._is_there(name):
             return {}

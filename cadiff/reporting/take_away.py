@@ -9,15 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cadiff.params import Params
 from cadiff.records import Role
 from cadiff.reporting.artefacts import Artefacts, shipped_folder
+from cadiff.reporting.comparing import ABSENT
 from cadiff.reporting.gallery import Picture, real_picture
 from cadiff.reporting.maps import AnomalyMap, map_of
-from cadiff.reporting.tables import named
-from cadiff.threshold_words import NO_VERDICTS, threshold_said
+from cadiff.reporting.tables import Cell, Row, Table, named
+from cadiff.threshold_words import NO_VERDICTS, asked, percent, threshold_said
+from cadiff.thresholds import conformal
 
 SHOWN = 3  # pictures of each way to be wrong
+CHOICES = (0.01, 0.02, 0.05, 0.1, 0.2)  # shares of false alarms that one may ask for
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,7 @@ class Shipped:
     commands: list[tuple[str, str]]
     python: str
     wrongs: list[Wrongs]
+    choices: Table
 
 
 def shipped(artefacts: Artefacts, product: str) -> list[Shipped]:
@@ -65,7 +71,7 @@ def shipped(artefacts: Artefacts, product: str) -> list[Shipped]:
                 commands(artefacts.params, method, product, folder),
                 f'import cadiff\ndetector = cadiff.load_detector("data/made/detectors/{method}/{product}/seed-{said["seed"]}.json")\n'
                 'print(detector.predict("PICTURE"))',
-                wrongs(artefacts, method, product, said),
+                wrongs(artefacts, method, product, said), choices_table(artefacts, method, product, said),
             )
         )  # fmt: skip
     return found
@@ -113,28 +119,66 @@ def commands(params: Params, method: str, product: str, folder: str) -> list[tup
 
 
 def wrongs(artefacts: Artefacts, method: str, product: str, said: dict[str, Any]) -> list[Wrongs]:
-    """Held-out anomalies that score at the threshold or below, and good test pictures that score above it, the worst of each;
-    nothing without a threshold."""
+    """Held-out anomalies that score at the threshold or below, and good test pictures that score above it, the worst of each, and the
+    calibration normals that set the threshold; nothing without a threshold."""
     if said["image"] is None:
         return []
     limit, seed = said["image"]["value"], said["seed"]
-    scores = artefacts.image_scores(method, product, seed)
-    samples = {row.sample_id: row for row in artefacts.samples(product) if row.sample_id in scores}
-
-    def of_role(role: Role) -> dict[str, float]:
-        return {name: scores[name] for name, row in samples.items() if row.role == role}
-
-    anomalies, good = of_role("held_out"), of_role("test_good")
+    samples = {row.sample_id: row for row in artefacts.samples(product)}
+    anomalies, good, setting = (by_role(artefacts, method, product, seed)[role] for role in ("held_out", "test_good", "calibration"))
     missed = sorted((name for name, score in anomalies.items() if score <= limit), key=lambda name: (anomalies[name], name))
     alarms = sorted((name for name, score in good.items() if score > limit), key=lambda name: (-good[name], name))
     misses, others = of_each_type(missed, {name: row.anomaly_type for name, row in samples.items()}), alarms[:SHOWN]
-    shown = {wrong.picture.row["sample_id"]: wrong for wrong in _shown(artefacts, method, product, seed, misses + others)}
+    highest = sorted(setting, key=lambda name: (-setting[name], name))[:SHOWN]
+    wanted = misses + others + highest
+    shown = {wrong.picture.row["sample_id"]: wrong for wrong in _shown(artefacts, method, product, seed, wanted)}
     of_misses = _counted("held-out anomalies", "let pass", missed, len(anomalies), "lowest scores, of each type in turn")
     of_alarms = _counted("good test pictures", "called defective", alarms, len(good), "highest scores")
     return [
         Wrongs("Worst misses", of_misses, [shown[name] for name in misses if name in shown]),
         Wrongs("Worst false alarms", of_alarms, [shown[name] for name in others if name in shown]),
+        Wrongs("Which good pictures set the threshold", _set_by(len(setting)), [shown[name] for name in highest if name in shown]),
     ]
+
+
+def by_role(artefacts: Artefacts, method: str, product: str, seed: int) -> dict[Role, dict[str, float]]:
+    """{sample_id: score} of held-out anomalies, good test pictures and calibration normals."""
+    scores = artefacts.image_scores(method, product, seed)
+    found: dict[Role, dict[str, float]] = {"held_out": {}, "test_good": {}, "calibration": {}}
+    for row in artefacts.samples(product):
+        if row.sample_id in scores and row.role in found:
+            found[row.role][row.sample_id] = scores[row.sample_id]
+    return found
+
+
+def _set_by(count: int) -> str:
+    if not count:
+        return "Their scores were not kept: run the stage detect again."
+    return (
+        f"Of {count:,} calibration normals these score highest. One that is no good picture does not belong among the train normals; if it "
+        "is good, more like it among them teach the detector so."
+    )
+
+
+def choices_table(artefacts: Artefacts, method: str, product: str, said: dict[str, Any]) -> Table:
+    """What other shares of false alarms would give on the held-out pictures, by the calibration normals alone; no rows where nothing was
+    calibrated, and none of a share that so few normals cannot promise but the one that was asked for."""
+    found = by_role(artefacts, method, product, said["seed"])
+    anomalies, good, setting = (np.array(list(found[role].values())) for role in ("held_out", "test_good", "calibration"))
+    rows = []
+    for share in sorted({*CHOICES, said["false_alarms"]}) if len(setting) else ():
+        limit, own = conformal(setting, share), share == said["false_alarms"]
+        if own or not limit.missing:
+            shares = [share, limit.promised, *(float(np.mean(wrong)) if len(wrong) else None
+                                               for wrong in (good > limit.value, anomalies <= limit.value))]  # fmt: skip
+            cells = [Cell(f"{limit.value:.6g}", limit.value), *(Cell(ABSENT) if v is None else Cell(percent(v), v) for v in shares[1:])]
+            rows.append(Row([asked(share)], cells, here=own))
+    caption = (
+        f"If another share of false alarms were asked for (detector.false_alarms): the threshold that the calibration normals alone set, "
+        f"what they promise, and what would come of it on {len(good):,} good test pictures and {len(anomalies):,} held-out anomalies. "
+        "Shaded: what is asked for."
+    )
+    return Table(caption, ["Asked for", "Threshold", "Promised at most", "False alarms", "Misses"], rows)
 
 
 def of_each_type(names: Sequence[str], types: Mapping[str, str | None]) -> list[str]:

@@ -25,12 +25,15 @@ CODE: dict[str, tuple[str, ...]] = {
     ),
     "synthesize": ("synthesis", "data", "masks", "pictures.py", "task.py"),
     "import": ("synthesis", "data", "masks", "pictures.py", "task.py"),
-    "detect": ("detection", "metrics", "data", "pictures.py", "task.py"),
-    "peer": ("detection", "metrics", "data", "pictures.py", "task.py"),
-    "maps": ("detection", "metrics", "data", "pictures.py", "task.py"),
+    "detect": ("detection", "metrics", "data", "pictures.py", "task.py", "thresholds.py"),
+    "peer": ("detection", "metrics", "data", "pictures.py", "task.py", "thresholds.py"),
+    "maps": ("detection", "metrics", "data", "pictures.py", "task.py", "thresholds.py"),
     "quality": ("metrics", "pictures.py", "task.py"),
-    "ship": ("shipping", "detection", "synthesis", "metrics", "data", "masks", "pictures.py", "task.py", "threshold_words.py"),
-    "report": ("reporting", "params/methods.py", "pictures.py", "threshold_words.py"),
+    "ship": (
+        "shipping", "detection", "synthesis", "metrics", "data", "masks", "pictures.py", "task.py", "thresholds.py",
+        "threshold_words.py",
+    ),
+    "report": ("reporting", "params/methods.py", "pictures.py", "thresholds.py", "threshold_words.py"),
 }  # fmt: skip
 
 

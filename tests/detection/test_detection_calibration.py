@@ -16,12 +16,12 @@ from cadiff.detection import detect_seeds, train_seed
 from cadiff.detection.calibration import calibrate, calibrate_good, generated_scores
 from cadiff.detection.peers import fit_peer, score_peer
 from cadiff.detection.scoring import load_segmenter
-from cadiff.detection.thresholds import beyond
 from cadiff.detection.trained import read_trained
 from cadiff.errors import CADiffError
 from cadiff.records import SAMPLE_SCHEMA, ScoredRow, from_table, to_table
 from cadiff.storage import read_image, read_json, write_table
 from cadiff.task import Task
+from cadiff.thresholds import beyond
 
 
 @pytest.fixture(scope="module")

@@ -13,10 +13,10 @@ from skimage.measure import label, regionprops
 import cadiff
 from cadiff.detection.inspector import Inspector, load_detector, marked, regions_of
 from cadiff.detection.scoring import load_segmenter
-from cadiff.detection.thresholds import Threshold, Thresholds
 from cadiff.errors import CADiffError, UsageError
 from cadiff.storage import read_image, read_json, write_json
 from cadiff.task import Task
+from cadiff.thresholds import Threshold, Thresholds
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ import pyarrow as pa
 from parameters import bare
 from scipy.ndimage import gaussian_filter
 
-from cadiff.detection.thresholds import conformal
 from cadiff.params import Params
 from cadiff.records import (
     ATTENTION_SCHEMA,
@@ -37,6 +36,7 @@ from cadiff.records import (
 )
 from cadiff.seeds import numpy_generator
 from cadiff.storage import encode_png, sha256_bytes, write_bytes, write_image, write_json, write_table
+from cadiff.thresholds import conformal
 
 SIZE = 144
 SHAPES = [(144, 144), (144, 210), (180, 144)]  # of the pictures of every product; a name decides which
@@ -221,7 +221,7 @@ def make_evaluated(root: Path, method: str, product: str, samples: list[SampleRo
         rates = {"false_alarm_rate": (0.25, 4), "miss_rate": (0.1 * (seed + 1), 10), "threshold_promised": (0.25, CALIBRATION)}
         rates |= {f"miss_rate/{kind}": (0.2 * i * (seed + 1), 5) for i, kind in enumerate(TYPES[product])}
         metrics += [replace(metrics[-1], metric=name, value=value, n=n) for name, (value, n) in rates.items()]
-        for row in [sample for sample in samples if sample.role in ("held_out", "test_good")]:
+        for row in [sample for sample in samples if sample.role in ("held_out", "test_good", "calibration")]:
             _, mask = draw(product, row.anomaly_type, row.sample_id)
             noise = gaussian_filter(rng.uniform(0, 1, mask.shape), 2)
             pixels = (255 * (0.75 * LEVEL[method] * gaussian_filter(mask / 255, 1.5) + 0.3 * noise)).clip(0, 255)

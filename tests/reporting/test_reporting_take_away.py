@@ -13,13 +13,13 @@ from reporting_artefacts import THRESHOLD, make_params, make_shipped
 from typer.main import get_command
 
 from cadiff.cli import app
-from cadiff.detection.thresholds import Threshold
 from cadiff.errors import CADiffError
 from cadiff.records import SCORED_SCHEMA
 from cadiff.reporting import take_away, write_report
 from cadiff.reporting.artefacts import Artefacts
 from cadiff.storage import read_table, write_table
 from cadiff.threshold_words import threshold_said
+from cadiff.thresholds import Threshold
 
 SCORED = "data/made/evaluated/cadiff/fabric/scored.parquet"
 SAID = "{} of 10 held-out anomalies are let pass; shown are 3 with the lowest scores, of each type in turn."
@@ -48,7 +48,7 @@ def rescore(root: Path, role: str, value: float) -> None:
 
 def test_the_worst_of_both_are_shown_worst_first_with_what_the_detector_saw(root: Path) -> None:
     """Of each role the pictures 00 and 01 score 0.9 and 0.8, those from 02 on 0.3, 0.2 and 0.1, each and a little."""
-    misses, alarms = of(root).wrongs
+    misses, alarms, _ = of(root).wrongs
     assert (misses.title, misses.said) == ("Worst misses", SAID.format(6))
     names = [wrong.picture.row["sample_id"] for wrong in misses.shown]
     assert names == ["fabric/hole/held_out-04", "fabric/stain/held_out-04", "fabric/hole/held_out-03"]
@@ -61,7 +61,7 @@ def test_the_worst_of_both_are_shown_worst_first_with_what_the_detector_saw(root
 def test_a_score_at_the_threshold_is_good_and_only_the_shipped_seed_counts(root: Path) -> None:
     rescore(root, "held_out", THRESHOLD)
     rescore(root, "test_good", THRESHOLD)
-    misses, alarms = of(root).wrongs
+    misses, alarms, _ = of(root).wrongs
     assert misses.said == SAID.format(10)
     assert (alarms.said, alarms.shown) == ("None of 4 good test pictures is called defective.", [])
     make_shipped(root, "cadiff", "fabric", seed=1)
@@ -74,6 +74,42 @@ def test_nothing_wrong_and_nothing_to_try_it_on_are_said(root: Path) -> None:
     rows = [row for row in read_table(root / SCORED).to_pylist() if "test_good" not in row["sample_id"]]
     write_table(root / SCORED, type(read_table(root / SCORED)).from_pylist(rows, schema=SCORED_SCHEMA))
     assert of(root).wrongs[1].said == "No good test pictures were scored."
+
+
+def test_the_good_pictures_that_set_the_threshold_are_shown_highest_first(root: Path) -> None:
+    """Three calibration normals, at 0.9, 0.8 and 0.3 and a little; in a table that an earlier run left there are none."""
+    setting = of(root).wrongs[2]
+    assert setting.title == "Which good pictures set the threshold"
+    assert setting.said.startswith("Of 3 calibration normals these score highest.")
+    assert [wrong.caption for wrong in setting.shown] == ["good, score 0.9", "good, score 0.8", "good, score 0.3072"]
+    rows = [row for row in read_table(root / SCORED).to_pylist() if "calibration" not in row["sample_id"]]
+    write_table(root / SCORED, type(read_table(root / SCORED)).from_pylist(rows, schema=SCORED_SCHEMA))
+    found = of(root)
+    assert (found.wrongs[2].said, found.wrongs[2].shown) == ("Their scores were not kept: run the stage detect again.", [])
+    assert found.choices.rows == []
+
+
+def test_what_other_shares_of_false_alarms_would_give_stands_beside_what_was_asked_for(root: Path) -> None:
+    """Of three calibration normals none of the shares can be promised; the one that was asked for says what can. Of 39 others follow, by
+    hand: the r-th largest score, and what of test pictures lies above it or not."""
+    (asked,) = of(root).choices.rows
+    assert (asked.heads, asked.here) == (["1\u202f%"], True)
+    assert [cell.text for cell in asked.cells] == ["0.90009", "25.0\u202f%", "0.0\u202f%", "100.0\u202f%"]
+    table = read_table(root / SCORED)
+    rows = table.to_pylist()
+    like = next(row for row in rows if "calibration" in row["sample_id"] and row["seed"] == 0)
+    rows = [row for row in rows if "calibration" not in row["sample_id"]]
+    names = [f"fabric/good/calibration-{k:02d}" for k in range(39)]
+    rows += [{**like, "sample_id": name, "image_score": k / 40} for k, name in enumerate(names)]
+    write_table(root / SCORED, type(table).from_pylist(rows, schema=SCORED_SCHEMA))
+    samples = read_table(root / "data/made/samples/fabric.parquet")
+    one = next(row for row in samples.to_pylist() if row["role"] == "calibration")
+    kept = [row for row in samples.to_pylist() if row["role"] != "calibration"] + [{**one, "sample_id": name} for name in names]
+    write_table(root / "data/made/samples/fabric.parquet", type(samples).from_pylist(kept, schema=samples.schema))
+    found = {row.heads[0]: [cell.order for cell in row.cells] for row in of(root).choices.rows}
+    assert list(found) == ["1\u202f%", "5\u202f%", "10\u202f%", "20\u202f%"], "2 % takes 49"
+    assert found["10\u202f%"] == pytest.approx([35 / 40 * 1.0001, 0.1, 0.25, 0.8]), "the fourth largest: good 00 and anomalies 00 above"
+    assert found["20\u202f%"] == pytest.approx([31 / 40 * 1.0001, 0.2, 0.5, 0.6])
 
 
 def test_the_worst_of_each_type_comes_before_the_second_worst_of_any() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cadiff.detection.thresholds import Threshold, between, beyond, conformal
+from cadiff.thresholds import Threshold, between, beyond, conformal
 
 SHARES = st.sampled_from([0.001, 0.01, 0.02, 0.05, 0.07, 0.1, 0.3, 0.5, 0.9])
 
