@@ -118,4 +118,4 @@ def test_every_part_is_measured(
     shown = capsys.readouterr().out
     assert "| a generator a type |" in shown
     assert {"silhouette", "attention_iou", "sharpness", "missing_rate", "leakage_rate", "exemplar", "apart", "told",
-            "both", "off_product", "pixel_ap"} <= set(frame["metric"])
+            "told_chip", "both", "off_product", "pixel_ap"} <= set(frame["metric"])
