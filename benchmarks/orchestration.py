@@ -6,7 +6,7 @@
    with a Prefect server. Times the stages of this checkout's params.yaml, over the seconds that they took when they were
    last run here (`cadiff times`): orchestration's share of such a run. Where a stage has no time, no share is given.
 
-Each time stands with the CPU time of all processes that it started and waited for, which a busy machine hardly changes.
+Each time stands with the CPU time of all processes that were started and waited for, which a busy machine changes less.
 """
 
 from __future__ import annotations
