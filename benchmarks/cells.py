@@ -2,14 +2,14 @@
 
 A step lies in ``<work>/<step>/<product>-<digest>``; the digest covers the parameters, the code and the steps that it
 depends on, as a stage's does. So variants that differ in their intensities alone share one training, a stopped run goes
-on where it was, and what is there is not made again.
+on where it was, and what is there is not made again. What a script measures on a cell is kept in the same way.
 """
 
 from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +27,7 @@ from cadiff.params import READS, Params, pick
 from cadiff.records import METRIC_SCHEMA, SCENE_SCHEMA, MetricRow, SampleRow, SceneRow, from_table, to_table
 from cadiff.scene import Scene
 from cadiff.stages import CODE, content_digest
-from cadiff.storage import digest, read_table, write_json, write_table
+from cadiff.storage import digest, read_json, read_table, write_json, write_table
 from cadiff.task import Task
 
 PACKAGE = Path(__file__).resolve().parents[1] / "cadiff"
@@ -113,13 +113,26 @@ class Cell:
         folder = self._made("detect", [self.generated.name], make)
         return from_table(read_table(folder / "metrics.parquet", METRIC_SCHEMA), MetricRow)
 
+    def figures(self, what: object, code: Sequence[Path], measure: Callable[[], dict[str, float]]) -> dict[str, float]:
+        """What ``measure`` finds, in its order. Where it was found before, it is read from ``<work>/figures``: with the same parameters,
+        pictures and package, the same ``what`` and the same files of ``code``, those outside of the package that the measure lies in."""
+        read = [content_digest(path) for path in (PACKAGE, *code)]
+        key = {"params": self.params.model_dump(mode="json"), "what": what, "code": read, "inputs": [self.planned.name, self._pictures()]}
+        file = self.work / "figures" / f"{self.product}-{digest(key)}.json"
+        if not file.is_file():
+            write_json(file, list(measure().items()))  # pairs: a mapping's keys would be sorted
+        return dict(read_json(file))
+
+    def _pictures(self) -> list[tuple[str, str | None]]:
+        return [(row.image_sha256, row.mask_sha256) for row in self.samples]
+
     def _made(self, stage: str, inputs: object, make: Callable[[Path, Path], None]) -> Path:
         base = Path(self.params.base.path)
         files = [base] if base.is_dir() else []
         key = {
             "params": {name: pick(self.params, name) for name in READS[stage]},
             "code": [content_digest(PACKAGE / part) for part in CODE[stage]],
-            "inputs": [inputs, [(row.image_sha256, row.mask_sha256) for row in self.samples], [content_digest(path) for path in files]],
+            "inputs": [inputs, self._pictures(), [content_digest(path) for path in files]],
         }
         out = self.work / stage / f"{self.product}-{digest(key)}"
         if not (out / DONE).is_file():

@@ -12,8 +12,9 @@
   outside of the mask.
 - ``unseen`` (Fig. 1, 7): two types in one image, which no exemplar shows, against the same two masks drawn each alone, in real pictures
   at w = 1. A classifier of the product's types and of no defect, trained on its real pictures, exemplars and held out, looks at a window
-  around each mask: ``told`` is the share that is what was asked for, ``both`` the share of pairs of which both are, ``nothing`` what is
-  taken for no defect, and ``real`` how it fares on real windows that it has not seen (five parts, each by the others).
+  around each mask: ``told`` is the share that is what was asked for (``told_TYPE`` of one type), ``both`` the share of pairs of which both
+  are, ``nothing`` what is taken for no defect, and ``real`` how it fares on real windows that it has not seen (five parts, each by the
+  others).
 - ``tables`` (Tables 4 and 5): the rows of ``presets/ablations.yaml`` with nothing of a real picture kept (``generate.background:
   generated``, whole pictures at the size that the base draws), the only place where masked focus and SAIM can act on what lies outside of
   masks: a detector's figures on held-out images, IC-LPIPS, and how many masks lie off the product that was drawn (``off_product``).
@@ -48,6 +49,7 @@ from method import (
     first_piece,
     held_out_attention,
     margin,
+    measured_rows,
     requests_of,
     run_parts,
     windows_of,
@@ -199,7 +201,8 @@ def unseen(cell: Cell, setting: str, count: int) -> Figures:
     said = classifier.predict(pooled(np.stack(crops)))
     right = said == wanted
     both = float(right.reshape(-1, 2).all(1).mean())
-    return {"told": float(right.mean()), "both": both, "nothing": float((said == NOTHING).mean()), "real": real}
+    found = {"told": float(right.mean()), "both": both, "nothing": float((said == NOTHING).mean()), "real": real}
+    return found | {f"told_{kind}": float(right[wanted == kind].mean()) for kind in sorted(set(wanted))}
 
 
 def paired_scenes(cell: Cell, count: int) -> list[Scene]:
@@ -271,21 +274,15 @@ def adjusted(params: Params, part: str, small: bool) -> Params:
 
 
 def measure(
-    params: Params, parts: list[str], products: list[str], seeds: list[int], count: int, work: Path, small: bool = False
-) -> Iterator[MetricRow]:
+    params: Params, part: str, products: list[str], seeds: list[int], count: int, work: Path, small: bool = False
+) -> Iterator[list[MetricRow]]:
+    """A part's rows, those of one setting after those of another."""
     draw_if_demo(params, products)
-    for seed, product, part in ((seed, product, part) for seed in seeds for product in products for part in parts):
-        base = adjusted(params, part, small)
+    base = adjusted(params, part, small)
+    for seed, product in itertools.product(seeds, products):
         own = settings(base.for_product(product), part)
         for setting in own:
-            cell = cell_for(base.with_variants(own), product, seed, work, setting)
-            digested = cell.params.digest_of("base", "window", "adapt", "prompt", "control", "train", "intensity", "generate")
-            for name, value in PARTS[part](cell, setting, count).items():
-                yield MetricRow(
-                    params.dataset.name, product, "cadiff", f"{part}: {setting}", name, value, seed, count, params.detector.protocol, None,
-                    digested,
-                )  # fmt: skip
-            print(f"seed {seed} {product} {part}: {setting}", flush=True)
+            yield measured_rows(cell_for(base.with_variants(own), product, seed, work, setting), part, setting, count, PARTS[part])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

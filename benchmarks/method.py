@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import copy
 import dataclasses
+import inspect
 import itertools
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -29,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import numpy as np
 import pandas as pd
 import torch
-from cells import Cell, cell_for, draw_if_demo
+from cells import METHOD, Cell, cell_for, draw_if_demo
 from jaxtyping import Bool, UInt8
 
 from cadiff.backbone import CrossAttentionTap
@@ -247,20 +248,23 @@ def with_settings(params: Params, part: str) -> Params:
     return params.with_variants(SETTINGS[part])
 
 
-def measure(params: Params, parts: list[str], products: list[str], seeds: list[int], count: int, work: Path) -> Iterator[MetricRow]:
+def measure(params: Params, part: str, products: list[str], seeds: list[int], count: int, work: Path) -> Iterator[list[MetricRow]]:
+    """A part's rows, those of one setting after those of another."""
     draw_if_demo(params, products)
-    for seed in seeds:
-        for product in products:
-            for part in parts:
-                for setting in SETTINGS[part]:
-                    cell = cell_for(with_settings(params, part), product, seed, work, setting)
-                    for name, value in PARTS[part](cell, setting, count).items():
-                        variant = f"{part}: {setting}"
-                        yield MetricRow(
-                            params.dataset.name, product, "cadiff", variant, name, value, seed, count, params.detector.protocol, None,
-                            cell.params.digest_of("base", "window", "adapt", "prompt", "control", "train", "intensity", "generate"),
-                        )  # fmt: skip
-                    print(f"seed {seed} {product} {part}: {setting}", flush=True)
+    for seed, product, setting in itertools.product(seeds, products, SETTINGS[part]):
+        yield measured_rows(cell_for(with_settings(params, part), product, seed, work, setting), part, setting, count, PARTS[part])
+
+
+def measured_rows(cell: Cell, part: str, setting: str, count: int, measured: Callable[[Cell, str, int], Figures]) -> list[MetricRow]:
+    """A part's figures of one setting; what an earlier run left of them is taken as it is (``Cell.figures``)."""
+    code = [Path(__file__), Path(inspect.getfile(Cell)), Path(inspect.getfile(measured))]
+    found = cell.figures([part, setting, count], code, lambda: measured(cell, setting, count))
+    digested = cell.params.digest_of("base", "window", "adapt", "prompt", "control", "train", "intensity", "generate")
+    print(f"seed {cell.params.seed} {cell.product} {part}: {setting}", flush=True)
+    return [
+        MetricRow(cell.params.dataset.name, cell.product, METHOD, f"{part}: {setting}", name, value, cell.params.seed, count,
+                  cell.params.detector.protocol, None, digested) for name, value in found.items()
+    ]  # fmt: skip
 
 
 def table(frame: pd.DataFrame, part: str) -> list[str]:
@@ -280,11 +284,11 @@ def table(frame: pd.DataFrame, part: str) -> list[str]:
 
 
 def run_parts(
-    description: str | None, known_parts: Collection[str], measured: Callable[..., Iterator[MetricRow]], out: str,
+    description: str | None, known_parts: Collection[str], measured: Callable[..., Iterator[list[MetricRow]]], out: str,
     arguments: Sequence[str] | None, may_be_small: bool = False,
 ) -> None:  # fmt: skip
-    """The command line of a script of parts: measures those that are asked for, writes METRIC_SCHEMA to ``out`` after each setting, so that
-    one that is stopped leaves what it has, and prints a table a part."""
+    """The command line of a script of parts: measures those that are asked for, one after the other. It writes METRIC_SCHEMA to ``out``
+    after each setting, and prints each part's table when that is done: one that is stopped leaves what it has. Called again, it goes on."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"some of {', '.join(known_parts)}; default: all")
     parser.add_argument("--params", type=Path, default=Path("presets/ablations.yaml"))
@@ -305,12 +309,12 @@ def run_parts(
         products, parts = options.products or list(params.products), options.parts or list(known_parts)
         rows: list[MetricRow] = []
         more = {"small": options.small} if may_be_small else {}
-        every = measured(params, parts, products, options.seeds, options.count, options.work, **more)
-        for _, own in itertools.groupby(every, key=lambda row: (row.seed, row.product, row.variant)):
-            rows += own
-            write_table(options.out, to_table(rows, METRIC_SCHEMA))
-        frame = pd.DataFrame([dataclasses.asdict(row) for row in rows])
-        print("\n\n".join("\n".join(table(frame, part)) for part in parts))
+        for part in parts:
+            for own in measured(params, part, products, options.seeds, options.count, options.work, **more):
+                rows += own
+                write_table(options.out, to_table(rows, METRIC_SCHEMA))
+            frame = pd.DataFrame([dataclasses.asdict(row) for row in rows], columns=METRIC_SCHEMA.names)
+            print("\n".join(["", *table(frame, part), ""]), flush=True)
 
     sys.exit(exit_code(work))
 

@@ -5,6 +5,8 @@
 2. 24 stages that do nothing but end: seconds per stage of `dvc repro`, of the pipeline, and (--server) of the pipeline
    with a Prefect server. Times the stages of this checkout's params.yaml, over the seconds that they took when they were
    last run here (`cadiff times`): orchestration's share of such a run. Where a stage has no time, no share is given.
+
+Each time stands with the CPU time of all processes that were started and waited for, which a busy machine changes less.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 
@@ -46,6 +49,21 @@ methods: {generators: [cadiff], synthesizers: [exemplars], unions: [], detectors
 external: {images: [], maps: []}
 ship: {methods: []}
 """
+
+
+class Took(NamedTuple):
+    """Seconds of the clock, and of the CPU in all processes that were waited for."""
+
+    wall: float
+    cpu: float
+
+    def __str__(self) -> str:
+        return f"{self.wall:.2f} s ({self.cpu:.2f} s of CPU time)"
+
+
+def median(times: list[Took], share: int = 1) -> Took:
+    """The median of each, divided by ``share``."""
+    return Took(statistics.median(took.wall for took in times) / share, statistics.median(took.cpu for took in times) / share)
 
 
 def environment(home: Path) -> dict[str, str]:
@@ -85,15 +103,17 @@ def accepted_project(root: Path, home: Path) -> int:
     return len(stages)
 
 
-def run(root: Path, home: Path, *arguments: str, **more: str) -> tuple[float, str]:
-    """Wall seconds of a module's call, and what it said."""
-    started = time.monotonic()
+def run(root: Path, home: Path, *arguments: str, **more: str) -> tuple[Took, str]:
+    """What a module's call took, and what it said."""
+    started, before = time.monotonic(), os.times()
     done = subprocess.run(
         [sys.executable, "-m", *arguments], cwd=root, env={**environment(home), **more}, capture_output=True, text=True, check=False
     )
     if done.returncode:
         raise SystemExit(f"{' '.join(arguments)}: {done.stdout}{done.stderr}")
-    return time.monotonic() - started, done.stdout
+    after = os.times()
+    cpu = after.children_user - before.children_user + after.children_system - before.children_system
+    return Took(time.monotonic() - started, cpu), done.stdout
 
 
 @contextmanager
@@ -145,8 +165,8 @@ def last_run(root: Path) -> tuple[int, float | None]:
     return len(files), sum(read_json(file)["seconds"] for file in files)
 
 
-def per_stage(root: Path, home: Path, repeat: int, *arguments: str, **more: str) -> float:
-    """Median seconds of a stage of nothing, start-up included."""
+def per_stage(root: Path, home: Path, repeat: int, *arguments: str, **more: str) -> Took:
+    """What a stage of nothing takes at the median, start-up included."""
     times = []
     for _ in range(repeat):
         for path in [*root.glob("out-*"), root / "dvc.lock"]:
@@ -154,7 +174,7 @@ def per_stage(root: Path, home: Path, repeat: int, *arguments: str, **more: str)
         shutil.rmtree(root / ".dvc" / "cache", ignore_errors=True)
         times.append(run(root, home, *arguments, **more)[0])
         assert len(list(root.glob("out-*"))) == LIGHT
-    return statistics.median(times) / LIGHT
+    return median(times, LIGHT)
 
 
 def main() -> None:
@@ -163,7 +183,7 @@ def main() -> None:
     parser.add_argument("--server", action="store_true", help="with a Prefect server too")
     given = parser.parse_args()
     load = os.getloadavg()[0]
-    print(f"load average before: {load:.1f} on {os.cpu_count()} cores{' (busy: these are upper bounds)' if load > 0.5 else ''}")
+    print(f"load average before: {load:.1f} on {os.cpu_count()} cores{' (busy: clock times are upper bounds)' if load > 0.5 else ''}")
     stages, seconds = last_run(ROOT)
     if seconds is None:
         print(f"this checkout's {stages} stages have not all been run here (.cadiff/times): no share of a run is given")
@@ -173,7 +193,7 @@ def main() -> None:
         for words in (("dvc", "repro"), ("flows.pipeline",)):
             found = [run(home / "graph", home, *words) for _ in range(given.repeat)]
             assert "up to date" in found[-1][1], found[-1][1]
-            print(f"nothing to do, 15 products, {count} stages: {' '.join(words)}: {statistics.median(t for t, _ in found):.2f} s")
+            print(f"nothing to do, 15 products, {count} stages: {' '.join(words)}: {median([took for took, _ in found])}", flush=True)
         new_project(home / "light")
         (home / "light" / "dvc.yaml").write_text(LIGHT_YAML)
         (home / "light" / "params.yaml").write_text(LIGHT_PARAMS % ", ".join(f"k{i}: {{}}" for i in range(LIGHT)))
@@ -187,11 +207,12 @@ def main() -> None:
                     tell(" ".join(words) + " with a server", cost, stages, seconds)
 
 
-def tell(what: str, cost: float, stages: int, seconds: float | None) -> None:
-    """``cost`` is seconds a stage; the share is of the last run's work (its stages' own seconds, one after the other)."""
-    print(f"{LIGHT} stages of nothing: {what}: {cost:.2f} s a stage", end="" if seconds else "\n")
+def tell(what: str, cost: Took, stages: int, seconds: float | None) -> None:
+    """``cost`` is a stage's; the share is of the last run's work (its stages' own seconds, one after the other)."""
+    print(f"{LIGHT} stages of nothing: {what}: a stage {cost}", end="" if seconds else "\n", flush=True)
     if seconds:
-        print(f"; x {stages} = {100 * stages * cost / seconds:.1f} % of the {seconds:.0f} s that the last run's stages took")
+        share = 100 * stages * cost.wall / seconds
+        print(f"; x {stages} = {share:.1f} % of the {seconds:.0f} s that the last run's stages took", flush=True)
 
 
 if __name__ == "__main__":

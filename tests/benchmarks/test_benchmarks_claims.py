@@ -105,6 +105,7 @@ def test_every_part_is_measured(
     params = bare(
         dataset={"root": str(drawn_root), "size": 96}, products={"nut": {}}, base={"path": str(tiny_base), "size": 64, "device": "cpu"},
         train={"steps": 3, "batch": 2}, intensity={"threshold": 0.0}, generate={"per_type": 2, "steps": 1, "batch": 4},
+        detector={"width": 4, "epochs": 1, "samples_per_epoch": 8},  # ten of them
     )  # fmt: skip
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(file_form(params)))
     out = tmp_path / "claims.parquet"
@@ -118,4 +119,4 @@ def test_every_part_is_measured(
     shown = capsys.readouterr().out
     assert "| a generator a type |" in shown
     assert {"silhouette", "attention_iou", "sharpness", "missing_rate", "leakage_rate", "exemplar", "apart", "told",
-            "both", "off_product", "pixel_ap"} <= set(frame["metric"])
+            "told_chip", "both", "off_product", "pixel_ap"} <= set(frame["metric"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -232,12 +233,59 @@ def test_what_is_measured_outside_of_masks_is_free_to_move(
     assert np.array_equal(method.drawn(cell, requests), whole), "a share of the steps would leave noise"
 
 
+def test_what_was_measured_is_not_measured_again_and_parts_are_told_as_they_end(
+    method: ModuleType, params_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(method, "SETTINGS", {part: {"one": {}, "other": {"intensity": {"low": 0.6}}} for part in ("control", "tokens")})
+    asked: list[tuple[int, str]] = []
+
+    def counted(cell: object, setting: str, count: int) -> dict[str, float]:
+        if stops and (cell.params.seed, setting) == (1, "other"):
+            raise KeyboardInterrupt
+        asked.append((cell.params.seed, setting))
+        return {"z": count + len(asked), "a": float("nan")}
+
+    out, parts = tmp_path / "out.parquet", dict.fromkeys(("control", "tokens"), counted)
+    monkeypatch.setattr(method, "PARTS", parts)
+
+    def call(count: str = "2") -> None:
+        own = ["--params", str(params_file), "--seeds", "0", "1", "--count", count, "--work", str(tmp_path / "cells")]
+        method.run_parts("", parts, method.measure, str(out), own)
+
+    stops = True
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        call()
+    assert asked == [(0, "one"), (0, "other"), (1, "one")]
+    left = read_table(out, METRIC_SCHEMA).to_pandas()
+    assert list(left["metric"]) == ["z", "a"] * 3, "in the order in which they were measured"
+    stops = False
+    with pytest.raises(SystemExit) as ended:
+        call()
+    assert ended.value.code == 0
+    assert asked[3:] == [(1, "other"), *itertools.product((0, 1), ("one", "other"))], "only what was not measured"
+    whole = read_table(out, METRIC_SCHEMA).to_pandas()
+    assert whole[:6].equals(left)
+    said = capsys.readouterr().out
+    assert said.index("| control | z | a |") < said.index("seed 0 nut tokens: one"), "a part's table does not wait for the next part"
+    with pytest.raises(SystemExit):
+        call("3")
+    assert len(asked) == 16, "another number of images is another figure"
+
+
+def test_a_part_that_has_no_figures_is_no_error(method: ModuleType, params_file: Path, tmp_path: Path) -> None:
+    """As healing, which only the demo's products have."""
+    with pytest.raises(SystemExit) as ended:
+        method.run_parts("", ["healing"], lambda *_: iter([[]]), str(tmp_path / "out.parquet"), ["--params", str(params_file)])
+    assert ended.value.code == 0
+
+
 @pytest.mark.slow
 def test_every_part_of_the_method_is_measured(
     method: ModuleType, params_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(method, "SETTINGS", {part: dict(list(s.items())[:2]) for part, s in method.SETTINGS.items()})
-    rows = list(method.measure(load_params(params_file), list(method.PARTS), ["nut"], [0], 1, tmp_path / "cells"))
+    params, work = load_params(params_file), tmp_path / "cells"
+    rows = [row for part in method.PARTS for own in method.measure(params, part, ["nut"], [0], 1, work) for row in own]
     found = {row.variant for row in rows}
     assert found == {f"{part}: {setting}" for part, settings in method.SETTINGS.items() for setting in settings}
     by_name = {(row.variant, row.metric): row.value for row in rows}
