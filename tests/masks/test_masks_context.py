@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import save
+from masks_files import save
 from parameters import bare
 from parts import BARS, drawn, place_of
 from scipy import ndimage

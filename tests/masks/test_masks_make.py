@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import bar, save
+from masks_files import bar, save
 from scipy import ndimage
 
 from cadiff.errors import UsageError
