@@ -64,7 +64,7 @@ def map_rows(artefacts: Artefacts, product: str) -> list[MapRow]:
 
 def _ranked(artefacts: Artefacts, method: str, product: str, samples: dict[str, SampleRow]) -> Iterator[_Ranked]:
     for row in artefacts.scored(method, product):
-        if row.sample_id in samples:
+        if row.sample_id in samples and samples[row.sample_id].role != "calibration":  # those stand where the threshold does
             ap = _ap(artefacts, row, samples[row.sample_id])
             if ap is not None or row.anomaly_type is None:
                 yield _Ranked(row.sample_id, ap, row.image_score)

@@ -174,11 +174,11 @@ def choices_table(artefacts: Artefacts, method: str, product: str, said: dict[st
             cells = [Cell(f"{limit.value:.6g}", limit.value), *(Cell(ABSENT) if v is None else Cell(percent(v), v) for v in shares[1:])]
             rows.append(Row([asked(share)], cells, here=own))
     caption = (
-        f"If another share of false alarms were asked for (detector.false_alarms): the threshold that the calibration normals alone set, "
-        f"what they promise, and what would come of it on {len(good):,} good test pictures and {len(anomalies):,} held-out anomalies. "
-        "Shaded: what is asked for."
+        f"{product}, {named(method)}: if another share of false alarms were asked for (detector.false_alarms), the threshold that the "
+        f"calibration normals alone set, what they promise, and what would come of it on {len(good):,} good test pictures and "
+        f"{len(anomalies):,} held-out anomalies. Shaded: what is asked for."
     )
-    return Table(caption, ["Asked for", "Threshold", "Promised at most", "False alarms", "Misses"], rows)
+    return Table(caption, ["Asked for", "Threshold", "Promised at most", "False alarms", "Misses"], rows, sortable=True)
 
 
 def of_each_type(names: Sequence[str], types: Mapping[str, str | None]) -> list[str]:

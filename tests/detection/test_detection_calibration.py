@@ -100,8 +100,11 @@ def test_rows_count_false_alarms_and_misses_at_the_threshold(inspected, tmp_path
     tables: list[pa.Table] = []
     task = Task(params, "cube", "exemplars", inspected.samples)
     rows = detect_seeds(task, [inspected.generated], tmp_path / "out", inspected.training, tables.append)
-    scored, found = from_table(pa.concat_tables(tables), ScoredRow), {row.metric: row for row in rows}
+    kept, found = from_table(pa.concat_tables(tables), ScoredRow), {row.metric: row for row in rows}
+    calibration = {row.sample_id for row in inspected.samples if row.role == "calibration"}
+    own, scored = ([row for row in kept if (row.sample_id in calibration) == inside] for inside in (True, False))
     threshold = read_json(tmp_path / "out" / "seed-0.json")["image"]
+    assert threshold["value"] == beyond(sorted(row.image_score for row in own)[-3]), "what set it is kept beside what it is tried on"
     kinds = {"false_alarm_rate": [None], "miss_rate": ["blot", "line"], "miss_rate/blot": ["blot"], "miss_rate/line": ["line"]}
     for name, types in kinds.items():
         above = [row.image_score > threshold["value"] for row in scored if row.anomaly_type in types]
