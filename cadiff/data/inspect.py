@@ -90,7 +90,8 @@ class Inspection:
 
     def text(self) -> str:
         """The inspection as lines for a terminal."""
-        lines = [f"{self.root}: {len(self.products)} products, layout {self.layout}"]
+        count = len(self.products)
+        lines = [f"{self.root}: {count} product{'' if count == 1 else 's'}, layout {self.layout}"]
         for summary in self.products:
             lines += ["", *_product_lines(summary, self.size)]
         lines += ["", *self.left] if self.left else []
