@@ -32,7 +32,7 @@ def fulfilled(scene: Scene, original: UInt8[np.ndarray, "h w 3"] | None, image: 
     that was drawn.
     """
     if original is None:
-        return 0.0 if scene.named and lies_beside(scene, image, params, read) else 1.0
+        return 0.0 if lies_beside(scene, image, params, read) else 1.0
     if not scene.named or scene.edits or params.generate.blend is None:
         return 1.0
     found = [1.0]

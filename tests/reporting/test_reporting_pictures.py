@@ -135,6 +135,7 @@ def test_choice_spans_the_intensities(artefacts_root: Path) -> None:
 def test_maps_are_ranked_and_show_every_method(artefacts_root: Path) -> None:
     rows = map_rows(Artefacts(make_params(), artefacts_root), "metal_plate")
     assert [row.title for row in rows] == ["best", "median", "worst", "most suspected good image"]
+    assert rows[-1].picture.row["sample_id"] == "metal_plate/good/test_good-00", "a calibration picture that scores as high is none"
     methods = ["cadiff", "exemplars", "both", "perlin"]
     assert [[shown.method for shown in row.maps] for row in rows] == [methods] * 4
     aps = [row.maps[0].ap for row in rows[:3]]

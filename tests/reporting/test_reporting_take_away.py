@@ -19,7 +19,7 @@ from cadiff.reporting import take_away, write_report
 from cadiff.reporting.artefacts import Artefacts
 from cadiff.storage import read_table, write_table
 from cadiff.threshold_words import threshold_said
-from cadiff.thresholds import Threshold
+from cadiff.thresholds import Threshold, beyond
 
 SCORED = "data/made/evaluated/cadiff/fabric/scored.parquet"
 SAID = "{} of 10 held-out anomalies are let pass; shown are 3 with the lowest scores, of each type in turn."
@@ -110,6 +110,10 @@ def test_what_other_shares_of_false_alarms_would_give_stands_beside_what_was_ask
     assert list(found) == ["1\u202f%", "5\u202f%", "10\u202f%", "20\u202f%"], "2 % takes 49"
     assert found["10\u202f%"] == pytest.approx([35 / 40 * 1.0001, 0.1, 0.25, 0.8]), "the fourth largest: good 00 and anomalies 00 above"
     assert found["20\u202f%"] == pytest.approx([31 / 40 * 1.0001, 0.2, 0.5, 0.6])
+    for role in ("held_out", "test_good"):
+        rescore(root, role, beyond(35 / 40))
+    (row,) = [row for row in of(root).choices.rows if row.heads == ["10\u202f%"]]
+    assert [cell.order for cell in row.cells][2:] == [0, 1], "at the threshold is good, for good pictures and for others"
 
 
 def test_the_worst_of_each_type_comes_before_the_second_worst_of_any() -> None:
