@@ -26,8 +26,9 @@ from cadiff.data.images import to_tensor
 from cadiff.detection.batches import in_turn, jitter, maker, shard_rows
 from cadiff.detection.published import MOST, PASSES
 from cadiff.detection.trained import ClassifierCard, Network
-from cadiff.detection.training import dropped
-from cadiff.devices import pick_device
+from cadiff.detection.training import dropped, precision
+from cadiff.detection.unet import place
+from cadiff.devices import autocast, pick_device
 from cadiff.errors import CADiffError
 from cadiff.metrics import imagenet
 from cadiff.metrics.networks import Weights, find_networks, load_weights
@@ -60,6 +61,8 @@ class Classifier(nn.Module):
         self.model = imagenet.build() if self.network == "efficientnet-lite0" else _resnet(weights.path if weights else None)
         last = "_fc" if self.network == "efficientnet-lite0" else "fc"
         setattr(self.model, last, nn.Linear(getattr(self.model, last).in_features, classes))
+        if self.network == "efficientnet-lite0":
+            imagenet.freeze(self.model)
         started = "imagenet" if self.network != "resnet34" else f"imagenet{weights.tag}" if weights else "scratch"
         self.variant = f"{self.network}({started}{PLAIN if self.plain else ''})"
 
@@ -229,8 +232,10 @@ def _trained(
     device = pick_device(params.base.device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(stream[0], "classifier", "weights", stream[-1]))  # the same for every method
-        model = Classifier(settings.network, classes, find_networks(params)[2], plain=legacy).to(device)
-    optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
+        model = Classifier(settings.network, classes, find_networks(params)[2], plain=legacy)
+    place(model, device)
+    dtype = precision(params, device)
+    optimizer = torch.optim.Adam([value for value in model.parameters() if value.requires_grad], lr=settings.learning_rate)
     checkpoint = Path(work) / f"classifier-{stream[0]}.safetensors"
     seen = settings.epochs * len(images) * (PASSES if legacy else 1)
     title = f"classifier {' '.join(map(str, stream[2:]))} seed {stream[0]}"
@@ -240,9 +245,9 @@ def _trained(
         generator = torch_generator(*stream, step)
         chosen = batch_indices(len(images), settings.batch, step, stream)
         pixels = to_tensor(np.stack([images[index] for index in chosen.tolist()]))
-        batch = (pixels if legacy else jitter(pixels, generator)).to(device)
+        batch = (pixels if legacy else jitter(pixels, generator)).to(device, memory_format=torch.channels_last)
         rate = dropped(settings.learning_rate, step, left.total)
-        loss = _step(model, optimizer, rate, batch, labels[chosen].to(device), derive_seed(*stream, step))
+        loss = _step(model, optimizer, rate, batch, labels[chosen].to(device), derive_seed(*stream, step), dtype)
         if not math.isfinite(loss):
             raise CADiffError(f"recipe.classifier.learning_rate: loss is not finite at step {step + 1}; lower it.")
         left.figures = {"loss": loss}
@@ -250,13 +255,15 @@ def _trained(
 
 
 def _step(
-    model: Classifier, optimizer: torch.optim.Adam, rate: float, image: Tensor, label: Tensor, seed: int
+    model: Classifier, optimizer: torch.optim.Adam, rate: float, image: Tensor, label: Tensor, seed: int, dtype: torch.dtype
 ) -> float:
     for group in optimizer.param_groups:
         group["lr"] = rate
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # drop-out
-        loss = F.cross_entropy(model(image), label)
+        with autocast(image.device, dtype):
+            logits = model(image)
+        loss = F.cross_entropy(logits.float(), label)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     optimizer.step()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -21,7 +22,6 @@ from cadiff.metrics import imagenet
 
 LEVELS = (0, 2, 4, 10, 15)  # the encoder's last blocks at strides 2, 4, 8, 16 and 32
 CHANNELS = (16, 24, 40, 112, 320)  # what comes out of them
-FROZEN = 5  # blocks, with what is before them (strides 2 to 8): edges and textures are ImageNet's, their gradients a quarter of a step
 WIDTH = 16  # channels of the decoder at full resolution; times 2, 3, 4 and 8 at strides 2, 4, 8 and 16
 DECODER = (8, 4, 3, 2, 1)
 
@@ -66,7 +66,7 @@ class EncoderUNet(nn.Module, ABC):
         x = levels.pop()
         for block in self.decoder:
             skip = levels.pop()
-            x = F.interpolate(x, skip.shape[-2:], mode="bilinear", align_corners=False)
+            x = doubled(x)
             x = block(torch.cat([x, skip], dim=1) if skip.shape[1] else x)
         logits: Tensor = self.head(x)
         return logits
@@ -79,8 +79,7 @@ class PretrainedUNet(EncoderUNet):
         encoder = imagenet.build()
         for unused in ("_conv_head", "_bn1", "_fc"):
             delattr(encoder, unused)
-        for kept in (encoder._conv_stem, encoder._bn0, *encoder._blocks[:FROZEN]):
-            kept.requires_grad_(False)
+        imagenet.freeze(encoder)
         super().__init__(encoder, CHANNELS, width, standardise)
 
     def train(self, mode: bool = True) -> PretrainedUNet:
@@ -94,6 +93,38 @@ class PretrainedUNet(EncoderUNet):
 
     def levels(self, x: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b c h2 w2"]]:
         return imagenet.levels_of(self.encoder, x, LEVELS)
+
+
+def doubled(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c 2h 2w"]:
+    """Twice as large, bilinear."""
+    result: Tensor = _Doubled.apply(x) if x.requires_grad else _bilinear(x)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _Doubled(torch.autograd.Function):
+    """``_bilinear`` with a gradient that costs two matrix products; torch's own takes a tenth of a step of training on a CPU."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c 2h 2w"]:
+        return _bilinear(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Float[Tensor, "b c 2h 2w"]) -> Float[Tensor, "b c h w"]:
+        b, c, height, width = gradient.shape
+        rows, columns = (_spread(side // 2, gradient.dtype, gradient.device) for side in (height, width))
+        last = gradient.permute(0, 2, 3, 1).contiguous()  # as a network in channels_last has it: nothing is copied
+        halved = (rows @ last.view(b, height, width * c)).view(b, height // 2, width, c)
+        return (columns @ halved).permute(0, 3, 1, 2)
+
+
+def _bilinear(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c 2h 2w"]:
+    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+@cache
+def _spread(side: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "side 2*side"]:
+    """How much of each cell of one axis goes to each of the doubled one: quarters, so that no precision rounds them."""
+    return _bilinear(torch.eye(side)[:, None, None, :])[:, 0, 0].to(device, dtype)
 
 
 def _convolution(before: int, after: int) -> nn.Sequential:

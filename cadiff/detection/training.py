@@ -28,7 +28,7 @@ from cadiff.detection.published import MOST, initialise, published_batch
 from cadiff.detection.segmenter import Segmenter
 from cadiff.detection.tiles import View
 from cadiff.detection.unet import place
-from cadiff.devices import pick_device
+from cadiff.devices import autocast, pick_device, pick_dtype
 from cadiff.errors import CADiffError
 from cadiff.params import DetectorParams, Params
 from cadiff.records import CURVE_SCHEMA, SampleRow
@@ -86,6 +86,7 @@ class _State:
     optimizer: torch.optim.Adam
     curve: Curve
     best: Best | None
+    dtype: torch.dtype  # that its passes are computed in; weights and losses are float32
 
     @property
     def modules(self) -> dict[str, nn.Module]:
@@ -112,7 +113,7 @@ def train_detector(task: Task, generated: Sequence[Path], seed: int, out: Path, 
     legacy = settings.protocol == "legacy"
     data = load_training_data(product, samples, generated, View.of(params), *((MOST, "half") if legacy else ()))
     checkpoint = Path(work) / f"seed-{seed}.safetensors"
-    state = _start(settings, product, seed, device)
+    state = _start(settings, product, seed, device, precision(params, device))
     judge = _Judge(rows_to_score(samples, product), params) if legacy else None
     _train(state, data, settings, (seed, "detector", task.method, product), checkpoint, judge)
     metadata = identity(task, seed) | {"made_by": data.made_by}
@@ -140,6 +141,12 @@ def dropped(rate: float, step: int, total: int) -> float:
     return rate * 0.2**drops
 
 
+def precision(params: Params, device: torch.device) -> torch.dtype:
+    """That a detector's or a classifier's passes are computed in while it is trained: ``base.dtype``, or what is published. Gradients are
+    not scaled, so float16 is none."""
+    return torch.float32 if params.detector.protocol == "legacy" else pick_dtype(params.base.dtype, device)
+
+
 def identity(task: Task, seed: int) -> dict[str, str]:
     """What a trained detector's file says of itself."""
     settings, view = task.params.detector, View.of(task.params)
@@ -150,7 +157,7 @@ def identity(task: Task, seed: int) -> dict[str, str]:
     return {name: str(value) for name, value in values.items()}
 
 
-def _start(settings: DetectorParams, product: str, seed: int, device: torch.device) -> _State:
+def _start(settings: DetectorParams, product: str, seed: int, device: torch.device, dtype: torch.dtype) -> _State:
     network = network_of(settings.network)
     # The method is not in this stream's name: methods are compared from the same initial weights.
     with torch.random.fork_rng(devices=[]):
@@ -162,7 +169,7 @@ def _start(settings: DetectorParams, product: str, seed: int, device: torch.devi
     groups = [{"params": parameters, "share": share} for parameters, share in network.groups(model)]
     optimizer = torch.optim.Adam(groups, lr=settings.learning_rate)
     best = Best(model) if settings.protocol == "legacy" else None
-    return _State(model, network.loss, optimizer, Curve(total_steps(settings), network.loss_name), best)
+    return _State(model, network.loss, optimizer, Curve(total_steps(settings), network.loss_name), best, dtype)
 
 
 class _Judge:
@@ -212,7 +219,9 @@ def _step(state: _State, batch: Batch, rate: float) -> Float[Tensor, ""]:
     for group in state.optimizer.param_groups:
         group["lr"] = rate * group["share"]
     image = batch.image.to(device, memory_format=torch.channels_last)
-    loss = state.loss(state.model(image), batch.mask.to(device))
+    with autocast(device, state.dtype):
+        logits = state.model(image)
+    loss = state.loss(logits.float(), batch.mask.to(device))
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()
     state.optimizer.step()

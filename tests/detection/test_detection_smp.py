@@ -57,7 +57,7 @@ def test_the_published_evaluation_draws_an_encoder_from_scratch_and_no_other() -
 
     def deviations(network: str) -> list[float]:
         settings = DetectorParams(network=network, protocol="legacy", size=256, tile=256)
-        model = _start(settings, "cube", 0, torch.device("cpu")).model
+        model = _start(settings, "cube", 0, torch.device("cpu"), torch.float32).model
         large = [m.weight for m in model.modules() if isinstance(m, torch.nn.Conv2d) and m.weight.numel() > 5000]
         return [weight.std().item() for weight in large]
 
