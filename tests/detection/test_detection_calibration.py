@@ -146,4 +146,9 @@ def test_the_benchmark_of_both_rules_says_what_they_give(inspected, segmenter, t
         good = [above[row.sample_id] for row in inspected.samples if row.role == "test_good"]
         others = [above[row.sample_id] for row in inspected.samples if row.role == "held_out"]
         assert line.split()[2:4] == [rule, f"{value:.4f}"]
-        assert line.split()[5:] == [f"{np.mean(good):.1%}", f"{1 - np.mean(others):.1%}"]
+        assert line.split()[5:7] == [f"{np.mean(good):.1%}", f"{1 - np.mean(others):.1%}"]
+        missed = {
+            name: np.mean([not above[row.sample_id] for row in inspected.samples if (row.role, row.anomaly_type) == ("held_out", name)])
+            for name in ("blot", "line")
+        }
+        assert line.split("  ")[-1] == ", ".join(f"{name} {value:.1%}" for name, value in missed.items())
