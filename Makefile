@@ -31,9 +31,8 @@ env: .venv.stamp .dvc/config.local
 .dvc/config.local: | .venv.stamp
 	@if [ -e .git ]; then touch $@; else $(BIN)/dvc config --local core.no_scm true; fi
 
-# On a CPU two stages side by side, each with half of the cores, are done sooner than one after the other with all.
+# On a CPU two stages side by side, each with half of the cores (flows/pipeline.py: threads_for), are done sooner than one after the other.
 JOBS ?= $(if $(shell sh -c 'command -v nvidia-smi'),1,2)
-demo: export OMP_NUM_THREADS ?= $(shell $(PYTHON) -c 'import os; print(max(1, (os.cpu_count() or 1) // $(JOBS)))')
 demo: env
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m flows.pipeline --jobs $(JOBS) --accelerators $(JOBS)
 	@echo "report: $(CURDIR)/reports/index.html"

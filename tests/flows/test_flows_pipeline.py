@@ -23,6 +23,7 @@ from flows.pipeline import (
     plan_stages,
     product_of,
     require_inputs,
+    threads_for,
     uses_accelerator,
 )
 from flows.rwlock import mend_rwlock
@@ -305,6 +306,19 @@ def test_accelerators_are_among_the_visible_devices(
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert devices_for(2) == devices
     assert devices_for(1) == [None], "a single one is left as the user set it"
+
+
+def test_stages_that_compute_side_by_side_share_the_cores(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the stage's own process has it; what the user set stays, and one at a time has all of them."""
+    monkeypatch.setattr("os.cpu_count", lambda: 6)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert [threads_for(count) for count in (1, 2, 4, 12)] == [{}, *({"OMP_NUM_THREADS": each} for each in ("3", "1", "1"))]
+    (project / "dvc.yaml").write_text("stages:\n  said: {cmd: 'printenv OMP_NUM_THREADS > said || echo unset > said', outs: [said]}\n")
+    for count, own, expected in ((1, None, "unset"), (2, None, "3"), (2, "5", "5")):
+        if own is not None:
+            monkeypatch.setenv("OMP_NUM_THREADS", own)
+        pipeline.fn(jobs=2, root=project, accelerators=count, force="said")
+        assert (project / "said").read_text().strip() == expected
 
 
 def test_counts_that_make_no_sense_are_usage_errors(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
