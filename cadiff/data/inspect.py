@@ -31,7 +31,8 @@ FEW_EXEMPLARS, FEW_HELD_OUT = 3, 6  # images of a type: to learn from, and to te
 LARGE = 0.5  # of the image
 CANVAS = 256  # dataset.size that is proposed where defects are large enough in it
 SMALL = 6  # px of a defect's longer side at the canvas, in the median: of a smaller one the base hardly sees a shape
-STEP = 64  # a larger canvas is proposed in steps of so many px
+STEP = 64  # a larger canvas, and a larger scale for the detector, is proposed in steps of so many px
+DETECTOR = 128  # detector.size that goes with CANVAS; a larger canvas has one that keeps the ratio
 CALIBRATION = 0.2  # dataset.calibration that is proposed
 MANY = 6  # shapes that are told one by one
 
@@ -105,8 +106,12 @@ class Inspection:
             }  # fmt: skip
             if any(summary.deep for summary in self.products):
                 dataset["range"] = list(PROPOSED)
-            values = {"dataset": dataset, "products": {summary.product: {} for summary in self.products}}
-            lines += ["", "In params.yaml:", f"  # size: {why}", *(f"  {line}" for line in as_written(values))]
+            values: dict[str, object] = {"dataset": dataset, "products": {summary.product: {} for summary in self.products}}
+            lines += ["", "In params.yaml:", f"  # size: {why}"]
+            if (sees := proposed_detector(self.products, size)) != DETECTOR:
+                values["detector"] = {"size": sees}
+                lines.append("  # detector.size: half of that, so that the same defects are seen; time and memory grow with its square")
+            lines += [f"  {line}" for line in as_written(values)]
         return "\n".join(lines)
 
 
@@ -125,6 +130,13 @@ def proposed_size(products: list[ProductSummary]) -> tuple[Size, str]:
     if defects.at("native")[0] > extent:
         return "native", f"{told}, so the pictures stay as they are"
     return CANVAS, f"{told}, and the pictures themselves have no more"
+
+
+def proposed_detector(products: list[ProductSummary], canvas: Size) -> int:
+    """A scale for the detector (``detector.size``) at a canvas: what is ``SMALL`` there is half of it to the detector, at every canvas.
+    Of pictures that stay as they are the smallest shorter side counts, as a picture is not enlarged for a detector."""
+    side = canvas if isinstance(canvas, int) else min(min(shape) for summary in products for shape in summary.sizes)
+    return max(DETECTOR, side * DETECTOR // CANVAS // STEP * STEP)
 
 
 def inspect_root(root: str | Path, layout: Layout | None = None, size: Size = CANVAS, base: int = 64) -> Inspection:

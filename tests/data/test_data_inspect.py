@@ -118,6 +118,7 @@ def test_the_canvas_that_is_proposed_shows_the_smallest_defects(mvtec_root, exte
     inspection = look(mvtec_root)
     values = yaml.safe_load(inspection.text().split("In params.yaml:\n")[1])
     assert values["dataset"]["size"] == size
+    assert values.get("detector") == {256: None, 512: {"size": 256}, "native": {"size": 320}}[size], "half, in steps of 64 px"
     assert f"scratch of nut{'' if size != 256 else ', are'}" in line_of(inspection, "# size:")
     assert advice in line_of(inspection, "scratch")
     if extent > 3:
