@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
+from cadiff.data.readers import check_shape
 from cadiff.errors import CADiffError, UsageError
 from cadiff.generator import Drawn, draw_scenes, generated_row, load_generator, settings_of
 from cadiff.generator.setting import reader
@@ -204,9 +205,14 @@ def check_masks(order: Order, picture: SampleRow) -> None:
 
 
 def given_picture(path: Path, run: Run) -> SampleRow:
-    """The image that the call draws on, in place of the product's normals."""
+    """The image that the call draws on, in place of the product's normals.
+
+    Raises:
+        UsageError: if it is too small or too long for any window.
+    """
     levels = run.samples[0].levels
     height, width = read_image(path, levels=levels).shape[:2]
+    check_shape(path, width, height)
     dataset = run.params.dataset.name
     low, high = levels or (None, None)
     return SampleRow(str(path), dataset, run.product, None, "normal", str(path), None, width, height, sha256_file(path), low, high)

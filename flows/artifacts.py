@@ -34,7 +34,7 @@ from cadiff.storage import decode_image, read_json, read_table
 PICTURES = re.compile(r".+: pictures at step \d+: (?P<sheet>.+\.png)$")  # of cadiff.generator.validation
 EVERY = 5.0  # seconds between two updates of a stage's progress
 PROGRESS = re.compile(r"(?P<title>.+?) (?P<done>\d+)/(?P<total>\d+)(?= \(|$| )")
-SHOWN = ("pixel_ap", "pixel_auroc", "pixel_f1max", "pro", "image_auroc", "false_alarm_rate", "miss_rate")
+SHOWN = ("pixel_ap", "pixel_ap_types", "pixel_auroc", "pixel_f1max", "pro", "image_auroc", "false_alarm_rate", "miss_rate")
 PER_TYPE, MOST_ROWS, GAP = 6, 24, 4
 MOST_SIDE = 160  # px of a picture on the contact sheet
 T = TypeVar("T")

@@ -15,7 +15,7 @@ class MaskParams(Section):
     RECIPE: ClassVar = frozenset({"max_cut"})
 
     source: Literal["exemplars", "folder"] = Field(
-        "exemplars", description="exemplars: theirs, moved and warped; folder: those that someone drew, in data/masks"
+        "exemplars", description="exemplars: theirs, moved, turned, scaled and mirrored; folder: those that someone drew, in data/masks"
     )
     placement: Literal["auto", "anywhere", "on_part", "in_place"] = Field(
         "auto",

@@ -48,6 +48,7 @@ def repository(trained: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_image("empty.png", square(64) * 0)
     write_image("full.png", square(64) * 0 + 255)
     write_image("small.png", square(32))
+    write_image("long.png", np.tile(square(64), (1, 9)))
     Image.fromarray(square(64)).save("square.jpg")
     return trained
 
@@ -176,6 +177,7 @@ def test_masks_are_placed_on_the_given_image(trained: Path, tmp_path: Path) -> N
         (["nut", "--type", "rust", "--on", "square.png", "--w", "rust=0"], 2, "what is under --mask is healed"),
         (["nut", "--type", "rust", "--on", "square.png", "--intensity", "-1", "1"], 2, "what is under --mask is healed"),
         (["nut", "--type", "rust", "--on", "square.png", "--mask", "small.png"], 2, "small.png: expected 64x64 as square.png"),
+        (["nut", "--type", "rust", "--on", "long.png"], 2, "long.png: 576x64; expected sides of at most 8 to 1, found 9"),
         (["nut", "--type", "rust", "--out", "square.png"], 2, "--out square.png: expected a folder, found a file"),
         (["nut", "--type", "rust", "--on", "none.png"], 2, "'none.png' does not exist"),
         (["nut", "--type", "rust", "--w", "chip=1"], 2, "--w chip=1: expected TYPE=W, each TYPE one of this call's"),
