@@ -3,9 +3,10 @@
     python benchmarks/networks.py PRODUCT [--seeds 0 1 2] [--networks unet efficientnet-lite0] [--sizes 64 128 256]
 
 Run it in a folder with params.yaml after `synthesize --method exemplars`: detectors are trained on augmented exemplars alone, so that
-no generator's images choose between them. Each network has as many steps at each size (``STEPS``) as take about the time of the demo's
-detector, 150 steps at 128 px; the seconds that they took here, beside whatever else ran, are printed. ``--times 6`` is about the time of
-`presets/own-data.yaml`. Each cell is kept in ``.cadiff/networks`` and made once, so a stopped run goes on.
+no generator's images choose between them, or on those of another ``--method``. Each network has as many steps at each size (``STEPS``) as
+take about the time of the demo's detector, 150 steps at 128 px; the seconds that they took here, beside whatever else ran, are printed.
+``--times 6`` is about the time of `presets/own-data.yaml`. Each cell is kept in ``.cadiff/networks`` and made once, so a stopped run goes
+on.
 """
 
 from __future__ import annotations
@@ -26,12 +27,11 @@ import pandas as pd
 
 from cadiff.detection import score, train_detector
 from cadiff.errors import exit_code
-from cadiff.params import load_params
+from cadiff.params import EXEMPLARS, load_params
 from cadiff.stages import content_digest, resolve
 from cadiff.stages.run import Run
 from cadiff.storage import digest, read_json, write_json
 
-METHOD = "exemplars"
 STEPS = {  # by network and size; of one thread with AMX, in bfloat16
     "unet": {64: 260, 128: 130, 256: 39},
     "efficientnet-lite0": {64: 355, 128: 150, 256: 44},
@@ -74,10 +74,11 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", choices=list(STEPS), default=list(STEPS))
     parser.add_argument("--sizes", type=int, nargs="+", choices=list(STEPS["unet"]), default=list(STEPS["unet"]))
     parser.add_argument("--times", type=int, default=1, help="of the demo's time")
+    parser.add_argument("--method", default=EXEMPLARS, help="whose images they are trained on")
     options = parser.parse_args()
 
     def work() -> None:
-        run = resolve("detect", load_params(), options.product, METHOD)
+        run = resolve("detect", load_params(), options.product, options.method)
         rows = []
         for seed, network, size in itertools.product(options.seeds, options.networks, options.sizes):
             found = cell(run, network, size, seed, options.times)
