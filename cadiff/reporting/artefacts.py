@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cadiff.errors import CADiffError
 from cadiff.names import UNKNOWN
 from cadiff.params import KINDS, METHODS, OURS, Params, parts_of
 from cadiff.records import (
@@ -35,7 +36,7 @@ from cadiff.records import (
     VectorRow,
     from_table,
 )
-from cadiff.storage import missing, read_batches, read_image, read_json, read_table
+from cadiff.storage import missing, read_batches, read_image, read_sealed, read_table
 
 ABLATIONS = Path("data/ablations")  # where benchmarks/ablations.py leaves a table for each data set
 SHOWN = OURS  # the generator whose words, attention and intensities the page shows
@@ -150,9 +151,18 @@ class Artefacts:
 
     def shipped(self, method: str, product: str) -> dict[str, Any] | None:
         """What ``detector.json`` says of a detector that was made ready to be taken away; None if absent. Read where the stage ``ship``
-        leaves it for the report; the folder itself must be there too."""
-        name = f"data/made/reported/shipped/{method}/{product}.json"
-        return dict(read_json(self.root / name)) if self._is_there(name) and self._is_there(shipped_folder(method, product)) else None
+        leaves it for the report; the folder itself must be there too.
+
+        Raises:
+            CADiffError: if it was changed, there or in the folder.
+        """
+        name, folder = f"data/made/reported/shipped/{method}/{product}.json", shipped_folder(method, product)
+        if not (self._is_there(name) and self._is_there(folder)):
+            return None
+        said, own = read_sealed(self.root / name), self.root / folder / "detector.json"
+        if read_sealed(own) != said:
+            raise CADiffError(f"{own}: expected the detector that {self.root / name} tells of, found another. Ship it again (dvc repro).")
+        return said
 
     def quality(self, method: str, product: str) -> list[QualityRow]:
         name = f"data/made/reported/quality/{method}/{product}.parquet"

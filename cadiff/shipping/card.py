@@ -64,9 +64,11 @@ python run.py --json --heat MAPS PICTURE...
 
 One line a picture: its path, the verdict (`good`, `defect` or `unreadable`; none where there is no threshold), the score, the threshold
 and the type of defect. `--heat MAPS` writes each picture's map of anomaly. Exit status: 0; 4 with `--fail-on-defect` if there was a
-defect; 2 if a file of this folder was changed; else 3 if a picture could not be read. `detector.json` says how pictures are resized,
-cut into tiles and scored, for those who write their own program. OpenVINO reads `detector.onnx` as it is; compile it with
-`{"INFERENCE_PRECISION_HINT": "f32"}`, or a processor that has bfloat16 rounds, and a score near the threshold gets another verdict."""
+defect; 2 if a file of this folder is not as shipped; else 3 if a picture could not be read. `detector.json` says how pictures are
+resized, cut into tiles and scored, for those who write their own program; `sha256` in it are the digests of the other files, `self` that
+of its own JSON without `self`, keys sorted (Python: `json.dumps(rest, sort_keys=True)`). OpenVINO reads `detector.onnx` as it is;
+compile it with `{"INFERENCE_PRECISION_HINT": "f32"}`, or a processor that has bfloat16 rounds, and a score near the threshold gets
+another verdict."""
 
 
 def threshold(said: dict[str, Any]) -> str:

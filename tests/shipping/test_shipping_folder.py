@@ -20,7 +20,7 @@ from cadiff.errors import CADiffError, UsageError
 from cadiff.records import GENERATED_SCHEMA, METRIC_SCHEMA, SAMPLE_SCHEMA, MetricRow, from_table, to_table
 from cadiff.shipping import refit, ship_detector
 from cadiff.shipping.folder import RUN
-from cadiff.storage import read_json, read_table, sha256_file, sha256_folder, write_table
+from cadiff.storage import read_json, read_sealed, read_table, sha256_file, sha256_folder, write_table
 from cadiff.task import Task
 
 FILES = {"detector.onnx", "classifier.onnx", "detector.json", "run.py", "README.md"}
@@ -41,6 +41,7 @@ def test_what_the_folder_says_of_itself(product: Product, shipped: Path) -> None
     said, trained = read_json(shipped / "detector.json"), read_json(product.detector / "seed-1.json")
     assert {name: said[name] for name in trained} == trained
     assert said["sha256"] == {name: sha256_file(shipped / name) for name in FILES - {"detector.json"}}
+    assert read_sealed(shipped / "detector.json") == said
     for name in FILES - {"detector.json", "run.py"}:
         assert str(Path.cwd()).encode() not in (shipped / name).read_bytes(), "where it was made is nobody's business"
 
