@@ -18,7 +18,7 @@ from cadiff.reporting.comparing import ABSENT
 from cadiff.reporting.gallery import Picture, real_picture
 from cadiff.reporting.maps import AnomalyMap, map_of
 from cadiff.reporting.tables import Cell, Row, Table, named
-from cadiff.threshold_words import NO_VERDICTS, asked, percent, threshold_said
+from cadiff.threshold_words import INSTALL, NO_VERDICTS, asked, percent, threshold_said
 from cadiff.thresholds import conformal
 
 SHOWN = 3  # pictures of each way to be wrong
@@ -114,7 +114,7 @@ def commands(params: Params, method: str, product: str, folder: str) -> list[tup
          "for each picture of a folder a verdict, score, type, regions and heat map, and how many seconds it took"),
         (f"cadiff ship {product} --out DIR{which}",
          "the same detector in a folder of your choice; with --refit trained on all labelled pictures"),
-        (f"python {folder}/run.py PICTURE", "without this package, wherever the folder is copied to: pip install numpy pillow onnxruntime"),
+        (f"python {folder}/run.py PICTURE", f"without this package, wherever the folder is copied to: {INSTALL}"),
     ]  # fmt: skip
 
 

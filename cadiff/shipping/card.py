@@ -10,7 +10,7 @@ import cadiff
 from cadiff.params import EXEMPLARS, parts_of
 from cadiff.records import MetricRow, Role, SampleRow
 from cadiff.storage import digest
-from cadiff.threshold_words import NO_VERDICTS, percent, threshold_said
+from cadiff.threshold_words import INSTALL, NO_VERDICTS, percent, threshold_said
 
 ROLES: dict[Role, str] = {
     "normal": "good, trained on", "calibration": "good, set the threshold", "exemplar": "defective, anomalies were made from them",
@@ -54,10 +54,10 @@ The threshold is this one's own."""
 
 
 def how_to_run(said: dict[str, Any]) -> str:
-    return """## How to run it
+    return f"""## How to run it
 
 ```
-pip install numpy pillow onnxruntime
+{INSTALL}
 python run.py PICTURE...
 python run.py --json --heat MAPS PICTURE...
 ```
@@ -67,7 +67,7 @@ and the type of defect. `--heat MAPS` writes each picture's map of anomaly. Exit
 defect; 2 if a file of this folder is not as shipped; else 3 if a picture could not be read. `detector.json` says how pictures are
 resized, cut into tiles and scored, for those who write their own program; `sha256` in it are the digests of the other files, `self` that
 of its own JSON without `self`, keys sorted (Python: `json.dumps(rest, sort_keys=True)`). OpenVINO reads `detector.onnx` as it is;
-compile it with `{"INFERENCE_PRECISION_HINT": "f32"}`, or a processor that has bfloat16 rounds, and a score near the threshold gets
+compile it with `{{"INFERENCE_PRECISION_HINT": "f32"}}`, or a processor that has bfloat16 rounds, and a score near the threshold gets
 another verdict."""
 
 

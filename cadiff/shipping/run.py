@@ -1,4 +1,4 @@
-"""Says of pictures whether they show a defect. Needs numpy, pillow and onnxruntime; README.md says what for. Exit status: 0 done; 4 a
+"""Says of pictures whether they show a defect. Needs numpy, pillow>=10.1, onnxruntime; README.md says what for. Exit status: 0 done; 4 a
 defect, with --fail-on-defect; 2 a wrong call, or a file of this folder is not as shipped; 3 else, if a picture could not be read."""
 import argparse, contextlib, hashlib, io, itertools, json, math, pathlib, sys, numpy as np, onnxruntime, PIL.Image as Image  # noqa: E401, I001
 def read(path, said):
