@@ -111,7 +111,8 @@ def commands(params: Params, method: str, product: str, folder: str) -> list[tup
     which = "" if method == params.ship.methods[0] else f" --method {method}"
     return [
         (f"cadiff predict {product} FOLDER --out DIR{which}",
-         "for each picture of a folder a verdict, score, type, regions and heat map, and how many seconds it took"),
+         "for each picture of a folder a verdict, score, type, regions and heat map, whether it is unlike those of training, and how many "
+         "seconds it took"),
         (f"cadiff ship {product} --out DIR{which}",
          "the same detector in a folder of your choice; with --refit trained on all labelled pictures"),
         (f"python {folder}/run.py PICTURE", f"without this package, wherever the folder is copied to: {INSTALL}"),

@@ -69,6 +69,7 @@ def rules(trained: Trained) -> dict[str, Any]:
     smallest = max(SMALLEST, STRIDE) if trained.view.seen == "native" else SMALLEST
     depth = "8 bits" if trained.levels is None else "more than 8 bits"
     return {
+        "shapes": [[trained.height[k], trained.width[k]] for k in (0, 1)],  # the least and the largest of its normals
         "overlap": OVERLAP, "stride": STRIDE, "pooling_at": PAPER_SIDE, "smallest": smallest, "longest": LONGEST, "formats": list(FORMATS),
         "pictures": f"one opaque, upright picture, grey or RGB, with {depth} a channel, at least {smallest} px of the shorter side, and "
         f"sides of {LONGEST} to 1 at most",

@@ -26,18 +26,18 @@ def anomaly_map(seen, network, said):  # from square tiles, each of which counts
         sums[(..., *place)] += np.outer(ramp, ramp) * [network.run(None, {"image": seen[place][None]})[0][0], np.ones((side, side))]
     return (sums[0] / sums[1]).astype(np.float32)
 def verdict(path, said, networks, heat=None):
-    canvas = fitted(picture := read(path, said), said["canvas"])
+    canvas = fitted(image := read(path, said), said["canvas"])
     found = anomaly_map(fitted(canvas, said["size"]), networks["detector.onnx"], said)
     heat and heat.parent.mkdir(parents=True, exist_ok=True)
-    heat and Image.fromarray(np.round(found * 255).astype(np.uint8)).resize(picture.shape[1::-1], Image.Resampling.BILINEAR).save(heat)
-    w = 2 * int(said["pooling"] * min(found.shape) / said["pooling_at"] / 2) + 1  # the score: the largest mean over w x w px
-    sums = np.pad(found.astype(np.float64), (w // 2 + 1, w // 2)).cumsum(0).cumsum(1)  # with zeros beyond the border
-    score = float((sums[w:, w:] - sums[:-w, w:] - sums[w:, :-w] + sums[:-w, :-w]).max() / w**2)
-    called, kind = None if (limit := said["image"] and said["image"]["value"]) is None else "defect" if score > limit else "good", None
+    heat and Image.fromarray(np.round(found * 255).astype(np.uint8)).resize(image.shape[1::-1], Image.Resampling.BILINEAR).save(heat)
+    sums = np.pad(found, ((w := 2 * int(said["pooling"] * min(found.shape) / said["pooling_at"] / 2) + 1) // 2 + 1, w // 2))  # w x w means
+    score = float(((sums := sums.cumsum(0, float).cumsum(1))[w:, w:] - sums[:-w, w:] - sums[w:, :-w] + sums[:-w, :-w]).max() / w**2)
+    called, kind = None if (top := said["image"] and said["image"]["value"]) is None else "defect" if score > top else "good", None
     if called == "defect" and said["classifier"]:
         square = np.asarray(Image.fromarray(canvas).resize((said["classifier"]["side"],) * 2, Image.Resampling.LANCZOS))
         kind = said["classes"][int(networks["classifier.onnx"].run(None, {"image": square[None]})[0].argmax())]
-    return {"path": str(path), "verdict": called, "score": score, "threshold": limit, "anomaly_type": kind, "error": None}
+    like = said["colour"] != (image == image[..., :1]).all() and (np.clip(image.shape[:2], *said["shapes"]) == image.shape[:2]).all()
+    return {"path": str(path), "verdict": called, "score": score, "threshold": top, "anomaly_type": kind, "unlike": not like, "error": None}
 if __name__ == "__main__":
     parser, here = argparse.ArgumentParser(description=__doc__), pathlib.Path(__file__).resolve().parent
     [parser.add_argument(name, nargs=nargs, type=pathlib.Path) for name, nargs in (("pictures", "+"), ("--heat", None))]

@@ -57,6 +57,7 @@ def test_a_folder_becomes_a_table_heat_maps_and_masks(repository: Path, capsys: 
         assert row["threshold"] == threshold
         assert row["error"] is None
         assert row["seconds"] > 0
+        assert row["unlike"] is False, "of the normals' shapes and colours"
         assert row["verdict"] == ("defect" if row["score"] > threshold else "good")
         heat, mask = Path("out/heat") / f"{below}.jpg", Path("out/mask") / f"{below}.png"
         with Image.open(heat) as image, Image.open(path) as picture:
@@ -76,6 +77,7 @@ def test_a_folder_becomes_a_table_heat_maps_and_masks(repository: Path, capsys: 
     for line in table:
         row = rows[line["path"]]
         assert (line["verdict"], float(line["score"]), json.loads(line["regions"])) == (row["verdict"], row["score"], row["regions"])
+        assert line["unlike"] == str(row["unlike"])
     said = capsys.readouterr().out
     assert f"{sum(row['verdict'] == 'defect' for row in rows.values())} defective" in said
     assert sum(line.startswith(("good", "defect")) for line in said.splitlines()) == 8
@@ -140,12 +142,34 @@ def test_bad_pictures_do_not_stop_the_rest_and_are_listed(repository: Path, caps
         assert row["error"].startswith(f"mixed/{name}: ")
         assert why in row["error"]
         assert f"\n  {row['error']}\n" in captured.out
-        assert (row["score"], row["threshold"], row["regions"], row["anomalous_area"]) == (None, None, [], None)
+        assert (row["score"], row["threshold"], row["unlike"], row["regions"], row["anomalous_area"]) == (None, None, None, [], None)
     assert {*rows} - {*expected} == {"plain.png", "photo.JPG", "grey.png", "opaque.png", "large.bmp"}
     assert rows["plain.png"]["score"] == pytest.approx(rows["opaque.png"]["score"], abs=1e-6)
     assert "5 unreadable" in captured.out
     assert "left alone: 1." in captured.out
-    assert "Caution: larger or smaller than any normal picture of the product, and scaled as those are: 1." in captured.out, "the bitmap"
+    assert {name for name, row in rows.items() if row["unlike"]} == {"large.bmp", "grey.png"}
+    assert "grey where those have colours, or the other way round: 2 (in the tables: unlike)." in captured.out
+
+
+@pytest.mark.parametrize(("colour", "grey", "coloured"), [(True, True, False), (False, False, True), (None, False, False)])
+def test_which_picture_is_unlike_depends_on_the_normals(
+    repository: Path, capsys: pytest.CaptureFixture[str], colour: bool | None, grey: bool, coloured: bool
+) -> None:
+    """Their colours, and both of their sides; the normals have 32 to 48 px of width and 32 to 44 of height."""
+    card = Path("data/made/detectors/exemplars/cube/seed-0.json")
+    write_json(card, {**read_json(card), "colour": colour})
+    noise = np.random.default_rng(0).integers(100, 140, (49, 49, 3), dtype=np.uint8)
+    for name, pixels in {
+        "grey": np.repeat(noise[:40, :40, :1], 3, axis=2), "colour": noise[:44, :48], "wide": noise[:40], "high": noise[:45, :40],
+        "low": noise[:31, :40],
+    }.items():  # fmt: skip
+        write_image(f"mixed/{name}.png", pixels)
+    assert predict("cube", "mixed", "--out", "out", "--json") == 0
+    found = {Path(path).stem: row["unlike"] for path, row in rows_of().items()}
+    assert found == {"grey": grey, "colour": coloured, "wide": True, "high": True, "low": True}
+    captured = capsys.readouterr()
+    assert {Path(line["path"]).stem: line["unlike"] for line in map(json.loads, captured.out.splitlines())} == found
+    assert f": {3 + grey + coloured} (in the tables: unlike)." in captured.err
 
 
 def test_same_names_in_two_folders_and_two_formats_do_not_collide(repository: Path) -> None:

@@ -23,6 +23,7 @@ from shipping_plates import Product, of_role, train
 from cadiff.detection import Inspector, load_detector
 from cadiff.detection.inspector import brought_to, pixels_of
 from cadiff.errors import CADiffError
+from cadiff.predict import unlike
 from cadiff.records import SampleRow
 from cadiff.shipping import ship_detector
 from cadiff.shipping.graphs import ClassifierGraph, DetectorGraph
@@ -82,12 +83,14 @@ def check_parity(inspector: Inspector, folder: Path, given: list[Path]) -> set[s
         assert row["score"] == pytest.approx(found.score, abs=1e-5)
         expected = None if found.defective is None else "defect" if found.defective else "good"
         assert (row["verdict"], row["threshold"], row["anomaly_type"]) == (expected, found.threshold, found.anomaly_type), path.name
+        assert row["unlike"] is unlike(inspector.trained, pixels_of(path)), path.name
     return {row["verdict"] for row in rows}
 
 
 def test_tiles_of_a_shrunk_picture_with_types_and_a_threshold(product: Product, shipped: Path, tmp_path: Path) -> None:
     inspector = load_detector(product.detector, 1, "cpu")
     assert check_parity(inspector, shipped, pictures(tmp_path, product.samples)) == {"good", "defect"}
+    assert {row["unlike"] for row in run(shipped, *(tmp_path / name for name in ("odd.png", "grey.png", "bits.bmp")))[1]} == {True}
     kinds = {row["anomaly_type"] for row in run(shipped, *(row.image_path for row in of_role(product.samples, "held_out")))[1]}
     assert kinds & {"spot", "line"}
 
