@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import glob
 import json
 import os
 import shutil
@@ -190,6 +191,22 @@ def test_patterns_are_matched_here(repository: Path) -> None:
     assert Path("out/heat/good/good-0.png.jpg").is_file()
 
 
+@pytest.mark.parametrize(
+    "pattern",
+    ["*", "*.png", "?.png", "[ab].*", "[!a]*", ".*", ".h*", "deep/*", "deep/*.png", "*/a.png", "**/*.png", "**", "./*.png", "no/*"],
+)
+def test_a_pattern_matches_what_glob_says_in_the_order_of_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("b.png", "a.png", "c.PNG", ".hidden.png", "[a].png", "deep/a.png", "deep/.hidden.png", "deep/er/a.png"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+    Path("link.png").symlink_to("nowhere")
+    expected = [path for path in glob.iglob(pattern, recursive=True) if os.path.isfile(path)]
+    assert list(Sources([pattern], Path("out")).files()) == expected
+    absolute = str(tmp_path / pattern)
+    assert list(Sources([absolute], Path("out")).files()) == [path for path in glob.iglob(absolute, recursive=True) if os.path.isfile(path)]
+
+
 def test_what_is_written_is_not_looked_at(repository: Path) -> None:
     assert predict("cube", "pictures", "--out", "pictures/out") == 0
     assert pq.read_metadata("pictures/out/predictions.parquet").num_rows == 8
@@ -267,11 +284,12 @@ def test_a_stopped_call_keeps_what_was_done(repository: Path, monkeypatch: pytes
     assert [*rows_of()] == seen
 
 
-def test_many_files_are_not_held(tmp_path: Path) -> None:
-    """The memory of listing 40,000 files is that of a few; empty files do, as none is opened."""
+@pytest.mark.parametrize("pattern", ["", "*.png", "[0-9]*[!a-z]?.p?g"])
+def test_many_files_are_not_held(tmp_path: Path, pattern: str) -> None:
+    """The memory of listing 40,000 files is that of a few, of a folder and by a pattern; empty files do, as none is opened."""
     for name in range(40_000):
         os.close(os.open(tmp_path / f"{name:08}.png", os.O_CREAT))
-    sources = Sources([str(tmp_path)], tmp_path / "out")
+    sources = Sources([str(tmp_path / pattern)], tmp_path / "out")
     tracemalloc.start()
     assert sources.count() == 40_000
     assert sum(1 for _ in sources.files()) == 40_000
