@@ -36,7 +36,7 @@ from cadiff.records import (
     VectorRow,
     from_table,
 )
-from cadiff.storage import missing, read_batches, read_image, read_sealed, read_table
+from cadiff.storage import missing, read_batches, read_image, read_json, read_sealed, read_table
 
 ABLATIONS = Path("data/ablations")  # where benchmarks/ablations.py leaves a table for each data set
 SHOWN = OURS  # the generator whose words, attention and intensities the page shows
@@ -45,6 +45,10 @@ WITH_SHOWN = {name for name in METHODS if SHOWN in parts_of(name)}
 
 def shipped_folder(method: str, product: str) -> str:
     return f"data/made/shipped/{method}/{product}"
+
+
+def pace_path(method: str, product: str) -> str:
+    return f".cadiff/paces/{method}/{product}.json"
 
 
 def ablations_of(dataset: str) -> Path:
@@ -163,6 +167,13 @@ class Artefacts:
         if read_sealed(own) != said:
             raise CADiffError(f"{own}: expected the detector that {self.root / name} tells of, found another. Ship it again (dvc repro).")
         return said
+
+    def pace(self, method: str, product: str, detector: str) -> tuple[float, int] | None:
+        """The seconds that a shipped detector takes for a picture where it was made ready, and of how many they are the median; None, and
+        nothing absent, where it was not timed. ``detector`` is its digest: of another nothing is told."""
+        path = self.root / pace_path(method, product)
+        told = read_json(path) if path.is_file() else {}
+        return (told["seconds"], told["pictures"]) if told.get("detector") == detector else None
 
     def quality(self, method: str, product: str) -> list[QualityRow]:
         name = f"data/made/reported/quality/{method}/{product}.parquet"

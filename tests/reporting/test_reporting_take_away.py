@@ -205,3 +205,14 @@ def test_a_threshold_that_was_altered_is_not_reported(root: Path, name: str) -> 
     write_json(root / name, sealed(altered))
     with pytest.raises(CADiffError, match=r"fabric/detector.json: expected the detector that .*fabric.json tells of, found another"):
         of(root)
+
+
+def test_how_long_a_picture_takes_stands_beside_the_size_where_it_was_timed(root: Path) -> None:
+    assert (of(root).pace, of(root).timed) == ("", "")
+    said = read_json(root / "data/made/reported/shipped/cadiff/fabric.json")
+    write_json(root / ".cadiff/paces/cadiff/fabric.json", {"detector": said["self"], "seconds": 1.23456, "pictures": 7})
+    assert of(root).pace == "1,235 ms a picture on one thread"
+    assert of(root).timed.startswith("Its run.py takes 1,235 ms a picture: the median of 7 calibration normals, on one thread of")
+    assert take_away.paced((0.00432, 1))[0] == "4.3 ms a picture on one thread"
+    make_shipped(root, "cadiff", "fabric", seed=1)
+    assert of(root).pace == "", "another detector's"

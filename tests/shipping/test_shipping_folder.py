@@ -20,7 +20,7 @@ from cadiff.detection import load_detector
 from cadiff.errors import CADiffError, UsageError
 from cadiff.records import GENERATED_SCHEMA, METRIC_SCHEMA, SAMPLE_SCHEMA, MetricRow, from_table, to_table
 from cadiff.reporting import take_away
-from cadiff.shipping import refit, ship_detector
+from cadiff.shipping import pace_of, refit, ship_detector
 from cadiff.shipping.folder import RUN
 from cadiff.storage import read_json, read_sealed, read_table, sha256_file, sha256_folder, write_table
 from cadiff.task import Task
@@ -70,6 +70,21 @@ def test_every_page_asks_for_a_pillow_that_the_script_runs_on(shipped: Path, tmp
     said = subprocess.run(["sh", "-c", f"echo {INSTALL}"], capture_output=True, text=True, check=True, cwd=tmp_path).stdout.split()
     assert said[2:] == ["numpy", "pillow>=10.1", "onnxruntime"]
     assert not any(tmp_path.iterdir())
+
+
+def test_pictures_are_timed_without_a_trace_in_the_folder(product: Product, shipped: Path, tmp_path: Path) -> None:
+    before = sha256_folder(shipped)
+    pace = pace_of(shipped, "plate", product.samples)
+    assert pace is not None
+    assert (pace["detector"], pace["pictures"]) == (read_json(shipped / "detector.json")["self"], 5)
+    assert 0 < pace["seconds"] < 60
+    assert sha256_folder(shipped) == before
+    assert pace_of(shipped, "other", product.samples) is None
+    (first,) = of_role(product.samples, "calibration")[:1]
+    (tmp_path / "cut.png").write_bytes(Path(first.image_path).read_bytes()[:-2000])
+    with pytest.raises(CADiffError, match=r"cut.png: expected a picture that the shipped run.py reads"):
+        pace_of(shipped, "plate", [replace(first, image_path=str(tmp_path / "cut.png"))])
+    assert pace_of(shipped, "plate", [replace(first, image_path=str(tmp_path / "absent.png"))]) is None
 
 
 def test_a_folder_that_holds_something_is_left_alone(product: Product, tmp_path: Path) -> None:
