@@ -272,12 +272,13 @@ def ship(
 ) -> None:
     """Make the product's trained detector ready to be taken away: a folder that runs on numpy, pillow and onnxruntime alone."""
     from cadiff.ship import ship_product
+    from cadiff.threshold_words import INSTALL
 
     said = ship_product(load_params(params), product, out, method, seed, again)
     megabytes = sum(path.stat().st_size for path in out.iterdir()) / 1e6
     limit = "no threshold (see its README.md)" if said["image"] is None else f"threshold {said['image']['value']:.4g}"
     typer.echo(f"{out}: {said['product']}, {said['method']}, seed {said['seed']}, {megabytes:.1f} MB, {limit}")
-    typer.echo(f"python {out / 'run.py'} PICTURE...  (pip install numpy pillow onnxruntime)")
+    typer.echo(f"python {out / 'run.py'} PICTURE...  ({INSTALL})")
 
 
 @app.command()

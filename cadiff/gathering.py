@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import os
 import time
@@ -74,9 +75,13 @@ class Sources:
                 raise UsageError(f"{one}: expected a picture, a folder or a pattern, but there is no such file")
             yield one
         else:
-            for path in glob.iglob(one, recursive=True):
-                if os.path.isfile(path) and not Path(path).resolve().is_relative_to(self.out):
+            for path in _matches(one):
+                if os.path.isfile(path) and not self._writes(path):
                     yield path
+
+    def _writes(self, path: str) -> bool:
+        """Whether a file lies in what this call writes. Asked of strings: a Path enters every name into Python's table of names."""
+        return os.path.realpath(path).startswith(f"{self.out}{os.sep}")
 
     def _below(self, folder: str) -> Iterator[str]:
         """As the disk lists them: sorting would hold a folder's names. A folder that does not open is told by its own path, as a picture
@@ -101,6 +106,23 @@ class Sources:
                         yield entry.path
                     else:
                         self.left_alone += 1
+
+
+def _matches(pattern: str) -> Iterator[str]:
+    """What a pattern matches, as ``glob`` has it. That holds all names of a folder before it gives the first; where the last part alone
+    is a pattern they are matched as the disk lists them."""
+    folder, last = os.path.split(pattern)
+    if glob.has_magic(folder) or "**" in last or not last:
+        yield from glob.iglob(pattern, recursive=True)
+        return
+    try:
+        entries = os.scandir(folder or os.curdir)
+    except OSError:  # no such folder, or none that opens: there glob finds nothing
+        return
+    with entries:
+        for entry in entries:
+            if fnmatch.fnmatch(entry.name, last) and not (entry.name.startswith(".") and not last.startswith(".")):
+                yield os.path.join(folder, entry.name)
 
 
 def _root(given: str) -> str:

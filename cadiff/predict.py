@@ -20,9 +20,11 @@ from PIL import Image
 from cadiff.detection import Inspector, Prediction, load_detector
 from cadiff.detection.calibration import UNCALIBRATED
 from cadiff.detection.overlay import overlay
+from cadiff.detection.trained import Trained
 from cadiff.errors import CADiffError, UsageError
 from cadiff.gathering import SUFFIXES, Read, Sources, read_ahead, together
 from cadiff.params import Params
+from cadiff.pictures import is_grey
 from cadiff.progress import Progress
 from cadiff.stages import Run
 from cadiff.storage import replacing, table_writer, write_bytes, write_image
@@ -32,11 +34,12 @@ REGION = pa.struct([
     ("left", pa.int32()), ("top", pa.int32()), ("width", pa.int32()), ("height", pa.int32()), ("area", pa.int64()), ("score", pa.float64()),
 ])  # fmt: skip
 # One row a picture. Of an unreadable one only path, verdict, seconds and error are set; without a threshold the verdict is null.
+# ``unlike``: of another size than all of the product's normals, or grey where those have colours, or the other way round.
 PREDICTION_SCHEMA = pa.schema(
     [
         ("path", pa.string()), ("verdict", pa.string()), ("score", pa.float64()), ("threshold", pa.float64()),
-        ("anomaly_type", pa.string()), ("regions", pa.list_(REGION)), ("anomalous_area", pa.int64()), ("seconds", pa.float64()),
-        ("error", pa.string()),
+        ("anomaly_type", pa.string()), ("unlike", pa.bool_()), ("regions", pa.list_(REGION)), ("anomalous_area", pa.int64()),
+        ("seconds", pa.float64()), ("error", pa.string()),
     ]
 )  # fmt: skip
 QUALITY = 85  # of the heat maps' JPEG
@@ -57,13 +60,14 @@ class DefectError(CADiffError):
 
 @dataclass(frozen=True)
 class Row:
-    """A row of PREDICTION_SCHEMA; ``anomalous_area`` is in px."""
+    """A row of PREDICTION_SCHEMA; ``anomalous_area`` is in px, ``unlike`` what the function of this name says."""
 
     path: str
     verdict: Verdict | None
     score: float | None
     threshold: float | None
     anomaly_type: str | None
+    unlike: bool | None
     regions: list[dict[str, Any]]
     anomalous_area: int | None
     seconds: float
@@ -72,7 +76,7 @@ class Row:
 
 @dataclass
 class Summary:
-    """What came of a call. ``unlike``: pictures whose width or height none of the product's normals has the like of."""
+    """What came of a call: how many pictures of each verdict, and how many ``unlike`` the product's normals."""
 
     good: int = 0
     defects: int = 0
@@ -173,8 +177,7 @@ def looked_at(inspector: Inspector, group: list[Read], sources: Sources, out: Pa
         except OSError as error:  # of a name that is too long for the disk, the others are not to blame
             rows.append(unreadable(each.path, each.seconds + share, f"{each.path}: its heat map is not written ({error.strerror})"))
             continue
-        summary.unlike += unlike(inspector, each.pixels)
-        rows.append(row_of(each.path, found, each.seconds + share))
+        rows.append(row_of(each.path, found, unlike(inspector.trained, each.pixels), each.seconds + share))
     return rows
 
 
@@ -189,7 +192,7 @@ def predictions(inspector: Inspector, images: list[UInt8[np.ndarray, "h w 3"]]) 
 
 
 def unreadable(path: str, seconds: float, error: str) -> Row:
-    return Row(as_text(path), "unreadable", None, None, None, [], None, round(seconds, 4), as_text(error))
+    return Row(as_text(path), "unreadable", None, None, None, None, [], None, round(seconds, 4), as_text(error))
 
 
 def as_text(name: str) -> str:
@@ -197,17 +200,18 @@ def as_text(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def row_of(path: str, found: Prediction, seconds: float) -> Row:
+def row_of(path: str, found: Prediction, odd: bool, seconds: float) -> Row:
     verdict: Verdict | None = None if found.defective is None else "defect" if found.defective else "good"
     area = None if found.defective is None else int(found.mask.sum())
     regions = [asdict(region) for region in found.regions]
-    return Row(as_text(path), verdict, found.score, found.threshold, found.anomaly_type, regions, area, round(seconds, 4), None)
+    return Row(as_text(path), verdict, found.score, found.threshold, found.anomaly_type, odd, regions, area, round(seconds, 4), None)
 
 
-def unlike(inspector: Inspector, pixels: UInt8[np.ndarray, "h w 3"]) -> bool:
-    """Whether a picture is narrower, wider, lower or higher than all of the product's normals."""
-    (low, high), (flat, tall) = inspector.trained.width, inspector.trained.height
-    return not (low <= pixels.shape[1] <= high and flat <= pixels.shape[0] <= tall)
+def unlike(trained: Trained, pixels: UInt8[np.ndarray, "h w 3"]) -> bool:
+    """Whether a picture is narrower, wider, lower or higher than all of the product's normals, or grey where those have colours, or the
+    other way round: nothing was measured on such."""
+    (low, high), (flat, tall) = trained.width, trained.height
+    return not (low <= pixels.shape[1] <= high and flat <= pixels.shape[0] <= tall) or trained.colour == is_grey(pixels)
 
 
 def write_pictures(pixels: UInt8[np.ndarray, "h w 3"], found: Prediction, inspector: Inspector, out: Path, name: str) -> None:
@@ -220,6 +224,7 @@ def write_pictures(pixels: UInt8[np.ndarray, "h w 3"], found: Prediction, inspec
 
 
 def count(row: Row, summary: Summary) -> None:
+    summary.unlike += bool(row.unlike)
     if row.verdict == "unreadable":
         summary.unreadable += 1
         if len(summary.listed) < LISTED:
@@ -280,7 +285,10 @@ def summary_lines(summary: Summary, out: Path) -> list[str]:
     if summary.unjudged:
         lines.append(f"No verdicts: {UNCALIBRATED}.")
     if summary.unlike:
-        lines.append(f"Caution: larger or smaller than any normal picture of the product, and scaled as those are: {summary.unlike}.")
+        lines.append(
+            "Caution: larger or smaller than any normal picture of the product, and scaled as those are, or grey where those have colours, "
+            f"or the other way round: {summary.unlike} (in the tables: unlike)."
+        )
     if summary.left_alone:
         lines.append(f"Files in the folders that are no pictures ({SUFFIXES}), left alone: {summary.left_alone}.")
     if summary.unreadable:

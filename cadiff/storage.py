@@ -39,6 +39,7 @@ if TYPE_CHECKING:  # torch takes a second to import, and reading parameters need
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
 LOSSY_SUFFIXES = frozenset({".jpg", ".jpeg"})
+SEAL = "self"  # the key of a JSON file that has the digest of all its others
 
 
 @contextlib.contextmanager
@@ -90,8 +91,29 @@ def read_json(path: str | Path) -> Any:
         return json.loads(Path(path).read_text())
     except FileNotFoundError:
         raise missing(path) from None
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise CADiffError(f"{path}: expected JSON, but it does not parse ({error}). Remove it and rerun its stage.") from None
+
+
+def sealed(values: dict[str, Any]) -> dict[str, Any]:
+    """The same with ``SEAL``: the SHA-256 of their JSON (keys sorted, Python's usual separators) without that key. So a value that
+    somebody changes in the file is seen by whoever reads it."""
+    own = {name: value for name, value in values.items() if name != SEAL}
+    return {**own, SEAL: sha256_bytes(json.dumps(own, sort_keys=True).encode())}
+
+
+def read_sealed(path: str | Path) -> dict[str, Any]:
+    """The JSON of a file that has a seal (``sealed``), which is checked.
+
+    Raises:
+        CADiffError: if the file is absent or broken, or was changed since it was sealed.
+    """
+    values = read_json(path)
+    if not isinstance(values, dict) or values.get(SEAL) != sealed(values)[SEAL]:
+        raise CADiffError(
+            f"{path}: expected it as it was shipped, with the SHA-256 of the rest as {SEAL}, found other values. Ship it again (dvc repro)."
+        )
+    return values
 
 
 def missing(path: str | Path) -> CADiffError:

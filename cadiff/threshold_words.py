@@ -1,10 +1,11 @@
-"""What a detector's threshold promises, in words: for the card that is shipped with it and for the report."""
+"""What is said of a shipped detector in several places, in words: what its threshold promises, and what it needs to run."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+INSTALL = 'pip install numpy "pillow>=10.1" onnxruntime'  # run.py's packages; an older Pillow has no Image.has_transparency_data
 NO_VERDICTS = "It gives scores, but no verdicts"
 
 

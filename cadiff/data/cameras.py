@@ -71,7 +71,7 @@ def _shape_lines(normals: Sequence[SampleRow], defects: Sequence[SampleRow]) -> 
 
 
 def _colour_lines(normals: Sequence[SampleRow], defects: Sequence[SampleRow]) -> list[str]:
-    grey = [[_is_grey(row) for row in _some(group)] for group in (normals, defects)]
+    grey = [looked_at_grey(group) for group in (normals, defects)]
     if not apart(*grey):
         return []
     told = " against ".join(f"{len(group) - sum(group)} of {len(group)}" for group in grey)
@@ -98,13 +98,10 @@ def _side(row: SampleRow) -> float:
     return min(row.width, row.height)
 
 
-def _is_grey(row: SampleRow) -> bool:
-    return is_grey(read_image(row.image_path, levels=row.levels))
-
-
-def _some(rows: Sequence[SampleRow]) -> list[SampleRow]:
-    """At most ``LOOKED_AT`` of them, evenly taken."""
-    return [rows[place] for place in np.unique(np.linspace(0, len(rows) - 1, LOOKED_AT).round().astype(int))]
+def looked_at_grey(rows: Sequence[SampleRow]) -> list[bool]:
+    """Whether each of at most ``LOOKED_AT`` of these pictures, evenly taken, is without colours."""
+    chosen = np.unique(np.linspace(0, len(rows) - 1, LOOKED_AT).round().astype(int))
+    return [is_grey(read_image(rows[place].image_path, levels=rows[place].levels)) for place in chosen]
 
 
 def _shapes(rows: Sequence[SampleRow]) -> str:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from torch import Tensor
 
+from cadiff.data.cameras import looked_at_grey
 from cadiff.detection.tiles import View
 from cadiff.errors import CADiffError, UsageError
 from cadiff.params import DetectorParams
-from cadiff.records import Levels
+from cadiff.records import Levels, SampleRow
 from cadiff.storage import missing, read_json, read_tensors, write_json
 from cadiff.task import Task
 from cadiff.thresholds import Threshold, Thresholds
@@ -37,7 +38,8 @@ class Trained:
     """A trained detector. ``made_by`` is a digest of what its training images were generated with; ``false_alarms`` and ``rule`` are
     what the thresholds were asked for; ``thresholds`` is None where nothing was calibrated, ``classifier`` where none was trained.
     ``width`` and ``height`` are the least and the largest of the product's train and calibration normals, in px; ``levels`` say which
-    values of pictures of more than 8 bits a channel are black and white."""
+    values of pictures of more than 8 bits a channel are black and white. ``colour`` is whether its normals have colours, None where some
+    have and others have none, or where the file is older than this."""
 
     product: str
     method: str
@@ -55,6 +57,7 @@ class Trained:
     width: Range
     height: Range
     levels: Levels | None = None
+    colour: bool | None = None
 
     @property
     def settings(self) -> DetectorParams:
@@ -72,7 +75,7 @@ class Trained:
             "image": image, "pixel": pixel, "classes": None if card is None else list(card.classes),
             "classifier": None if card is None else {"network": card.network, "side": card.side, "variant": card.variant},
             "normals": {"width": list(self.width), "height": list(self.height)},
-            "range": None if self.levels is None else list(self.levels),
+            "range": None if self.levels is None else list(self.levels), "colour": self.colour,
         }  # fmt: skip
 
 
@@ -85,8 +88,18 @@ def describe(task: Task, seed: int, made_by: str, thresholds: Thresholds | None,
         task.product, task.method, seed, settings.network, settings.width, settings.standardise, View.of(task.params), settings.pooling,
         made_by,
         settings.false_alarms, settings.threshold, thresholds, classifier, (min(widths), max(widths)), (min(heights), max(heights)),
-        normals[0].levels,
+        normals[0].levels, colour_of(normals),
     )  # fmt: skip
+
+
+def colour_of(rows: Sequence[SampleRow]) -> bool | None:
+    """Whether these pictures have colours, by those that are looked at; None where some have and others have none.
+
+    Raises:
+        CADiffError: if one of them does not read.
+    """
+    grey = set(looked_at_grey(rows))
+    return None if len(grey) > 1 else not grey.pop()
 
 
 def write_trained(trained: Trained, folder: Path) -> None:
@@ -115,7 +128,7 @@ def read_trained(path: Path) -> Trained:
         return Trained(
             values["product"], values["method"], values["seed"], values["network"], values["width"], values["standardise"], view,
             values["pooling"], values["made_by"], values["false_alarms"], values["threshold"], thresholds, card, width, height,
-            None if values["range"] is None else Levels(*values["range"]),
+            None if values["range"] is None else Levels(*values["range"]), values.get("colour"),
         )  # fmt: skip
     except (KeyError, TypeError) as error:
         raise CADiffError(

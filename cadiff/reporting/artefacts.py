@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cadiff.errors import CADiffError
 from cadiff.names import UNKNOWN
 from cadiff.params import KINDS, METHODS, OURS, Params, parts_of
 from cadiff.records import (
@@ -35,7 +36,7 @@ from cadiff.records import (
     VectorRow,
     from_table,
 )
-from cadiff.storage import missing, read_batches, read_image, read_json, read_table
+from cadiff.storage import missing, read_batches, read_image, read_json, read_sealed, read_table
 
 ABLATIONS = Path("data/ablations")  # where benchmarks/ablations.py leaves a table for each data set
 SHOWN = OURS  # the generator whose words, attention and intensities the page shows
@@ -44,6 +45,10 @@ WITH_SHOWN = {name for name in METHODS if SHOWN in parts_of(name)}
 
 def shipped_folder(method: str, product: str) -> str:
     return f"data/made/shipped/{method}/{product}"
+
+
+def pace_path(method: str, product: str) -> str:
+    return f".cadiff/paces/{method}/{product}.json"
 
 
 def ablations_of(dataset: str) -> Path:
@@ -150,9 +155,25 @@ class Artefacts:
 
     def shipped(self, method: str, product: str) -> dict[str, Any] | None:
         """What ``detector.json`` says of a detector that was made ready to be taken away; None if absent. Read where the stage ``ship``
-        leaves it for the report; the folder itself must be there too."""
-        name = f"data/made/reported/shipped/{method}/{product}.json"
-        return dict(read_json(self.root / name)) if self._is_there(name) and self._is_there(shipped_folder(method, product)) else None
+        leaves it for the report; the folder itself must be there too.
+
+        Raises:
+            CADiffError: if it was changed, there or in the folder.
+        """
+        name, folder = f"data/made/reported/shipped/{method}/{product}.json", shipped_folder(method, product)
+        if not (self._is_there(name) and self._is_there(folder)):
+            return None
+        said, own = read_sealed(self.root / name), self.root / folder / "detector.json"
+        if read_sealed(own) != said:
+            raise CADiffError(f"{own}: expected the detector that {self.root / name} tells of, found another. Ship it again (dvc repro).")
+        return said
+
+    def pace(self, method: str, product: str, detector: str) -> tuple[float, int] | None:
+        """The seconds that a shipped detector takes for a picture where it was made ready, and of how many they are the median; None, and
+        nothing absent, where it was not timed. ``detector`` is its digest: of another nothing is told."""
+        path = self.root / pace_path(method, product)
+        told = read_json(path) if path.is_file() else {}
+        return (told["seconds"], told["pictures"]) if told.get("detector") == detector else None
 
     def quality(self, method: str, product: str) -> list[QualityRow]:
         name = f"data/made/reported/quality/{method}/{product}.parquet"

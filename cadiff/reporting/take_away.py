@@ -18,7 +18,8 @@ from cadiff.reporting.comparing import ABSENT
 from cadiff.reporting.gallery import Picture, real_picture
 from cadiff.reporting.maps import AnomalyMap, map_of
 from cadiff.reporting.tables import Cell, Row, Table, named
-from cadiff.threshold_words import NO_VERDICTS, asked, percent, threshold_said
+from cadiff.storage import SEAL
+from cadiff.threshold_words import INSTALL, NO_VERDICTS, asked, percent, threshold_said
 from cadiff.thresholds import conformal
 
 SHOWN = 3  # pictures of each way to be wrong
@@ -45,12 +46,15 @@ class Wrongs:
 
 @dataclass(frozen=True)
 class Shipped:
-    """A product's detector in its folder: ``name`` is its method's, ``python`` is a program of three lines."""
+    """A product's detector in its folder: ``name`` is its method's, ``pace`` how long a picture takes, empty where that is not known,
+    ``python`` is a program of three lines."""
 
     name: str
     seed: int
     folder: str
     size: str
+    pace: str
+    timed: str
     threshold: str
     commands: list[tuple[str, str]]
     python: str
@@ -64,10 +68,10 @@ def shipped(artefacts: Artefacts, product: str) -> list[Shipped]:
     for method in artefacts.params.ship.methods:
         if (said := artefacts.shipped(method, product)) is None:
             continue
-        folder = shipped_folder(method, product)
+        folder, pace = shipped_folder(method, product), artefacts.pace(method, product, said[SEAL])
         found.append(
             Shipped(
-                named(method), said["seed"], folder, size(artefacts.root / folder), promise(artefacts.params, said),
+                named(method), said["seed"], folder, size(artefacts.root / folder), *paced(pace), promise(artefacts.params, said),
                 commands(artefacts.params, method, product, folder),
                 f'import cadiff\ndetector = cadiff.load_detector("data/made/detectors/{method}/{product}/seed-{said["seed"]}.json")\n'
                 'print(detector.predict("PICTURE"))',
@@ -84,8 +88,22 @@ def summary_lines(artefacts: Artefacts, out: Path) -> list[str]:
         for method in artefacts.params.ship.methods:
             if said := artefacts.shipped(method, product):
                 folder = artefacts.root / shipped_folder(method, product)
-                lines.append(f"- [{product}, {method}]({link(folder, out)}) ({size(folder)}): {promise(artefacts.params, said)}")
+                pace, _ = paced(artefacts.pace(method, product, said[SEAL]))
+                costs = f"{size(folder)}, {pace}" if pace else size(folder)
+                lines.append(f"- [{product}, {method}]({link(folder, out)}) ({costs}): {promise(artefacts.params, said)}")
     return lines
+
+
+def paced(pace: tuple[float, int] | None) -> tuple[str, str]:
+    """How long a picture takes (``Artefacts.pace``), and how that was timed; both empty where it was not."""
+    if pace is None:
+        return "", ""
+    seconds, count = pace
+    milliseconds = f"{1000 * seconds:,.{0 if seconds >= 0.01 else 1}f} ms"
+    of = f"the median of {count} calibration normals" if count > 1 else "one calibration normal"
+    return f"{milliseconds} a picture on one thread", (
+        f"Its run.py takes {milliseconds} a picture: {of}, on one thread of the machine that made it ready, from the file to the verdict."
+    )
 
 
 def promise(params: Params, said: dict[str, Any]) -> str:
@@ -111,10 +129,11 @@ def commands(params: Params, method: str, product: str, folder: str) -> list[tup
     which = "" if method == params.ship.methods[0] else f" --method {method}"
     return [
         (f"cadiff predict {product} FOLDER --out DIR{which}",
-         "for each picture of a folder a verdict, score, type, regions and heat map, and how many seconds it took"),
+         "for each picture of a folder a verdict, score, type, regions and heat map, whether it is unlike those of training, and how many "
+         "seconds it took"),
         (f"cadiff ship {product} --out DIR{which}",
          "the same detector in a folder of your choice; with --refit trained on all labelled pictures"),
-        (f"python {folder}/run.py PICTURE", "without this package, wherever the folder is copied to: pip install numpy pillow onnxruntime"),
+        (f"python {folder}/run.py PICTURE", f"without this package, wherever the folder is copied to: {INSTALL}"),
     ]  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import cadiff
 from cadiff.params import EXEMPLARS, parts_of
 from cadiff.records import MetricRow, Role, SampleRow
 from cadiff.storage import digest
-from cadiff.threshold_words import NO_VERDICTS, percent, threshold_said
+from cadiff.threshold_words import INSTALL, NO_VERDICTS, percent, threshold_said
 
 ROLES: dict[Role, str] = {
     "normal": "good, trained on", "calibration": "good, set the threshold", "exemplar": "defective, anomalies were made from them",
@@ -54,19 +54,23 @@ The threshold is this one's own."""
 
 
 def how_to_run(said: dict[str, Any]) -> str:
-    return """## How to run it
+    return f"""## How to run it
 
 ```
-pip install numpy pillow onnxruntime
+{INSTALL}
 python run.py PICTURE...
 python run.py --json --heat MAPS PICTURE...
 ```
 
-One line a picture: its path, the verdict (`good`, `defect` or `unreadable`; none where there is no threshold), the score, the threshold
-and the type of defect. `--heat MAPS` writes each picture's map of anomaly. Exit status: 0; 4 with `--fail-on-defect` if there was a
-defect; 2 if a file of this folder was changed; else 3 if a picture could not be read. `detector.json` says how pictures are resized,
-cut into tiles and scored, for those who write their own program. OpenVINO reads `detector.onnx` as it is; compile it with
-`{"INFERENCE_PRECISION_HINT": "f32"}`, or a processor that has bfloat16 rounds, and a score near the threshold gets another verdict."""
+One line a picture: its path, the verdict (`good`, `defect` or `unreadable`; none where there is no threshold), the score, the threshold,
+the type of defect, and whether the picture is unlike those of training: of another size than all of them, or grey where those have
+colours, or the other way round. `--heat MAPS` writes each picture's map of anomaly. Exit status: 0; 4 with `--fail-on-defect` if there
+was a defect; 2 if a file of this folder is not as shipped; else 3 if a picture could not be read.
+
+`detector.json` says how pictures are resized, cut into tiles and scored, for those who write their own program; `sha256` in it are the
+digests of the other files, `self` that of its own JSON without `self`, keys sorted (Python: `json.dumps(rest, sort_keys=True)`).
+OpenVINO reads `detector.onnx` as it is; compile it with `{{"INFERENCE_PRECISION_HINT": "f32"}}`, or a processor that has bfloat16
+rounds, and a score near the threshold gets another verdict."""
 
 
 def threshold(said: dict[str, Any]) -> str:
@@ -136,7 +140,7 @@ Pointing out {said["product"]} pictures that somebody should look at. The pictur
 
 ## Limits
 
-- It was trained on pictures {wide} px wide and {high} px high. Others are resized alike; nothing was measured on them.
+- It was trained on pictures {wide} px wide and {high} px high. Others are resized alike and called unlike; nothing was measured on them.
 - Of a type of defect that is not named above nothing is known.
 - The promise on false alarms ends where light, camera or product change. Then set the threshold anew with good pictures of that kind.
 - {named}a score is no probability that a picture is defective.

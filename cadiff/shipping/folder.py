@@ -20,9 +20,9 @@ from cadiff.errors import UsageError
 from cadiff.records import METRIC_SCHEMA, MetricRow, SampleRow, from_table
 from cadiff.shipping.card import model_card
 from cadiff.shipping.graphs import classifier_graph, detector_graph
-from cadiff.storage import read_table, sha256_bytes, write_bytes, write_json
+from cadiff.storage import read_table, sealed, sha256_bytes, write_bytes, write_json
 
-FORMAT = 2  # of detector.json: a number that grows when run.py of an earlier one could not read it
+FORMAT = 3  # of detector.json: a number that grows when run.py of an earlier one could not read it
 RUN = Path(__file__).with_name("run.py")
 
 
@@ -33,7 +33,8 @@ def ship_detector(
 
     - ``detector.onnx``: uint8 ``n s s 3`` to float32 ``n s s``, the probability of anomaly of each pixel
     - ``classifier.onnx``, where there is one: uint8 ``n side side 3`` to float32 ``n classes``
-    - ``detector.json``: ``seed-<s>.json``, how pictures are resized, cut into tiles and scored, and the SHA-256 of every other file
+    - ``detector.json``: ``seed-<s>.json``, how pictures are resized, cut into tiles and scored, the SHA-256 of every other file, and its
+      own (``cadiff.storage.sealed``)
     - ``run.py``: the same verdicts on numpy, pillow and onnxruntime
     - ``README.md``: the model card
 
@@ -55,7 +56,7 @@ def ship_detector(
     own = [row for row in samples if row.product == product]
     megabytes = sum(map(len, files.values())) / 1e6
     files["README.md"] = model_card(said, own, metrics, megabytes).encode()
-    said["sha256"] = {name: sha256_bytes(data) for name, data in files.items()}
+    said = sealed({**said, "sha256": {name: sha256_bytes(data) for name, data in files.items()}})
     with new_folder(out) as folder:
         for name, data in files.items():
             write_bytes(folder / name, data)
@@ -68,6 +69,7 @@ def rules(trained: Trained) -> dict[str, Any]:
     smallest = max(SMALLEST, STRIDE) if trained.view.seen == "native" else SMALLEST
     depth = "8 bits" if trained.levels is None else "more than 8 bits"
     return {
+        "shapes": [[trained.height[k], trained.width[k]] for k in (0, 1)],  # the least and the largest of its normals
         "overlap": OVERLAP, "stride": STRIDE, "pooling_at": PAPER_SIDE, "smallest": smallest, "longest": LONGEST, "formats": list(FORMATS),
         "pictures": f"one opaque, upright picture, grey or RGB, with {depth} a channel, at least {smallest} px of the shorter side, and "
         f"sides of {LONGEST} to 1 at most",

@@ -15,6 +15,7 @@ from cadiff.unchanged import Stamps, files_of, stamps
 
 MADE = Path("data/made")
 WORK = Path(".cadiff/work")
+PACES = Path(".cadiff/paces")  # times, so no artefact: an output would have other bytes after each run
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,10 @@ class Run:
     @property
     def shipped_path(self) -> Path:
         return MADE / "reported" / "shipped" / self.method / f"{self.product}.json"
+
+    @property
+    def pace_path(self) -> Path:
+        return PACES / self.method / f"{self.product}.json"
 
     @property
     def generated(self) -> Path:

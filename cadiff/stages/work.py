@@ -163,12 +163,15 @@ def maps(run: Run) -> None:
 
 def ship(run: Run) -> None:
     """Makes the first seed's detector ready to be taken away. Its ``detector.json``, which has the digests of the rest, also goes where
-    the report finds what it depends on: there may be no other shipped detector, and DVC wants every dependency to be there."""
-    from cadiff.shipping import ship_detector
+    the report finds what it depends on: there may be no other shipped detector, and DVC wants every dependency to be there. How long a
+    picture takes is told beside, where no output lies."""
+    from cadiff.shipping import pace_of, ship_detector
 
     shutil.rmtree(run.shipped, ignore_errors=True)  # as DVC does with an out; a folder of someone's own is never written over
     said = ship_detector(run.product, run.samples, run.params.detector.seeds[0], run.detector, run.evaluated, run.shipped)
     write_json(run.shipped_path, said)
+    if pace := pace_of(run.shipped, run.product, run.samples):
+        write_json(run.pace_path, pace)
 
 
 def report(run: Run) -> None:

@@ -16,10 +16,10 @@ from cadiff.detection import detect_seeds, train_seed
 from cadiff.detection.calibration import calibrate, calibrate_good, generated_scores
 from cadiff.detection.peers import fit_peer, score_peer
 from cadiff.detection.scoring import load_segmenter
-from cadiff.detection.trained import read_trained
+from cadiff.detection.trained import colour_of, read_trained
 from cadiff.errors import CADiffError
 from cadiff.records import SAMPLE_SCHEMA, ScoredRow, from_table, to_table
-from cadiff.storage import read_image, read_json, write_table
+from cadiff.storage import read_image, read_json, write_image, write_json, write_table
 from cadiff.task import Task
 from cadiff.thresholds import beyond
 
@@ -64,19 +64,32 @@ def test_the_file_says_what_was_trained_and_promised(inspected) -> None:
     assert trained.as_json() == values
     assert {*values} == {
         "product", "method", "seed", "network", "width", "standardise", "canvas", "size", "tile", "pooling", "made_by", "false_alarms",
-        "threshold", "image", "pixel", "classes", "classifier", "normals", "range",
+        "threshold", "image", "pixel", "classes", "classifier", "normals", "range", "colour",
     }  # fmt: skip
     assert values["normals"] == {"width": [32, 48], "height": [32, 44]}
+    assert values["colour"] is True
     assert values["classes"] == ["blot", "line"]
     assert values["classifier"] == {"network": "efficientnet-lite0", "side": 32, "variant": "efficientnet-lite0(imagenet)"}
     assert {*values["image"]} == {"value", "normals", "promised", "low", "high", "missing"}
     assert {path.name for path in inspected.detector.iterdir()} == {
         "seed-0.json", "seed-0.safetensors", "curve-0.parquet", "classifier-0.safetensors",
     }  # fmt: skip
+    old = inspected.root / "old.json"
+    write_json(old, {name: value for name, value in values.items() if name != "colour"})
+    assert read_trained(old) == replace(trained, colour=None), "a file that is older says nothing of colours"
     path = inspected.root / "broken.json"
     path.write_text('{"product": "cube"}')
     with pytest.raises(CADiffError, match=r"broken.json: expected what a trained detector's JSON has"):
         read_trained(path)
+
+
+def test_colours_are_those_of_all_normals_that_are_looked_at_or_nobody_knows(inspected, tmp_path) -> None:
+    coloured = [row for row in inspected.samples if row.role == "normal"]
+    grey = []
+    for row in coloured:
+        write_image(tmp_path / f"{row.sample_id}.png", read_image(row.image_path)[..., 0])
+        grey.append(replace(row, image_path=str(tmp_path / f"{row.sample_id}.png")))
+    assert (colour_of(coloured), colour_of(grey), colour_of([*coloured, *grey])) == (True, False, None)
 
 
 def test_nothing_is_learned_from_calibration_normals(inspected, tmp_path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import glob
 import json
 import os
 import shutil
@@ -57,6 +58,7 @@ def test_a_folder_becomes_a_table_heat_maps_and_masks(repository: Path, capsys: 
         assert row["threshold"] == threshold
         assert row["error"] is None
         assert row["seconds"] > 0
+        assert row["unlike"] is False, "of the normals' shapes and colours"
         assert row["verdict"] == ("defect" if row["score"] > threshold else "good")
         heat, mask = Path("out/heat") / f"{below}.jpg", Path("out/mask") / f"{below}.png"
         with Image.open(heat) as image, Image.open(path) as picture:
@@ -76,6 +78,7 @@ def test_a_folder_becomes_a_table_heat_maps_and_masks(repository: Path, capsys: 
     for line in table:
         row = rows[line["path"]]
         assert (line["verdict"], float(line["score"]), json.loads(line["regions"])) == (row["verdict"], row["score"], row["regions"])
+        assert line["unlike"] == str(row["unlike"])
     said = capsys.readouterr().out
     assert f"{sum(row['verdict'] == 'defect' for row in rows.values())} defective" in said
     assert sum(line.startswith(("good", "defect")) for line in said.splitlines()) == 8
@@ -140,12 +143,34 @@ def test_bad_pictures_do_not_stop_the_rest_and_are_listed(repository: Path, caps
         assert row["error"].startswith(f"mixed/{name}: ")
         assert why in row["error"]
         assert f"\n  {row['error']}\n" in captured.out
-        assert (row["score"], row["threshold"], row["regions"], row["anomalous_area"]) == (None, None, [], None)
+        assert (row["score"], row["threshold"], row["unlike"], row["regions"], row["anomalous_area"]) == (None, None, None, [], None)
     assert {*rows} - {*expected} == {"plain.png", "photo.JPG", "grey.png", "opaque.png", "large.bmp"}
     assert rows["plain.png"]["score"] == pytest.approx(rows["opaque.png"]["score"], abs=1e-6)
     assert "5 unreadable" in captured.out
     assert "left alone: 1." in captured.out
-    assert "Caution: larger or smaller than any normal picture of the product, and scaled as those are: 1." in captured.out, "the bitmap"
+    assert {name for name, row in rows.items() if row["unlike"]} == {"large.bmp", "grey.png"}
+    assert "grey where those have colours, or the other way round: 2 (in the tables: unlike)." in captured.out
+
+
+@pytest.mark.parametrize(("colour", "grey", "coloured"), [(True, True, False), (False, False, True), (None, False, False)])
+def test_which_picture_is_unlike_depends_on_the_normals(
+    repository: Path, capsys: pytest.CaptureFixture[str], colour: bool | None, grey: bool, coloured: bool
+) -> None:
+    """Their colours, and both of their sides; the normals have 32 to 48 px of width and 32 to 44 of height."""
+    card = Path("data/made/detectors/exemplars/cube/seed-0.json")
+    write_json(card, {**read_json(card), "colour": colour})
+    noise = np.random.default_rng(0).integers(100, 140, (49, 49, 3), dtype=np.uint8)
+    for name, pixels in {
+        "grey": np.repeat(noise[:40, :40, :1], 3, axis=2), "colour": noise[:44, :48], "wide": noise[:40], "high": noise[:45, :40],
+        "low": noise[:31, :40],
+    }.items():  # fmt: skip
+        write_image(f"mixed/{name}.png", pixels)
+    assert predict("cube", "mixed", "--out", "out", "--json") == 0
+    found = {Path(path).stem: row["unlike"] for path, row in rows_of().items()}
+    assert found == {"grey": grey, "colour": coloured, "wide": True, "high": True, "low": True}
+    captured = capsys.readouterr()
+    assert {Path(line["path"]).stem: line["unlike"] for line in map(json.loads, captured.out.splitlines())} == found
+    assert f": {3 + grey + coloured} (in the tables: unlike)." in captured.err
 
 
 def test_same_names_in_two_folders_and_two_formats_do_not_collide(repository: Path) -> None:
@@ -164,6 +189,22 @@ def test_patterns_are_matched_here(repository: Path) -> None:
     assert predict("cube", "pictures/**/*-[01].png", "--out", "out") == 0
     assert {Path(path).name for path in rows_of()} == {"good-0.png", "good-1.png", "blot-0.png", "blot-1.png"}
     assert Path("out/heat/good/good-0.png.jpg").is_file()
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["*", "*.png", "?.png", "[ab].*", "[!a]*", ".*", ".h*", "deep/*", "deep/*.png", "*/a.png", "**/*.png", "**", "./*.png", "no/*"],
+)
+def test_a_pattern_matches_what_glob_says_in_the_order_of_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("b.png", "a.png", "c.PNG", ".hidden.png", "[a].png", "deep/a.png", "deep/.hidden.png", "deep/er/a.png"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+    Path("link.png").symlink_to("nowhere")
+    expected = [path for path in glob.iglob(pattern, recursive=True) if os.path.isfile(path)]
+    assert list(Sources([pattern], Path("out")).files()) == expected
+    absolute = str(tmp_path / pattern)
+    assert list(Sources([absolute], Path("out")).files()) == [path for path in glob.iglob(absolute, recursive=True) if os.path.isfile(path)]
 
 
 def test_what_is_written_is_not_looked_at(repository: Path) -> None:
@@ -243,11 +284,12 @@ def test_a_stopped_call_keeps_what_was_done(repository: Path, monkeypatch: pytes
     assert [*rows_of()] == seen
 
 
-def test_many_files_are_not_held(tmp_path: Path) -> None:
-    """The memory of listing 40,000 files is that of a few; empty files do, as none is opened."""
+@pytest.mark.parametrize("pattern", ["", "*.png", "[0-9]*[!a-z]?.p?g"])
+def test_many_files_are_not_held(tmp_path: Path, pattern: str) -> None:
+    """The memory of listing 40,000 files is that of a few, of a folder and by a pattern; empty files do, as none is opened."""
     for name in range(40_000):
         os.close(os.open(tmp_path / f"{name:08}.png", os.O_CREAT))
-    sources = Sources([str(tmp_path)], tmp_path / "out")
+    sources = Sources([str(tmp_path / pattern)], tmp_path / "out")
     tracemalloc.start()
     assert sources.count() == 40_000
     assert sum(1 for _ in sources.files()) == 40_000

@@ -35,7 +35,7 @@ from cadiff.records import (
     to_table,
 )
 from cadiff.seeds import numpy_generator
-from cadiff.storage import encode_png, sha256_bytes, write_bytes, write_image, write_json, write_table
+from cadiff.storage import encode_png, sealed, sha256_bytes, write_bytes, write_image, write_json, write_table
 from cadiff.thresholds import conformal
 
 SIZE = 144
@@ -242,7 +242,8 @@ def make_shipped(root: Path, method: str, product: str, **changes: object) -> No
     limit = asdict(conformal(np.linspace(0, THRESHOLD, CALIBRATION), 0.01))
     said = {"product": product, "method": method, "seed": 0, "false_alarms": 0.01, "threshold": "good", "image": limit, "pixel": limit}
     folder = root / f"data/made/shipped/{method}/{product}"
-    write_json(root / f"data/made/reported/shipped/{method}/{product}.json", {**said, **changes})
+    for path in (root / f"data/made/reported/shipped/{method}/{product}.json", folder / "detector.json"):
+        write_json(path, sealed({**said, **changes}))
     write_bytes(folder / "detector.onnx", bytes(1_200_000))
 
 

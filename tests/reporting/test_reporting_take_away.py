@@ -17,7 +17,7 @@ from cadiff.errors import CADiffError
 from cadiff.records import SCORED_SCHEMA
 from cadiff.reporting import take_away, write_report
 from cadiff.reporting.artefacts import Artefacts
-from cadiff.storage import read_table, write_table
+from cadiff.storage import read_json, read_table, sealed, write_json, write_table
 from cadiff.threshold_words import threshold_said
 from cadiff.thresholds import Threshold, beyond
 
@@ -193,3 +193,26 @@ def test_a_detector_that_is_absent_is_left_out_of_a_partial_report_alone(root: P
     line = "- [metal_plate, cadiff](../data/made/shipped/cadiff/metal_plate) (1.2 MB): A picture is called defective where its score is "
     assert line in summary
     assert "[fabric, cadiff]" not in summary
+
+
+@pytest.mark.parametrize("name", ["data/made/shipped/cadiff/fabric/detector.json", "data/made/reported/shipped/cadiff/fabric.json"])
+def test_a_threshold_that_was_altered_is_not_reported(root: Path, name: str) -> None:
+    said = read_json(root / name)
+    altered = {**said, "image": {**said["image"], "value": 0.99}}
+    write_json(root / name, altered)
+    with pytest.raises(CADiffError, match=rf"{name}: expected it as it was shipped, .*Ship it again \(dvc repro\)"):
+        of(root)
+    write_json(root / name, sealed(altered))
+    with pytest.raises(CADiffError, match=r"fabric/detector.json: expected the detector that .*fabric.json tells of, found another"):
+        of(root)
+
+
+def test_how_long_a_picture_takes_stands_beside_the_size_where_it_was_timed(root: Path) -> None:
+    assert (of(root).pace, of(root).timed) == ("", "")
+    said = read_json(root / "data/made/reported/shipped/cadiff/fabric.json")
+    write_json(root / ".cadiff/paces/cadiff/fabric.json", {"detector": said["self"], "seconds": 1.23456, "pictures": 7})
+    assert of(root).pace == "1,235 ms a picture on one thread"
+    assert of(root).timed.startswith("Its run.py takes 1,235 ms a picture: the median of 7 calibration normals, on one thread of")
+    assert take_away.paced((0.00432, 1))[0] == "4.3 ms a picture on one thread"
+    make_shipped(root, "cadiff", "fabric", seed=1)
+    assert of(root).pace == "", "another detector's"

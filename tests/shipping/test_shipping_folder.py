@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import shutil
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,18 +12,21 @@ from statistics import mean
 
 import pytest
 import yaml
-from parameters import file_text
+from parameters import bare, file_text
 from shipping_plates import Product, of_role
 
 from cadiff.cli import main as cadiff
 from cadiff.detection import load_detector
 from cadiff.errors import CADiffError, UsageError
 from cadiff.records import GENERATED_SCHEMA, METRIC_SCHEMA, SAMPLE_SCHEMA, MetricRow, from_table, to_table
-from cadiff.shipping import refit, ship_detector
+from cadiff.reporting import take_away
+from cadiff.shipping import pace_of, refit, ship_detector
 from cadiff.shipping.folder import RUN
-from cadiff.storage import read_json, read_table, sha256_file, sha256_folder, write_table
+from cadiff.storage import read_json, read_sealed, read_table, sha256_file, sha256_folder, write_table
 from cadiff.task import Task
+from cadiff.threshold_words import INSTALL
 
+ROOT = Path(__file__).resolve().parents[2]
 FILES = {"detector.onnx", "classifier.onnx", "detector.json", "run.py", "README.md"}
 
 
@@ -41,6 +45,7 @@ def test_what_the_folder_says_of_itself(product: Product, shipped: Path) -> None
     said, trained = read_json(shipped / "detector.json"), read_json(product.detector / "seed-1.json")
     assert {name: said[name] for name in trained} == trained
     assert said["sha256"] == {name: sha256_file(shipped / name) for name in FILES - {"detector.json"}}
+    assert read_sealed(shipped / "detector.json") == said
     for name in FILES - {"detector.json", "run.py"}:
         assert str(Path.cwd()).encode() not in (shipped / name).read_bytes(), "where it was made is nobody's business"
 
@@ -54,6 +59,32 @@ def test_the_script_is_short_and_needs_three_packages() -> None:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [str(node.module)]
             imported |= {name.partition(".")[0] for name in names}
     assert imported - sys.stdlib_module_names == {"numpy", "PIL", "onnxruntime"}
+
+
+def test_every_page_asks_for_a_pillow_that_the_script_runs_on(shipped: Path, tmp_path: Path) -> None:
+    """Image.has_transparency_data came with Pillow 10.1; a shell takes the words as they stand, and writes no file named =10.1."""
+    params = bare(products={"nut": {}}, methods=["exemplars"], ship={"methods": ["exemplars"]})
+    report = take_away.commands(params, "exemplars", "nut", "x")[-1][1]
+    for text in ((shipped / "README.md").read_text(), (ROOT / "README.md").read_text(), report):
+        assert text.count("pip install") == text.count(INSTALL) == 1
+    said = subprocess.run(["sh", "-c", f"echo {INSTALL}"], capture_output=True, text=True, check=True, cwd=tmp_path).stdout.split()
+    assert said[2:] == ["numpy", "pillow>=10.1", "onnxruntime"]
+    assert not any(tmp_path.iterdir())
+
+
+def test_pictures_are_timed_without_a_trace_in_the_folder(product: Product, shipped: Path, tmp_path: Path) -> None:
+    before = sha256_folder(shipped)
+    pace = pace_of(shipped, "plate", product.samples)
+    assert pace is not None
+    assert (pace["detector"], pace["pictures"]) == (read_json(shipped / "detector.json")["self"], 5)
+    assert 0 < pace["seconds"] < 60
+    assert sha256_folder(shipped) == before
+    assert pace_of(shipped, "other", product.samples) is None
+    (first,) = of_role(product.samples, "calibration")[:1]
+    (tmp_path / "cut.png").write_bytes(Path(first.image_path).read_bytes()[:-2000])
+    with pytest.raises(CADiffError, match=r"cut.png: expected a picture that the shipped run.py reads"):
+        pace_of(shipped, "plate", [replace(first, image_path=str(tmp_path / "cut.png"))])
+    assert pace_of(shipped, "plate", [replace(first, image_path=str(tmp_path / "absent.png"))]) is None
 
 
 def test_a_folder_that_holds_something_is_left_alone(product: Product, tmp_path: Path) -> None:
@@ -155,7 +186,9 @@ def code_of(*call: str) -> int | str | None:
 
 def test_the_command(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert code_of("ship", "plate", "--out", "away", "--seed", "1") == 0
-    assert "away: plate, exemplars, seed 1, " in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "away: plate, exemplars, seed 1, " in said
+    assert INSTALL in said
     assert {path.name for path in Path("away").iterdir()} == FILES
     assert code_of("ship", "plate", "--out", "refitted", "--refit") == 0
     assert read_json("refitted/detector.json")["seed"] == 0, "the first of detector.seeds"

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -20,10 +23,11 @@ from shipping_plates import Product, of_role, train
 from cadiff.detection import Inspector, load_detector
 from cadiff.detection.inspector import brought_to, pixels_of
 from cadiff.errors import CADiffError
+from cadiff.predict import unlike
 from cadiff.records import SampleRow
 from cadiff.shipping import ship_detector
 from cadiff.shipping.graphs import ClassifierGraph, DetectorGraph
-from cadiff.storage import read_json
+from cadiff.storage import read_json, read_sealed
 
 LARGEST = 1e-3  # difference of two maps' pixels
 SMP = pytest.mark.skipif(find_spec("segmentation_models_pytorch") is None, reason="the extra smp is not installed")
@@ -79,12 +83,14 @@ def check_parity(inspector: Inspector, folder: Path, given: list[Path]) -> set[s
         assert row["score"] == pytest.approx(found.score, abs=1e-5)
         expected = None if found.defective is None else "defect" if found.defective else "good"
         assert (row["verdict"], row["threshold"], row["anomaly_type"]) == (expected, found.threshold, found.anomaly_type), path.name
+        assert row["unlike"] is unlike(inspector.trained, pixels_of(path)), path.name
     return {row["verdict"] for row in rows}
 
 
 def test_tiles_of_a_shrunk_picture_with_types_and_a_threshold(product: Product, shipped: Path, tmp_path: Path) -> None:
     inspector = load_detector(product.detector, 1, "cpu")
     assert check_parity(inspector, shipped, pictures(tmp_path, product.samples)) == {"good", "defect"}
+    assert {row["unlike"] for row in run(shipped, *(tmp_path / name for name in ("odd.png", "grey.png", "bits.bmp")))[1]} == {True}
     kinds = {row["anomaly_type"] for row in run(shipped, *(row.image_path for row in of_role(product.samples, "held_out")))[1]}
     assert kinds & {"spot", "line"}
 
@@ -183,7 +189,51 @@ def test_a_changed_folder_is_refused(shipped: Path, product: Product, tmp_path: 
             (copy / path.name).write_bytes(data + b"\n" if path.name == name else data)
         code, rows, error = run(copy, picture)
         assert (code, rows) == (2, [])
-        assert f"{name}: not as shipped" in error
+        assert error.endswith(f"expected {name} as shipped, found otherwise; copy it anew, or ship again\n")
         if name != "run.py":
             (copy / name).unlink()
             assert run(copy, picture)[0] == 2
+
+
+def moved(text: bytes) -> bytes:
+    """A ``detector.json`` with another threshold, and all digests as they were."""
+    said = json.loads(text)
+    return json.dumps({**said, "image": {**said["image"], "value": 0.99}}).encode()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        moved,
+        lambda text: text[: len(text) // 2],
+        lambda text: b"",
+        lambda text: b"[]",
+        lambda text: b"\xff\xfe",
+        lambda text: json.dumps({name: value for name, value in json.loads(text).items() if name != "self"}).encode(),
+        None,
+    ],
+    ids=["value", "cut", "empty", "list", "bytes", "unsealed", "absent"],
+)
+def test_a_changed_threshold_is_refused(shipped: Path, product: Product, tmp_path: Path, change: Callable[[bytes], bytes] | None) -> None:
+    """In one line, by the script; read here, it is refused too."""
+    copy = tmp_path / "plate"
+    shutil.copytree(shipped, copy)
+    path = copy / "detector.json"
+    path.unlink()
+    if change is not None:
+        path.write_bytes(change((shipped / "detector.json").read_bytes()))
+    code, rows, error = run(copy, of_role(product.samples, "test_good")[0].image_path)
+    assert (code, rows) == (2, [])
+    assert error == f"error: {copy}: expected detector.json as shipped, found otherwise; copy it anew, or ship again\n"
+    with pytest.raises(CADiffError, match=re.escape(str(path))):
+        read_sealed(path)
+
+
+def test_a_folder_may_be_laid_out_anew(shipped: Path, product: Product, tmp_path: Path) -> None:
+    """The digest is of what it says: spaces, the order of keys, and files of someone's own beside it are nobody's business."""
+    copy = tmp_path / "plate"
+    shutil.copytree(shipped, copy)
+    said = read_sealed(copy / "detector.json")
+    (copy / "detector.json").write_text(json.dumps(dict(reversed(said.items()))))
+    (copy / "notes").mkdir()
+    assert run(copy, of_role(product.samples, "test_good")[0].image_path)[0] == 0

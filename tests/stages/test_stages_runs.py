@@ -12,7 +12,7 @@ from cadiff.params import Params, load_params
 from cadiff.records import GENERATED_SCHEMA, METRIC_SCHEMA, QUALITY_SCHEMA, SAMPLE_SCHEMA, SCORED_SCHEMA, SampleRow, from_table
 from cadiff.reporting import write_report
 from cadiff.stages import Run, kept, main, prune_work, read_times, resolve, run_stage
-from cadiff.storage import read_image, read_json, read_table, sha256_file, sha256_folder, write_image, write_tensors
+from cadiff.storage import read_image, read_json, read_table, sha256_file, sha256_folder, write_image, write_json, write_tensors
 
 
 def run_all(product: str) -> None:
@@ -48,6 +48,30 @@ def test_the_shipped_detector_is_told_where_the_report_looks(repository: Path) -
     assert told == read_json(shipped / "detector.json")
     assert told["image"]["normals"] == 1, "a fifth of six normals"
     assert {name: sha256_file(shipped / name) for name in told["sha256"]} == told["sha256"]
+
+
+def test_how_long_a_picture_takes_is_reported_and_is_in_no_output(repository: Path) -> None:
+    """Timed anew every output has the same bytes; a time of another detector is not shown."""
+    run_all("plate")
+    run = resolve("ship", load_params(), "plate", "exemplars")
+    pace, first = read_json(run.pace_path), sha256_folder("data/made")
+    assert pace["detector"] == read_json(run.shipped_path)["self"]
+    assert (pace["pictures"], 0 < pace["seconds"] < 60) == (1, True)
+    write_json(run.pace_path, {**pace, "seconds": 0.0421})
+    params = load_params()
+    params = params.model_copy(update={"products": {"plate": params.products["plate"]}})
+    write_report(params, Path(), Path("reports"), partial=True)
+    assert "Its run.py takes 42 ms a picture: one calibration normal, on one thread" in Path("reports/index.html").read_text()
+    assert " MB, 42 ms a picture on one thread): A picture is called" in Path("reports/summary.md").read_text()
+    write_json(run.pace_path, {**pace, "detector": "another"})
+    write_report(params, Path(), Path("reports"), partial=True)
+    assert "ms a picture" not in Path("reports/index.html").read_text() + Path("reports/summary.md").read_text()
+    for row in run.samples:
+        Path(row.image_path).unlink()
+    run.pace_path.unlink()
+    run_stage("ship", load_params(), "plate", "exemplars")
+    assert not run.pace_path.exists(), "without the pictures there is nothing to time, and the detector is shipped all the same"
+    assert sha256_folder("data/made") == first
 
 
 def test_work_is_named_by_what_the_result_depends_on(repository: Path) -> None:
