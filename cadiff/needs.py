@@ -1,7 +1,7 @@
-"""What a preset takes before it is started: memory of a training step, hours, disk.
+"""What a preset takes before it is started: memory of a training step and of drawing, hours, disk.
 
-One step of the base's own architecture is run on torch's meta device, which computes shapes and no values: its peak of live bytes and
-its floating-point operations are counted, not guessed. Nothing is loaded but the base's configurations.
+One step of each, of the base's own architecture, is run on torch's meta device, which computes shapes and no values: its peak of live
+bytes and its floating-point operations are counted, not guessed. Nothing is loaded but the base's configurations.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import diffusers
 import torch
@@ -25,9 +25,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from cadiff.backbone import EMBEDDED, CrossAttentionTap, recompute
-from cadiff.backbone.load import reduction_of
+from cadiff.backbone.load import in_portions, reduction_of
 from cadiff.control import SpatialControl
 from cadiff.devices import pick_device, pick_dtype
+from cadiff.generator.reweighting import Reweighting, tapped
 from cadiff.params import BaseParams, Params
 from cadiff.progress import duration
 
@@ -35,6 +36,7 @@ GIB = 2**30
 # What CUDA's context and its libraries' work space take. With it a batch of 16 is 36.5 GB, where an H200 took about 39: its allocator's
 # unused pieces are not counted.
 CUDA_SPACE = 0.6 * GIB
+LEANER = "train.accumulate higher, train.checkpointing: true, or train.optimizer: adamw-8bit"
 ATTAINED = 0.35  # of what a matrix product reaches on the same card: one H200 took 0.44 s for a step at 512 px
 Shapes: TypeAlias = tuple[dict[str, Any], dict[str, Any], CLIPTextConfig]  # of U-Net, autoencoder and text encoder
 
@@ -130,6 +132,21 @@ class Step:
         return float(trained + frozen + activations + (CUDA_SPACE if cuda else 0))
 
 
+@dataclass(frozen=True)
+class Drawing:
+    """Drawing ``pictures`` together: bytes of activations at most, of a denoising step in half precision and of the autoencoder in
+    float32."""
+
+    pictures: int
+    denoising: int
+    decoding: int
+
+    def memory(self, step: Step, narrow: bool, cuda: bool) -> float:
+        """Bytes at most. U-Net and control have 2 a weight where they are narrow, else 4, as autoencoder and text encoder always."""
+        weights = (step.frozen + step.trained) * (2 if narrow else 4) + 4 * (step.autoencoder + step.text)
+        return float(weights + max(self.denoising * (1 if narrow else 2), self.decoding) + (CUDA_SPACE if cuda else 0))
+
+
 def configurations(base: BaseParams) -> Shapes | None:
     """Those of the base's parts, from its folder or the hub's cache; None: not on this machine yet."""
     path = str(EMBEDDED) if base.path == "embedded" else base.path
@@ -141,23 +158,46 @@ def configurations(base: BaseParams) -> Shapes | None:
         return None
 
 
+class _Parts(NamedTuple):
+    """The base's parts and a control on the meta device, those that compute narrowly in half precision; the latents' channels and side."""
+
+    unet: UNet2DConditionModel
+    vae: Any
+    encoder: CLIPTextModel
+    control: SpatialControl
+    channels: int
+    side: int
+
+    def inputs(self, pictures: int, size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Latents, text, mask and t of so many pictures."""
+        length, width = self.encoder.config.max_position_embeddings, self.encoder.config.hidden_size
+        shapes = ((self.channels, self.side, self.side), (length, width), (1, size, size))
+        latents, text, mask = (torch.empty(pictures, *shape, dtype=torch.bfloat16, device="meta") for shape in shapes)
+        return latents, text, mask, torch.empty(pictures, dtype=torch.long, device="meta")
+
+
+def _on_meta(params: Params, unet_config: dict[str, Any], vae_config: dict[str, Any], text_config: CLIPTextConfig) -> _Parts:
+    size = params.base.size
+    with torch.device("meta"):
+        unet = UNet2DConditionModel.from_config(unet_config).requires_grad_(False)
+        vae, encoder = getattr(diffusers, vae_config["_class_name"]).from_config(vae_config), CLIPTextModel(text_config)
+        side = size // reduction_of(vae_config)
+        control = SpatialControl.copy_of(unet, size // side, params.control)
+    for parameter in (*unet.parameters(), *control.controlnet.parameters()):  # not SAIM's, which norms in float32 as under autocast
+        parameter.data = parameter.data.to(torch.bfloat16)
+    return _Parts(unet, vae, encoder, control, int(unet.config["in_channels"]), side)
+
+
 def step_of(params: Params, unet_config: dict[str, Any], vae_config: dict[str, Any], text_config: CLIPTextConfig) -> Step:
     """One pass of ``train.batch`` / ``train.accumulate`` pictures of ``base.size``, in half precision, on the meta device.
 
     Gradients of weights are let go as they come, so that what is counted is activations.
     """
     size, pictures = params.base.size, params.train.batch // params.train.accumulate
-    with torch.device("meta"):
-        unet = UNet2DConditionModel.from_config(unet_config).requires_grad_(False)
-        vae, encoder = getattr(diffusers, vae_config["_class_name"]).from_config(vae_config), CLIPTextModel(text_config)
-        side, channels = size // reduction_of(vae_config), int(unet.config["in_channels"])
-        control = SpatialControl.copy_of(unet, size // side, params.control)
-        latents = torch.empty(pictures, channels, side, side, dtype=torch.bfloat16)
-        text = torch.empty(pictures, text_config.max_position_embeddings, text_config.hidden_size, dtype=torch.bfloat16)
-        mask, t = torch.empty(pictures, 1, size, size, dtype=torch.bfloat16), torch.empty(pictures, dtype=torch.long)
-        image = torch.empty(1, 3, size, size)
-    for parameter in (*unet.parameters(), *control.controlnet.parameters()):  # not SAIM's, which norms in float32 as under autocast
-        parameter.data = parameter.data.to(torch.bfloat16)
+    parts = _on_meta(params, unet_config, vae_config, text_config)
+    unet, vae, encoder, control, *_ = parts
+    latents, text, mask, t = parts.inputs(pictures, size)
+    image = torch.empty(1, 3, size, size, device="meta")
     text.requires_grad_()
     for parameter in control.parameters():
         parameter.register_post_accumulate_grad_hook(_let_go)
@@ -172,6 +212,27 @@ def step_of(params: Params, unet_config: dict[str, Any], vae_config: dict[str, A
     encoding, decoding = _flops(lambda: vae.encoder(image)), _flops(lambda: vae.decoder(latents[:1].float()))
     frozen, trained, autoencoder, reading = (sum(p.numel() for p in part.parameters()) for part in (unet, control, vae, encoder))
     return Step(frozen, trained, autoencoder, reading, pictures, live.peak, learning.get_total_flops(), denoising, encoding, decoding)
+
+
+@torch.no_grad()
+def drawing_of(params: Params, unet_config: dict[str, Any], vae_config: dict[str, Any], text_config: CLIPTextConfig) -> Drawing:
+    """A denoising step of ``generate.batch`` pictures of ``base.size``, re-weighted, their empty prompts with them where guidance asks for
+    these; and their decoding as an accelerator does it (``in_portions``). On the meta device."""
+    size, pictures = params.base.size, params.generate.batch
+    parts = _on_meta(params, unet_config, vae_config, text_config)
+    asked = pictures * (2 if params.generate.guidance_scale > 1 else 1)
+    latents, text, mask, t = parts.inputs(asked, size)
+    positions, weights = (torch.ones(pictures, 1, dtype=kind, device="meta") for kind in (torch.long, torch.float32))
+    rewriting = Reweighting(positions, mask[:pictures] > 0, weights, params.intensity, parts.side, torch.zeros_like(positions) > 0)
+    there = (*parts.unet.parameters(), *parts.control.parameters(), latents, text, mask, t, positions, weights)
+    with tapped(parts.unet, parts.control.controlnet, rewriting, params.intensity.in_control) as tap, _fused(), Live(there) as denoising:
+        parts.control.denoise(parts.unet, latents, t, text, mask)
+        rewriting.observe(tap.maps, 0)
+        tap.clear()
+    found = latents[:pictures].float()
+    with _fused(), Live((*parts.vae.parameters(), found)) as decoding:
+        in_portions(lambda part: parts.vae.decode(part).sample, found, size**2, found.device)
+    return Drawing(pictures, denoising.peak, decoding.peak)
 
 
 def _let_go(parameter: Tensor) -> None:
@@ -206,13 +267,16 @@ def needs(params: Params) -> list[tuple[str, str]]:
     dtype, train = pick_dtype(params.base.dtype, device, scaled=True), params.train
     step, narrow, cuda = step_of(params, *found), dtype != torch.float32, device.type == "cuda"
     memory = step.memory(train.optimizer, narrow, cuda) / GIB
+    drawing = drawing_of(params, *found).memory(step, narrow, cuda) / GIB
     passes = f"train.batch {train.batch} in {train.accumulate} passes of {step.pictures} at {params.base.size} px"
     rate = ATTAINED * attained(device, dtype)
     step_seconds = train.accumulate * (step.learning + step.pictures * step.encoding) / rate
     image_seconds = (params.generate.steps * step.denoising * (2 if params.generate.guidance_scale > 1 else 1) + step.decoding) / rate
     shard = 2 * params.base.size**2 * params.generate.per_type
     return [
-        ("need memory", f"{memory:.1f} GiB of weights, gradients and activations ({passes}){_room(memory, device)}"),
+        ("need memory", f"{memory:.1f} GiB of weights, gradients and activations ({passes}){_room(memory, device, LEANER)}"),
+        ("need memory, drawing", f"{drawing:.1f} GiB of weights and activations (generate.batch {params.generate.batch} at "
+         f"{params.base.size} px){_room(drawing, device, 'generate.batch lower')}"),
         ("need time", f"{duration(1000 * step_seconds)} for 1000 steps, {duration(1000 * image_seconds)} for 1000 images: "
          f"arithmetic, {ATTAINED:.0%} of what a matrix product reaches on {device} ({rate / ATTAINED / 1e12:.3g} TFLOPS)"),
         ("need disk", f"a product: generator {4 * step.trained / GIB:.2f} GiB, checkpoint {12 * step.trained / GIB:.2f} GiB until it is "
@@ -220,12 +284,8 @@ def needs(params: Params) -> list[tuple[str, str]]:
     ]  # fmt: skip
 
 
-def _room(memory: float, device: torch.device) -> str:
+def _room(memory: float, device: torch.device, remedy: str) -> str:
     if device.type != "cuda":
         return ""
     there = torch.cuda.get_device_properties(device).total_memory / GIB
-    if memory <= there:
-        return f"; {device} has {there:.1f} GiB"
-    return (
-        f"; error: {device} has {there:.1f} GiB: set train.accumulate higher, train.checkpointing: true, or train.optimizer: adamw-8bit"
-    )
+    return f"; {device} has {there:.1f} GiB" if memory <= there else f"; error: {device} has {there:.1f} GiB: set {remedy}"
