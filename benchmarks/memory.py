@@ -1,6 +1,6 @@
 """Memory of a training step and of drawing, without a card: ``python benchmarks/memory.py [PARAMS]``, presets/mvtec-sd15.yaml by default.
 
-One step of each is run on torch's meta device (``cadiff/needs.py``): its live bytes at most, and its floating-point
+One step of each is run on torch's meta device (``cadiff/needs/counting.py``): its live bytes at most, and its floating-point
 operations. The architecture is the base's where its configurations are on this machine, else Stable Diffusion 1.5's. What a card
 holds besides, weights, gradients, averages, copies and CUDA's own work space, is arithmetic over the parameters.
 """
@@ -14,8 +14,7 @@ import cadiff  # noqa: F401  (makes torchvision importable before diffusers asks
 
 # isort: split
 
-import sd15
-
+from cadiff.backbone import sd15
 from cadiff.needs import GIB, configurations, drawing_of, step_of
 from cadiff.params import load_params
 

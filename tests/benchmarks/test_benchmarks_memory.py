@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
 
+from cadiff.backbone.sd15 import configurations
 from cadiff.needs import GIB, Live, drawing_of, step_of
 from cadiff.params import load_params
 
@@ -37,8 +36,8 @@ def test_a_preset_of_a_smaller_card_is_the_recommended_one_in_less_memory(preset
 
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", CARDS)
-def test_the_preset_of_a_card_fits_it(script: Callable[[str], ModuleType], preset: str) -> None:
-    params, card, shapes = load_params(PRESETS / f"{preset}.yaml"), CARDS[preset], script("sd15").configurations()
+def test_the_preset_of_a_card_fits_it(preset: str) -> None:
+    params, card, shapes = load_params(PRESETS / f"{preset}.yaml"), CARDS[preset], configurations()
     step = step_of(params, *shapes)
     assert (round(step.frozen / 1e6, 1), round(step.autoencoder / 1e6, 1), round(step.text / 1e6, 1)) == (859.5, 83.7, 123.1)
     needed = step.memory(params.train.optimizer, narrow=True, cuda=True) / GIB

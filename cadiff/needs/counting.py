@@ -1,12 +1,11 @@
-"""What a preset takes before it is started: memory of a training step and of drawing, hours, disk.
+"""One step of training and of drawing, counted without weights.
 
-One step of each, of the base's own architecture, is run on torch's meta device, which computes shapes and no values: its peak of live
-bytes and its floating-point operations are counted, not guessed. Nothing is loaded but the base's configurations.
+Each, of the base's own architecture, is run on torch's meta device, which computes shapes and no values: its peak of live bytes and its
+floating-point operations are counted, not guessed. Nothing is loaded but the base's configurations.
 """
 
 from __future__ import annotations
 
-import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -24,20 +23,17 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from cadiff.backbone import EMBEDDED, CrossAttentionTap, recompute
+from cadiff.backbone import EMBEDDED, CrossAttentionTap, recompute, sd15
 from cadiff.backbone.load import in_portions, reduction_of
 from cadiff.control import SpatialControl
-from cadiff.devices import pick_device, pick_dtype
 from cadiff.generator.reweighting import Reweighting, tapped
 from cadiff.params import BaseParams, Params
-from cadiff.progress import duration
 
 GIB = 2**30
+BY_NAME = "by SD 1.5's published shapes"
 # What CUDA's context and its libraries' work space take. With it a batch of 16 is 36.5 GB, where an H200 took about 39: its allocator's
 # unused pieces are not counted.
 CUDA_SPACE = 0.6 * GIB
-LEANER = "train.accumulate higher, train.checkpointing: true, or train.optimizer: adamw-8bit"
-ATTAINED = 0.35  # of what a matrix product reaches on the same card: one H200 took 0.44 s for a step at 512 px
 Shapes: TypeAlias = tuple[dict[str, Any], dict[str, Any], CLIPTextConfig]  # of U-Net, autoencoder and text encoder
 
 
@@ -158,6 +154,13 @@ def configurations(base: BaseParams) -> Shapes | None:
         return None
 
 
+def shapes_of(base: BaseParams) -> tuple[Shapes, str] | None:
+    """The base's configurations and how they are known: its own ("" then), or by its name. None: they are not."""
+    if (found := configurations(base)) is not None:
+        return found, ""
+    return (sd15.configurations(), BY_NAME) if sd15.is_sd15(base.path) else None
+
+
 class _Parts(NamedTuple):
     """The base's parts and a control on the meta device, those that compute narrowly in half precision; the latents' channels and side."""
 
@@ -208,8 +211,8 @@ def step_of(params: Params, unet_config: dict[str, Any], vae_config: dict[str, A
         control.denoise(unet, latents, t, text, mask).float().square().mean().backward()
     for part in (control, vae, text):  # the counter hooks onto what has gradients
         part.requires_grad_(False)
-    denoising = _flops(lambda: control.denoise(unet, latents[:1], t[:1], text[:1], mask[:1]))
-    encoding, decoding = _flops(lambda: vae.encoder(image)), _flops(lambda: vae.decoder(latents[:1].float()))
+    denoising = flops_of(lambda: control.denoise(unet, latents[:1], t[:1], text[:1], mask[:1]))
+    encoding, decoding = flops_of(lambda: vae.encoder(image)), flops_of(lambda: vae.decoder(latents[:1].float()))
     frozen, trained, autoencoder, reading = (sum(p.numel() for p in part.parameters()) for part in (unet, control, vae, encoder))
     return Step(frozen, trained, autoencoder, reading, pictures, live.peak, learning.get_total_flops(), denoising, encoding, decoding)
 
@@ -239,53 +242,9 @@ def _let_go(parameter: Tensor) -> None:
     parameter.grad = None
 
 
-def _flops(call: Callable[[], object]) -> int:
+def flops_of(call: Callable[[], object]) -> int:
+    """Floating-point operations of a call."""
     with _fused(), FlopCounterMode(display=False) as counter:
         call()
     counted: int = counter.get_total_flops()
     return counted
-
-
-def attained(device: torch.device, dtype: torch.dtype, seconds: float = 0.3) -> float:
-    """Operations a second of a large matrix product on a device."""
-    side = 4096 if device.type == "cuda" else 1024
-    one = torch.ones(side, side, device=device, dtype=dtype)
-    (one @ one).sum().item()
-    began, count = time.monotonic(), 0
-    while time.monotonic() - began < seconds:
-        (one @ one).sum().item()
-        count += 1
-    return 2 * side**3 * count / (time.monotonic() - began)
-
-
-def needs(params: Params) -> list[tuple[str, str]]:
-    """What training and drawing one product takes, as pairs of a name and what was found."""
-    found = configurations(params.base)
-    if found is None:
-        return [("need", "known once the base's config.json files are here; it counts one step of its architecture")]
-    device = pick_device(params.base.device)
-    dtype, train = pick_dtype(params.base.dtype, device, scaled=True), params.train
-    step, narrow, cuda = step_of(params, *found), dtype != torch.float32, device.type == "cuda"
-    memory = step.memory(train.optimizer, narrow, cuda) / GIB
-    drawing = drawing_of(params, *found).memory(step, narrow, cuda) / GIB
-    passes = f"train.batch {train.batch} in {train.accumulate} passes of {step.pictures} at {params.base.size} px"
-    rate = ATTAINED * attained(device, dtype)
-    step_seconds = train.accumulate * (step.learning + step.pictures * step.encoding) / rate
-    image_seconds = (params.generate.steps * step.denoising * (2 if params.generate.guidance_scale > 1 else 1) + step.decoding) / rate
-    shard = 2 * params.base.size**2 * params.generate.per_type
-    return [
-        ("need memory", f"{memory:.1f} GiB of weights, gradients and activations ({passes}){_room(memory, device, LEANER)}"),
-        ("need memory, drawing", f"{drawing:.1f} GiB of weights and activations (generate.batch {params.generate.batch} at "
-         f"{params.base.size} px){_room(drawing, device, 'generate.batch lower')}"),
-        ("need time", f"{duration(1000 * step_seconds)} for 1000 steps, {duration(1000 * image_seconds)} for 1000 images: "
-         f"arithmetic, {ATTAINED:.0%} of what a matrix product reaches on {device} ({rate / ATTAINED / 1e12:.3g} TFLOPS)"),
-        ("need disk", f"a product: generator {4 * step.trained / GIB:.2f} GiB, checkpoint {12 * step.trained / GIB:.2f} GiB until it is "
-         f"trained, {params.generate.per_type} images {shard / GIB:.2f} GiB; as much again in DVC's cache where it cannot link"),
-    ]  # fmt: skip
-
-
-def _room(memory: float, device: torch.device, remedy: str) -> str:
-    if device.type != "cuda":
-        return ""
-    there = torch.cuda.get_device_properties(device).total_memory / GIB
-    return f"; {device} has {there:.1f} GiB" if memory <= there else f"; error: {device} has {there:.1f} GiB: set {remedy}"
