@@ -9,9 +9,10 @@ import pytest
 from parameters import bare
 
 from cadiff.data import read_samples
+from cadiff.devices import LEANER_DRAWING
 from cadiff.doctor import needed
 from cadiff.needs import Drawing, Step, configurations, drawing_of, step_of
-from cadiff.needs.telling import SMALLER, card_of, room, span
+from cadiff.needs.telling import card_of, room, span
 from cadiff.needs.totals import Content, Load, content_of, disk, image, loads
 from cadiff.params import Params
 
@@ -61,8 +62,8 @@ def test_a_card_that_is_not_here_is_held_against_what_is_needed(monkeypatch: pyt
 
 def test_a_card_is_not_filled_to_the_brim(tiny_base: Path) -> None:
     card = card_of(on(tiny_base), 16)
-    assert room(15.1, card, SMALLER) == "; fits a card of 16 GB"
-    assert room(15.3, card, SMALLER) == "; error: does not fit a card of 16 GB: set generate.batch lower"
+    assert room(15.1, card, LEANER_DRAWING) == "; fits a card of 16 GB"
+    assert room(15.3, card, LEANER_DRAWING) == "; error: does not fit a card of 16 GB: set generate.batch lower"
     assert span(Load(1, narrow=35e12, exact=70e12), card) == "5 s to 12 s", "35 TFLOP at 100, 70 at 50, of which 35 and 15 % are reached"
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 
-from cadiff.devices import pick_device, pick_dtype
+from cadiff.devices import LEANER_DRAWING, LEANER_TRAINING, pick_device, pick_dtype
 from cadiff.needs.counting import GIB, Step, drawing_of, shapes_of, step_of
 from cadiff.needs.totals import USUAL, Content, Load, content_of, disk, image, loads, training_step
 from cadiff.params import Params
@@ -20,8 +20,6 @@ from cadiff.progress import duration
 # sheet in training steps (docs/bases.md); 35 % is what a smaller card, which fewer operations fill, may reach.
 SHARES = (0.35, 0.15)
 USABLE = 0.95  # of a card's memory: its allocator holds some in pieces
-LEANER = "train.accumulate higher, train.checkpointing: true, or train.optimizer: adamw-8bit"
-SMALLER = "generate.batch lower"
 
 
 class Place(NamedTuple):
@@ -83,9 +81,9 @@ def needs(params: Params, card: float | None = None) -> list[tuple[str, str]]:
     train, size = params.train, params.base.size
     found = [
         ("need memory, training", f"{training:.1f} GiB of weights, gradients and activations (train.batch {train.batch} in "
-         f"{train.accumulate} passes of {step.pictures} at {size} px){room(training, place, LEANER)}"),
+         f"{train.accumulate} passes of {step.pictures} at {size} px){room(training, place, LEANER_TRAINING)}"),
         ("need memory, drawing", f"{drawing:.1f} GiB of weights and activations (generate.batch {params.generate.batch} at {size} px)"
-         f"{room(drawing, place, SMALLER)}"),
+         f"{room(drawing, place, LEANER_DRAWING)}"),
         *_times(params, step, place),
         ("need disk", _disk(params, step)),
     ]  # fmt: skip
