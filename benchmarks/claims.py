@@ -63,7 +63,6 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from cadiff.generator import draw_scenes
-from cadiff.generator.draw import ATTEMPTS
 from cadiff.generator.windows import placed_like
 from cadiff.masks import Placer
 from cadiff.metrics.control import change, control_figures, intensity_figures
@@ -72,7 +71,7 @@ from cadiff.params import Params, load_params
 from cadiff.params.whole import layered
 from cadiff.pictures import read_picture
 from cadiff.prompt import CONTEXT
-from cadiff.records import GENERATED_SCHEMA, MetricRow, SampleRow
+from cadiff.records import ATTEMPTS, GENERATED_SCHEMA, MetricRow, SampleRow
 from cadiff.scene import Scene
 from cadiff.seeds import derive_seed
 from cadiff.storage import read_table

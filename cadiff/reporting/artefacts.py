@@ -103,6 +103,10 @@ class Artefacts:
         """Of each image whether its mask is approximate."""
         return [bool(one) for one in self._of_generated(method, product, anomaly_type, "approximate")]
 
+    def attempts(self, method: str, product: str, anomaly_type: str) -> list[int | None]:
+        """Of each image the drawing that had what was asked for (``GeneratedRow``); None: nothing was looked for."""
+        return self._of_generated(method, product, anomaly_type, "attempts")
+
     def _of_generated(self, method: str, product: str, anomaly_type: str, column: str) -> list[Any]:
         name = f"data/made/generated/{method}/{product}/{anomaly_type}.parquet"
         return read_table(self.root / name, GENERATED_SCHEMA, [column])[column].to_pylist() if self._is_there(name) else []

@@ -91,6 +91,7 @@ def render(artefacts: Artefacts, frame: pd.DataFrame, dots: Markup, curves: dict
         "quality": signals.quality_table(artefacts, shard_methods(artefacts)),
         "filtered": signals.filter_table(frame),
         "mask_sources": signals.source_table(artefacts),
+        "second_look": signals.second_look_table(artefacts),
         "signals": list(signals.LIMITS),
         "ladders": {product: model_figures.ladders(rows) for product, rows in shown.items()},
         "ladder_table": model_figures.ladder_table(shown),
