@@ -21,6 +21,8 @@
 
 But for the last two all of a window is generated, as for ``benchmarks/method.py``, whose cells, figures and table these are.
 
+Figures go to ``data/ablations/claims/DATASET.parquet``, where that data set's report finds them (``dvc repro report``).
+
 ``--small`` takes less of everything (``SMALL``): with ``--products nut --count 4`` a seed is 13 trainings of 40 steps and 10 detectors of
 50.
 """
@@ -285,7 +287,7 @@ def measure(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    run_parts(__doc__, PARTS, measure, "reports/claims.parquet", arguments, may_be_small=True)
+    run_parts(__doc__, PARTS, measure, "data/ablations/claims/{dataset}.parquet", arguments, may_be_small=True)
 
 
 if __name__ == "__main__":
