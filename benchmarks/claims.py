@@ -21,6 +21,8 @@
 
 But for the last two all of a window is generated, as for ``benchmarks/method.py``, whose cells, figures and table these are.
 
+Figures go to ``data/ablations/claims/DATASET.parquet``, where that data set's report finds them (``dvc repro report``).
+
 ``--small`` takes less of everything (``SMALL``): with ``--products nut --count 4`` a seed is 13 trainings of 40 steps and 10 detectors of
 50.
 """
@@ -63,7 +65,6 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from cadiff.generator import draw_scenes
-from cadiff.generator.draw import ATTEMPTS
 from cadiff.generator.windows import placed_like
 from cadiff.masks import Placer
 from cadiff.metrics.control import change, control_figures, intensity_figures
@@ -72,7 +73,7 @@ from cadiff.params import Params, load_params
 from cadiff.params.whole import layered
 from cadiff.pictures import read_picture
 from cadiff.prompt import CONTEXT
-from cadiff.records import GENERATED_SCHEMA, MetricRow, SampleRow
+from cadiff.records import ATTEMPTS, GENERATED_SCHEMA, MetricRow, SampleRow
 from cadiff.scene import Scene
 from cadiff.seeds import derive_seed
 from cadiff.storage import read_table
@@ -286,7 +287,7 @@ def measure(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    run_parts(__doc__, PARTS, measure, "reports/claims.parquet", arguments, may_be_small=True)
+    run_parts(__doc__, PARTS, measure, "data/ablations/claims/{dataset}.parquet", arguments, may_be_small=True)
 
 
 if __name__ == "__main__":

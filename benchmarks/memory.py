@@ -1,6 +1,6 @@
-"""Memory of a training step, without a card: ``python benchmarks/memory.py [PARAMS]``, presets/mvtec-sd15.yaml by default.
+"""Memory of a training step and of drawing, without a card: ``python benchmarks/memory.py [PARAMS]``, presets/mvtec-sd15.yaml by default.
 
-One step of the architecture is run on torch's meta device (``cadiff/needs.py``): its live bytes at most, and its floating-point
+One step of each is run on torch's meta device (``cadiff/needs/counting.py``): its live bytes at most, and its floating-point
 operations. The architecture is the base's where its configurations are on this machine, else Stable Diffusion 1.5's. What a card
 holds besides, weights, gradients, averages, copies and CUDA's own work space, is arithmetic over the parameters.
 """
@@ -14,9 +14,8 @@ import cadiff  # noqa: F401  (makes torchvision importable before diffusers asks
 
 # isort: split
 
-import sd15
-
-from cadiff.needs import GIB, configurations, step_of
+from cadiff.backbone import sd15
+from cadiff.needs import GIB, configurations, drawing_of, step_of
 from cadiff.params import load_params
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,6 +40,11 @@ def main() -> None:
     print(f"parameters: {step.frozen / 1e6:.1f} M frozen, {step.trained / 1e6:.1f} M trained, {step.autoencoder / 1e6:.1f} M autoencoder")
     print(f"TFLOP: an image denoised once {step.denoising / 1e12:.2f}, encoded {step.encoding / 1e12:.2f}, decoded "
           f"{step.decoding / 1e12:.2f}")  # fmt: skip
+    for batch in (16, 8, 1):
+        generate = params.generate.model_copy(update={"batch": batch})
+        drawing = drawing_of(params.model_copy(update={"generate": generate}), *shapes)
+        print(f"drawing {batch:>2} together, GiB: activations {drawing.denoising / GIB:.2f}, the autoencoder's {drawing.decoding / GIB:.2f}"
+              f", on the card {drawing.memory(step, narrow=True, cuda=True) / GIB:.1f}", flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":

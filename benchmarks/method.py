@@ -288,14 +288,15 @@ def run_parts(
     arguments: Sequence[str] | None, may_be_small: bool = False,
 ) -> None:  # fmt: skip
     """The command line of a script of parts: measures those that are asked for, one after the other. It writes METRIC_SCHEMA to ``out``
-    after each setting, and prints each part's table when that is done: one that is stopped leaves what it has. Called again, it goes on."""
+    (``{dataset}`` in it is the data set's name) after each setting, and prints each part's table when that is done: one that is stopped
+    leaves what it has. Called again, it goes on."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"some of {', '.join(known_parts)}; default: all")
     parser.add_argument("--params", type=Path, default=Path("presets/ablations.yaml"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--products", nargs="+", default=[])
     parser.add_argument("--count", type=int, default=8, help="images of each anomaly type")
-    parser.add_argument("--out", type=Path, default=Path(out))
+    parser.add_argument("--out", type=Path, help=f"default: {out.format(dataset='DATASET')}")
     parser.add_argument("--work", type=Path, default=Path(".cadiff/cells"))
     if may_be_small:
         parser.add_argument("--small", action="store_true", help="less of everything: for one CPU core")
@@ -307,12 +308,13 @@ def run_parts(
             if unknown := [name for name in given if name not in known]:
                 raise UsageError(f"{what} {unknown[0]}: unknown; there are {', '.join(known)}")
         products, parts = options.products or list(params.products), options.parts or list(known_parts)
+        target = options.out or Path(out.format(dataset=params.dataset.name))
         rows: list[MetricRow] = []
         more = {"small": options.small} if may_be_small else {}
         for part in parts:
             for own in measured(params, part, products, options.seeds, options.count, options.work, **more):
                 rows += own
-                write_table(options.out, to_table(rows, METRIC_SCHEMA))
+                write_table(target, to_table(rows, METRIC_SCHEMA))
             frame = pd.DataFrame([dataclasses.asdict(row) for row in rows], columns=METRIC_SCHEMA.names)
             print("\n".join(["", *table(frame, part), ""]), flush=True)
 

@@ -27,10 +27,11 @@ import cadiff  # noqa: F401  (makes torchvision importable before diffusers asks
 
 import torch
 import yaml
-from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel
+from diffusers import PNDMScheduler
+from transformers import CLIPTextModel
 
 from cadiff.backbone import EMBEDDED
+from cadiff.backbone.sd15 import networks, text_configuration
 from cadiff.errors import CADiffError, exit_code
 from cadiff.params import file_form, load_params
 from cadiff.records import GENERATED_SCHEMA
@@ -39,35 +40,6 @@ from cadiff.storage import read_image, read_table, write_text
 ROOT = Path(__file__).resolve().parents[1]
 PRESET = ROOT / "presets" / "mvtec-sd15.yaml"
 PRODUCT, KIND = "nut", "rust"
-
-
-def networks() -> tuple[UNet2DConditionModel, AutoencoderKL]:
-    """The U-Net and the autoencoder of Stable Diffusion 1.5 with its own config values; weights are random."""
-    unet = UNet2DConditionModel(
-        sample_size=64, in_channels=4, out_channels=4, block_out_channels=(320, 640, 1280, 1280), layers_per_block=2,
-        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-        cross_attention_dim=768, attention_head_dim=8,
-    )  # fmt: skip
-    vae = AutoencoderKL(
-        sample_size=512, latent_channels=4, block_out_channels=(128, 256, 512, 512), layers_per_block=2,
-        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4, scaling_factor=0.18215,
-    )  # fmt: skip
-    return unet, vae
-
-
-def configurations() -> tuple[dict[str, object], dict[str, object], CLIPTextConfig]:
-    """Theirs, and the text encoder's."""
-    with torch.device("meta"):
-        unet, vae = networks()
-    return {"_class_name": "UNet2DConditionModel", **unet.config}, {"_class_name": "AutoencoderKL", **vae.config}, text_configuration()
-
-
-def text_configuration() -> CLIPTextConfig:
-    return CLIPTextConfig(
-        vocab_size=49408, hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12,
-        max_position_embeddings=77, hidden_act="quick_gelu", projection_dim=768, bos_token_id=0, eos_token_id=2, pad_token_id=1,
-    )  # fmt: skip
 
 
 def write_base(folder: Path) -> None:

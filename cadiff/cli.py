@@ -298,11 +298,16 @@ def verify() -> None:
 
 
 @app.command()
-def doctor(params: ParamsPath = Path("params.yaml")) -> None:
-    """Devices, precisions, versions, and which weights are real and which are stand-ins."""
+def doctor(
+    card: Annotated[
+        float | None, typer.Option(metavar="GB", min=1, help="say what fits a card of so much memory, which need not be here")
+    ] = None,
+    params: ParamsPath = Path("params.yaml"),
+) -> None:
+    """Devices, precisions, versions, which weights are real and which are stand-ins, and what the parameters need: memory, hours, disk."""
     from cadiff.doctor import facts
 
-    for name, value in facts(load_params(params)):
+    for name, value in facts(load_params(params), card):
         typer.echo(f"{name:<22} {value}")
 
 

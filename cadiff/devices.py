@@ -1,10 +1,17 @@
-"""Which device computes, and in which precision."""
+"""Which device computes, in which precision, and what is said where its memory is full."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
-from cadiff.errors import UsageError
+from cadiff.errors import CADiffError, UsageError
+
+# What to set where it does not fit.
+LEANER_TRAINING = "train.accumulate higher, train.checkpointing: true, or train.optimizer: adamw-8bit"
+LEANER_DRAWING = "generate.batch lower"
 
 
 def pick_device(name: str) -> torch.device:
@@ -44,3 +51,21 @@ def pick_dtype(name: str, device: torch.device, scaled: bool = False) -> torch.d
 def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
     """Computes in ``dtype``; weights stay in float32, so that what is trained is trained in float32."""
     return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+
+
+@contextmanager
+def within_memory(remedy: str) -> Iterator[None]:
+    """Around what fills a device: says what to set where that is too much.
+
+    Raises:
+        CADiffError: with the word ``OutOfMemoryError``, by which a run knows that a second try may pass (``flows.stage.PASSING``): torch's
+            error does not say whether another process holds the memory, and a try costs no more than loading.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        told = str(error).splitlines()[0].split(" If reserved but unallocated")[0].strip()
+        raise CADiffError(
+            f"base.device: its memory is full (OutOfMemoryError: {told}) Set {remedy} (cadiff doctor counts what is needed), or, where "
+            "another process holds the memory, run again when it has ended: what is done is kept."
+        ) from error

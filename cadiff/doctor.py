@@ -12,8 +12,8 @@ from cadiff.params import BaseParams, Params
 PACKAGES = ("torch", "torchvision", "diffusers", "transformers", "prefect", "dvc", "numpy", "pyarrow")
 
 
-def facts(params: Params) -> list[tuple[str, str]]:
-    """Pairs of a name and what was found, in the order to print."""
+def facts(params: Params, card: float | None = None) -> list[tuple[str, str]]:
+    """Pairs of a name and what was found, in the order to print; what is needed for a ``card`` of so many GB, if one is named."""
     return [
         ("cadiff", version("cadiff")),
         ("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
@@ -21,20 +21,26 @@ def facts(params: Params) -> list[tuple[str, str]]:
         *devices(params.base.device),
         *weights(params),
         *sizes(params),
-        *needed(params),
+        *needed(params, card),
     ]
 
 
-def needed(params: Params) -> list[tuple[str, str]]:
+def needed(params: Params, card: float | None = None) -> list[tuple[str, str]]:
     """Memory, time and disk before anything is started; nothing where the device or the size is none, which is said above."""
     from cadiff.devices import pick_device
     from cadiff.needs import needs
 
     try:
-        pick_device(params.base.device)
+        if card is None:
+            pick_device(params.base.device)
     except UsageError:
         return []
-    return [] if describe_size(params.base).startswith("error") else needs(params)
+    if describe_size(params.base).startswith("error"):
+        return []
+    try:
+        return needs(params, card)
+    except UsageError as error:  # of a key that a stage would refuse too; the other facts are what one looks for then
+        return [("need", f"error: {error}")]
 
 
 def devices(wanted: str) -> list[tuple[str, str]]:
@@ -102,16 +108,16 @@ def describe_size(base: BaseParams) -> str:
     """Whether the base's levels divide what it is asked to draw, read from its configurations alone; a line that begins with
     ``error`` where they do not."""
     from cadiff.backbone.load import least_side, reduction_of
-    from cadiff.needs import configurations
+    from cadiff.needs import shapes_of
 
-    found = configurations(base)
-    if found is None:
+    known = shapes_of(base)
+    if known is None:
         return f"{base.size} px; its levels are read when a stage starts"
-    unet, vae, _ = found
+    (unet, vae, _), by_name = known
     least = least_side(unet, reduction_of(vae))
     if base.size % least:
         return f"error: base.size: expected a multiple of {least} for this base, found {base.size}"
-    return f"{base.size} px, a multiple of {least} as this base needs"
+    return f"{base.size} px, a multiple of {least} as this base needs" + (f" ({by_name})" if by_name else "")
 
 
 def describe_base(path: str) -> str:

@@ -82,6 +82,7 @@ class SceneRow:
     approximate: bool = False
 
 
+ATTEMPTS = 3  # drawings of a scene, until what was asked for is there
 REDRAWN = "redrawn"  # mask_source of a normal image in which a place was drawn anew
 WITHOUT_GOOD = (  # said of a folder of images that was made elsewhere
     "brought no normal images that took the generator’s path (a folder “good”), so a detector may have learnt from the generator’s "

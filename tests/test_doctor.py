@@ -49,7 +49,7 @@ def test_a_base_in_the_hubs_cache_is_read_and_named_by_its_own_revision(tmp_path
         base = {"path": "someone/model", "revision": revision, "size": 72}
         said = dict(facts(bare(products={"a": {}}, base=base)))
         assert said["size base"] == "error: base.size: expected a multiple of 16 for this base, found 72"
-        assert "need memory" not in said, "no step of a size that it cannot draw"
+        assert not [name for name in said if name.startswith("need")], "no step of a size that it cannot draw"
         digests[revision] = said["weights digest"]
     assert digests["a" * 40] == weights_digest(str(EMBEDDED)) != digests["b" * 40] == digests[None]
 

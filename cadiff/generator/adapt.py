@@ -19,6 +19,7 @@ from cadiff.checkpoint import Steps, cosine
 from cadiff.data.augment import augment_batch
 from cadiff.data.images import make_batch
 from cadiff.data.workers import batches, beside
+from cadiff.devices import LEANER_TRAINING, within_memory
 from cadiff.errors import CADiffError
 from cadiff.generator.steps import in_passes, new_scaler, update
 from cadiff.generator.windows import Box, box_of, check_canvas, drawn_anywhere, drawn_around, placed_like
@@ -203,11 +204,12 @@ def _fit(
         optimizer.param_groups[0]["lr"] = rate * cosine(step, steps, warmup=20)
         optimizer.zero_grad()
         loss_of, total = losses(torch.from_numpy(images), generator), 0.0
-        for rows in in_passes(len(images), passes):
-            loss = loss_of(rows) / passes
-            scaler.scale(loss).backward()
-            total += loss.item()
-        update(optimizer, scaler)
+        with within_memory(LEANER_TRAINING):
+            for rows in in_passes(len(images), passes):
+                loss = loss_of(rows) / passes
+                scaler.scale(loss).backward()
+                total += loss.item()
+            update(optimizer, scaler)
         left.figures = {"loss": total}
 
 

@@ -19,13 +19,13 @@ from cadiff.generator.setting import Read, has_exemplars, paste_exemplars, pictu
 from cadiff.generator.windows import REFINED, Piece, Window, box_of, check_canvas, overlapping, pieces
 from cadiff.params import Params
 from cadiff.pictures import resize_mask, resize_picture
+from cadiff.records import ATTEMPTS
 from cadiff.scene import Scene
 from cadiff.seeds import derive_seed, numpy_generator
 
 REFINING = 0.3  # share of the steps that this takes, from the noised enlargement
 QUIET_STRENGTH = 0.4  # share of the steps that a scene takes in which nothing is asked for, at most
 AFTER = 1000  # the number of the first refining window, for its grain's stream: more than any scene has windows
-ATTEMPTS = 3  # drawings of a scene, until what was asked for is there
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from cadiff.backbone import Backbone, CrossAttentionTap
+from cadiff.devices import LEANER_DRAWING, within_memory
 from cadiff.generator.model import Generator
 from cadiff.generator.reweighting import Reading, Reweighting, tapped
 from cadiff.intensity import touched_cells
@@ -92,6 +93,7 @@ class Sampled(NamedTuple):
     since: Int[Tensor, "b k"]
 
 
+@within_memory(LEANER_DRAWING)
 def sample(
     generator: Generator, requests: Sequence[Request], params: GenerateParams, intensity: IntensityParams,
     record: Callable[[Reading], None] | None = None,
@@ -100,6 +102,9 @@ def sample(
 
     Noise is drawn per request from its own seed, on the CPU. On a CPU what is drawn has the same bits whatever else is
     asked for with it, and in whichever order. ``record`` is told of every step, of some of the requests at a time.
+
+    Raises:
+        CADiffError: if the device's memory is full.
     """
     size, most = requests[0].masks.shape[-1], max(1, *(len(r.types) for r in requests))
     drawn = torch.empty(len(requests), 3, size, size)

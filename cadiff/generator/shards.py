@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 
 from cadiff.cluster import run_parts
 from cadiff.data.images import to_tensor, to_uint8
-from cadiff.generator.draw import ATTEMPTS, Drawn, draw_scenes
+from cadiff.generator.draw import Drawn, draw_scenes
 from cadiff.generator.methods import load_generator, settings_of
 from cadiff.generator.model import Generator, Paster
 from cadiff.generator.sample import in_lanes, lanes
@@ -22,7 +22,7 @@ from cadiff.generator.setting import Read, reader
 from cadiff.params import RESULT_KEYS, Params
 from cadiff.pictures import resize_picture
 from cadiff.progress import Progress
-from cadiff.records import GENERATED_SCHEMA, REDRAWN, GeneratedRow, SampleRow, to_table
+from cadiff.records import ATTEMPTS, GENERATED_SCHEMA, REDRAWN, GeneratedRow, SampleRow, to_table
 from cadiff.scene import Scene
 from cadiff.seeds import numpy_generator
 from cadiff.storage import digest, encode_png, read_table, sha256_bytes, table_writer, write_table

@@ -9,6 +9,7 @@ import pyarrow as pa
 from cadiff.backbone import Backbone, recompute
 from cadiff.checkpoint import Steps, cosine
 from cadiff.control import SpatialControl
+from cadiff.devices import LEANER_TRAINING, within_memory
 from cadiff.generator.adapt import load_adapted, load_recorded, seed_everything
 from cadiff.generator.examples import Shown, collate, draw_ahead
 from cadiff.generator.joint import learn
@@ -89,8 +90,9 @@ def train(task: Task, adapted: Path, out: Path, work: Path, workers: int | None 
         for group, rate in zip(optimizer.param_groups, learning_rates(params, step, steps), strict=True):
             group["lr"] = rate
         optimizer.zero_grad()  # before the forward pass: the last step's gradients would lie beside its activations
-        parts = learn(generator, collate(examples, tokens), params, rng, scaler)
-        update(optimizer, scaler, params.train.clip)
+        with within_memory(LEANER_TRAINING):
+            parts = learn(generator, collate(examples, tokens), params, rng, scaler)
+            update(optimizer, scaler, params.train.clip)
         if step % CURVE_EVERY == 0 or step + 1 == steps:
             curve += [{"step": step, "name": name, "value": value} for name, value in parts.items()]
             watch.losses(step, parts, {f"rate/{name}": group["lr"] for name, group in zip(modules, optimizer.param_groups, strict=True)})

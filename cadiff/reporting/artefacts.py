@@ -55,6 +55,11 @@ def ablations_of(dataset: str) -> Path:
     return ABLATIONS / f"{dataset}.parquet"
 
 
+def claims_of(dataset: str) -> Path:
+    """Where benchmarks/claims.py leaves its table of a data set."""
+    return ABLATIONS / "claims" / f"{dataset}.parquet"
+
+
 @dataclass
 class Artefacts:
     """What the stages left below ``root``. With ``partial`` an absent file reads as empty and is listed in
@@ -108,6 +113,10 @@ class Artefacts:
         """Of each image whether its mask is approximate."""
         return [bool(one) for one in self._of_generated(method, product, anomaly_type, "approximate")]
 
+    def attempts(self, method: str, product: str, anomaly_type: str) -> list[int | None]:
+        """Of each image the drawing that had what was asked for (``GeneratedRow``); None: nothing was looked for."""
+        return self._of_generated(method, product, anomaly_type, "attempts")
+
     def _of_generated(self, method: str, product: str, anomaly_type: str, column: str) -> list[Any]:
         name = f"data/made/generated/{method}/{product}/{anomaly_type}.parquet"
         return read_table(self.root / name, GENERATED_SCHEMA, [column])[column].to_pylist() if self._is_there(name) else []
@@ -130,6 +139,11 @@ class Artefacts:
         if (table := read_table(path)).column_names == older:
             return table.append_column(METRIC_SCHEMA.field("approximate"), pa.nulls(table.num_rows, pa.bool_()))
         return read_table(path, METRIC_SCHEMA)
+
+    def claims(self, dataset: str) -> pa.Table:
+        """What else of the paper was measured on a data set; empty, and nothing absent, where it was not: no stage does."""
+        path = self.root / claims_of(dataset)
+        return read_table(path, METRIC_SCHEMA) if path.is_file() else METRIC_SCHEMA.empty_table()
 
     def scored(self, method: str, product: str, only: Collection[str] | None = None, seed: int | None = None) -> Iterator[ScoredRow]:
         """What the detector of a seed (None: the lowest) said of each image that it did not learn from (``only``: of these), a few in

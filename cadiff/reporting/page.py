@@ -14,6 +14,7 @@ from cadiff.reporting import comparing, figures, model_figures, paper, signals, 
 from cadiff.reporting.answers import detectors_of, facts, lead, protocol_of, sources_of
 from cadiff.reporting.approximate import approximate_said
 from cadiff.reporting.artefacts import Artefacts
+from cadiff.reporting.claims import claims_tables
 from cadiff.reporting.films import films
 from cadiff.reporting.gallery import EXACT_SIDE, gallery, shard_methods
 from cadiff.reporting.maps import map_rows
@@ -91,6 +92,7 @@ def render(artefacts: Artefacts, frame: pd.DataFrame, dots: Markup, curves: dict
         "quality": signals.quality_table(artefacts, shard_methods(artefacts)),
         "filtered": signals.filter_table(frame),
         "mask_sources": signals.source_table(artefacts),
+        "second_look": signals.second_look_table(artefacts),
         "signals": list(signals.LIMITS),
         "ladders": {product: model_figures.ladders(rows) for product, rows in shown.items()},
         "ladder_table": model_figures.ladder_table(shown),
@@ -110,6 +112,7 @@ def render(artefacts: Artefacts, frame: pd.DataFrame, dots: Markup, curves: dict
         "paper": paper.paper_tables(
             frame, params, scale(params), artefacts.ablations(params.dataset.name).to_pandas(), comparing.join_published(artefacts)
         ),
+        "claims": claims_tables(artefacts.claims(params.dataset.name).to_pandas()),
         "images": image_table(artefacts, groups),
         "changed": [f"{key}: {inline(value)}" for key, value in changed(params)],
         "parameters": as_written({key: value for key, value in file_form(params).items() if key not in ("variants", "cluster")}),

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from cadiff.records import QualityRow
+from cadiff.records import ATTEMPTS, QualityRow
 from cadiff.reporting.artefacts import SHOWN, Artefacts
 from cadiff.reporting.comparing import ABSENT
 from cadiff.reporting.tables import Cell, Row, Table
@@ -110,6 +110,29 @@ def source_table(artefacts: Artefacts) -> Table:
         "type from its exemplars. Number of images."
     )
     return Table(caption, ["Images of", "Product", "Anomaly type", *columns], rows, sortable=True)
+
+
+def second_look_table(artefacts: Artefacts) -> Table:
+    """How many of each type's images lack what their scenes asked for after the last drawing: with a generated background their masks lie
+    off the product that was drawn, else they are not seen, or leave too much of their masks empty. Such images are kept, and trained on."""
+    params, counts = artefacts.params, dict[tuple[str, str, str, bool], str]()
+    for method in params.taking("scenes"):
+        for product in params.products:
+            drawn = params.for_product(product).generate.background == "generated"
+            for kind in artefacts.types(product, method):
+                if looked := [one for one in artefacts.attempts(method, product, kind) if one is not None]:
+                    counts[method, product, kind, drawn] = f"{sum(one > ATTEMPTS for one in looked):,} of {len(looked):,}"
+    of = {True: "Off the product", False: "Not seen, or mask not filled"}
+    shown = [background for background in of if background in {key[-1] for key in counts}]
+    rows = [
+        Row([*heads], [Cell(said if background == drawn else ABSENT) for background in shown]) for (*heads, drawn), said in counts.items()
+    ]
+    caption = (
+        f"What the second look did not find. An image that lacks what was asked for is drawn again, {ATTEMPTS} times in all; then the best "
+        "is kept, and trained on as all others. On a generated background it lacks it where too much of its mask lies off the product that "
+        "was drawn, on a real one where its anomaly is not seen or leaves too much of its mask empty."
+    )
+    return Table(caption, ["Images of", "Product", "Anomaly type", *(of[background] for background in shown)], rows, sortable=True)
 
 
 def left_out(frame: pd.DataFrame, method: str = SHOWN) -> tuple[int, int] | None:

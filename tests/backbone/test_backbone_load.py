@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import shutil
@@ -14,7 +15,8 @@ import torch
 from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
-from cadiff.backbone import load_backbone
+from cadiff.backbone import Backbone, load_backbone
+from cadiff.backbone.load import AT_ONCE
 from cadiff.errors import CADiffError, UsageError
 from cadiff.params import BaseParams
 from cadiff.storage import read_json, write_json
@@ -183,3 +185,31 @@ def test_a_hub_name_is_pinned_to_a_revision_and_digested_by_its_content(tiny_bas
 def test_a_folder_has_no_revision(base: Path) -> None:
     with pytest.raises(UsageError, match=r"base\.revision: expected null with base\.path: .*, which is a folder and has none, found 'v1'"):
         load_backbone(BaseParams(path=str(base), revision="v1", device="cpu", dtype="float32"))
+
+
+def seen_by(backbone: Backbone, pictures: int, size: int) -> dict[str, list[int]]:
+    """How many pictures each half of the autoencoder was given at a time."""
+    counts: dict[str, list[int]] = {"encoder": [], "decoder": []}
+    handles = [
+        getattr(backbone.vae, half).register_forward_pre_hook(lambda _, given, half=half: counts[half].append(len(given[0])))
+        for half in counts
+    ]
+    latents = backbone.encode(torch.zeros(pictures, 3, size, size))
+    assert latents.shape == (pictures, 4, size // 8, size // 8)
+    with contextlib.suppress(NotImplementedError):  # the meta device has no values that the last line could bring to the CPU
+        assert backbone.decode(latents).shape == (pictures, 3, size, size)
+    for handle in handles:
+        handle.remove()
+    return counts
+
+
+def test_an_accelerator_takes_a_large_picture_at_a_time_and_a_cpu_all_together(base: Path) -> None:
+    """Sixteen of 512 px in float32 would take most of a small card. Shapes tell how many: the meta device stands for a card."""
+    backbone = load_backbone(BaseParams(path=str(base), device="cpu", dtype="float32"))
+    assert seen_by(backbone, 5, 64) == {"encoder": [5], "decoder": [5]}, "on a CPU the shape decides the last bits"
+    for part in (backbone.unet, backbone.vae, backbone.text_encoder):
+        part.to("meta")
+    backbone.device = torch.device("meta")
+    assert seen_by(backbone, 3, 512) == {"encoder": [1, 1, 1], "decoder": [1, 1, 1]}
+    assert seen_by(backbone, 3, 1024) == {"encoder": [1, 1, 1], "decoder": [1, 1, 1]}
+    assert seen_by(backbone, AT_ONCE // 64**2 + 1, 64) == {"encoder": [64, 1], "decoder": [64, 1]}, "small ones fill it together"

@@ -19,14 +19,13 @@ from cadiff.backbone import Backbone, load_backbone
 from cadiff.data.images import to_tensor, to_uint8
 from cadiff.errors import CADiffError, UsageError
 from cadiff.generator import Generator, draw, draw_scenes, generated_row
-from cadiff.generator.draw import ATTEMPTS
 from cadiff.generator.reweighting import Reading
 from cadiff.generator.seen import FILLED, fulfilled
 from cadiff.generator.setting import reader
 from cadiff.generator.train import new_generator
 from cadiff.generator.windows import pieces
 from cadiff.params import Params
-from cadiff.records import GENERATED_SCHEMA, SCENE_SCHEMA, SampleRow, SceneRow, from_table, to_table
+from cadiff.records import ATTEMPTS, GENERATED_SCHEMA, SCENE_SCHEMA, SampleRow, SceneRow, from_table, to_table
 from cadiff.scene import Anomaly, Movement, Outline, Scene
 from cadiff.seeds import derive_seed
 from cadiff.storage import decode_image, sha256_bytes, write_image

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from cadiff.generator.reweighting import Reading, Reweighting
 from cadiff.generator.sample import Request, sample
 from cadiff.generator.train import load, new_generator, train
 from cadiff.params import IntensityParams, Params, load_params
+from cadiff.params.loading import read_layers
 from cadiff.prompt import CONTEXT
 from cadiff.records import SampleRow
 from cadiff.seeds import torch_generator
@@ -58,6 +60,20 @@ def test_the_literal_preset_is_the_recommended_one_but_for_the_papers_own_readin
     assert literal["train"]["epochs"] == 1000
     assert literal["train"]["steps"] is None
     assert (literal["control"]["weight_decay"], literal["control"]["learning_rate"]) == (0.01, 1e-5)
+
+
+def test_the_recommended_preset_says_of_each_departure_that_it_is_one_and_why() -> None:
+    """Not a default that nobody sees: each stands there, with the value that is used."""
+    path = PRESETS / "mvtec-sd15.yaml"
+    own, params = read_layers(path)[-1], load_params(path)
+    for section, keys in LITERAL.items():
+        for key in keys:
+            assert own.states(f"{section}.{key}"), f"{section}.{key}"
+            assert own.values[section][key] == getattr(getattr(params, section), key)
+            line = re.search(rf"^    {key}: .*# departs[: ](.+)$", path.read_text(), re.MULTILINE)
+            assert line, f"{key}: no reason"
+    assert own.values["detector"]["seeds"] == [0, 1, 2]
+    assert own.states("detector.seeds")
 
 
 def rewriting_of(params: IntensityParams, vectors: int = 1) -> Reweighting:

@@ -77,6 +77,6 @@ def test_what_a_step_takes_is_counted_without_weights(base: Path, small_params: 
     assert 2 * whole.denoising < parts.learning < 3 * whole.denoising, "of what is frozen no gradient of weights is computed"
     assert whole.memory("adamw", True, True) - whole.memory("adamw-8bit", True, True) == 6 * whole.trained
     told = dict(needs(params))
-    assert "train.batch 4 in 1 passes of 4 at 64 px" in told["need memory"]
-    assert set(told) == {"need memory", "need time", "need disk"}
+    assert "train.batch 4 in 1 passes of 4 at 64 px" in told["need memory, training"]
+    assert set(told) == {"need memory, training", "need memory, drawing", "need time", "need time, all", "need disk"}
     assert configurations(BaseParams(path="someone/not-here", dtype="float32")) is None

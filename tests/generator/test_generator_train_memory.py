@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sys
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from importlib.util import find_spec
 from itertools import pairwise
 from multiprocessing import get_context
@@ -17,10 +18,11 @@ from parameters import bare
 
 from cadiff.backbone import load_backbone, recompute
 from cadiff.checkpoint import SHARE, Pace, load_training, save_training
-from cadiff.errors import UsageError
+from cadiff.errors import CADiffError, UsageError
 from cadiff.generator import adapt_base, train_generator
 from cadiff.generator.examples import Shown, draw_ahead, draw_view
 from cadiff.generator.joint import joint_loss, learn
+from cadiff.generator.sample import Request, sample
 from cadiff.generator.steps import in_passes, new_optimizer, new_scaler, update
 from cadiff.generator.train import new_generator
 from cadiff.params import Params
@@ -28,6 +30,7 @@ from cadiff.records import SampleRow
 from cadiff.seeds import torch_generator
 from cadiff.storage import read_metadata, read_tensors, sha256_folder
 from cadiff.task import Task
+from flows.stage import passing_reason
 
 KINDS = ["chip", "rust", "scratch"]
 CPU = torch.device("cpu")
@@ -192,6 +195,43 @@ def test_without_bitsandbytes_eight_bits_are_refused_in_a_line(monkeypatch: pyte
     monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
     with pytest.raises(UsageError, match=r"train.optimizer: adamw-8bit needs bitsandbytes, .* pip install -e \"\.\[adam8bit\]\""):
         new_optimizer("adamw-8bit", [{"params": [torch.nn.Parameter(torch.zeros(1))]}])
+
+
+def full(*_: object) -> None:
+    """What torch raises on a card, in its words."""
+    raise torch.OutOfMemoryError(
+        "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 11.99 GiB of which 0.31 GiB is free. If reserved "
+        "but unallocated memory is large try setting PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True to avoid fragmentation.\n(more)"
+    )
+
+
+@pytest.mark.parametrize("adapting", [False, True])
+def test_a_full_device_is_an_error_that_says_what_to_set_and_may_pass(
+    adapting: bool, small_params: Params, nut_samples: list[SampleRow], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = changed(small_params, adapt={"steps": 2, "batch": 4}) if adapting else small_params
+    task = Task(params, "nut", "cadiff", nut_samples)
+    work = partial(adapt_base, task, tmp_path / "adapted", tmp_path / "work-a")
+    if not adapting:
+        work()
+        work = partial(train_generator, task, tmp_path / "adapted", tmp_path / "out", tmp_path / "work")
+    monkeypatch.setattr(torch.Tensor, "backward", full)
+    with pytest.raises(CADiffError) as error:
+        work()
+    said = str(error.value)
+    assert said.startswith("base.device: its memory is full (OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.")
+    assert "Set train.accumulate higher, train.checkpointing: true, or train.optimizer: adamw-8bit" in said
+    assert "reserved" not in said
+    assert passing_reason(error.value.exit_code, [f"error: {said}"]) is not None, "another process may have held it"
+
+
+def test_a_device_that_drawing_fills_is_told_so(small_params: Params) -> None:
+    backbone = load_backbone(small_params.base)
+    generator = new_generator(small_params, "nut", KINDS, backbone)
+    backbone.vae.decoder.register_forward_hook(full)
+    request = Request(generator.prompt(["rust"], 0), ("rust",), torch.ones(1, 64, 64, dtype=torch.bool), (1.0,), seed=0)
+    with pytest.raises(CADiffError, match=r"OutOfMemoryError: .* Set generate\.batch lower"):
+        sample(generator, [request], small_params.generate, small_params.intensity)
 
 
 def test_a_step_that_leaves_float16_is_not_taken_and_its_scale_survives_a_stop(tmp_path: Path) -> None:

@@ -20,8 +20,10 @@ from PIL import Image
 from reporting_artefacts import LEVEL, SHAPES, TYPES, make_params, small_params
 
 from cadiff.errors import CADiffError
-from cadiff.records import GENERATED_SCHEMA, METRIC_SCHEMA, ValidationRow
+from cadiff.records import GENERATED_SCHEMA, METRIC_SCHEMA, MetricRow, ValidationRow, to_table
 from cadiff.reporting import write_report
+from cadiff.reporting.artefacts import claims_of
+from cadiff.reporting.claims import claims_tables
 from cadiff.reporting.films import GAP, films
 from cadiff.reporting.run_said import network_said, sizes
 from cadiff.reporting.signals import filter_table
@@ -365,6 +367,28 @@ def test_the_ablations_table_is_read_where_it_is(artefacts_root: Path, tmp_path:
     text = Page((tmp_path / "out/index.html").read_text()).text
     assert "MTL + SAIM, ablation" in text
     assert "An “ablation” is of data/ablations/demo.parquet (demo, 1 product)" in text
+
+
+def test_what_else_was_measured_of_the_paper_is_shown_where_it_is(artefacts_root: Path, tmp_path: Path) -> None:
+    copy(artefacts_root, tmp_path / "root")
+    joint = {("joint: joint", "apart"): [5.0, 5.5], ("joint: a generator a type", "apart"): [4.0, 4.0]}
+    figures = joint | {("tokens: multiple tokens", "iou"): [0.4]}
+    rows = [
+        MetricRow("demo", "fabric", "cadiff", variant, metric, value, seed, 4, "strict", None, "")
+        for (variant, metric), values in figures.items() for seed, value in enumerate(values)
+    ]  # fmt: skip
+    write_report(small_params(), tmp_path / "root", tmp_path / "out")
+    assert "What else the paper claims" not in Page((tmp_path / "out/index.html").read_text()).text
+    write_table(tmp_path / "root" / claims_of("demo"), to_table(rows, METRIC_SCHEMA))
+    write_report(small_params(), tmp_path / "root", tmp_path / "out")
+    text = " ".join(Page((tmp_path / "out/index.html").read_text()).text.split())
+    assert "What else the paper claims" in text
+    assert "Part joint of benchmarks/claims.py, whose head says what each figure is: 1 product, 2 seeds of the generator" in text
+    tables = claims_tables(to_table(rows, METRIC_SCHEMA).to_pandas())
+    assert [(table.columns, [(row.heads, [cell.text for cell in row.cells]) for row in table.rows]) for table in tables] == [
+        (["Setting", "apart"], [(["joint"], ["5.25 ± 0.35"]), (["a generator a type"], ["4 ± 0"])]),
+        (["Setting", "iou"], [(["multiple tokens"], ["0.4"])]),
+    ]
 
 
 def test_images_made_elsewhere_without_normal_ones_are_told(artefacts_root: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from sklearn.metrics import average_precision_score
 from cadiff.records import (
     GENERATED_SCHEMA,
     QUALITY_SCHEMA,
+    SAMPLE_SCHEMA,
     AttentionRow,
     GeneratedRow,
     QualityRow,
@@ -30,7 +31,7 @@ from cadiff.reporting import figures, model_figures
 from cadiff.reporting.artefacts import Artefacts
 from cadiff.reporting.gallery import _group_size, data_uri, heat, outline, picture, real_picture, shown_shape, spread_out
 from cadiff.reporting.maps import map_rows
-from cadiff.reporting.signals import quality_table, signals_of, source_table, spoken
+from cadiff.reporting.signals import quality_table, second_look_table, signals_of, source_table, spoken
 from cadiff.storage import decode_image, read_table, write_table
 
 
@@ -289,6 +290,27 @@ def test_where_the_masks_lie_is_counted_by_type(artefacts_root: Path) -> None:
         for product, kind in (("fabric", "hole"), ("fabric", "stain"), ("metal_plate", "bent"), ("metal_plate", "scratch"))
     ]
     assert source_table(Artefacts(make_params(methods=["exemplars", "perlin"]), artefacts_root)).rows == []
+
+
+def test_images_that_lack_what_was_asked_for_are_counted_by_type(artefacts_root: Path, tmp_path: Path) -> None:
+    """Of a generated background they lie off the product; where nothing was looked for there is no row."""
+    whole = {"generate": {"background": "generated"}, "window": {"cut": "whole"}}
+    params = make_params(products={"fabric": whole, "metal_plate": {}}, methods=["cadiff", "exemplars"])
+    name = "data/made/generated/cadiff/{}.parquet"
+    for shard, attempts in (("fabric/hole", [4, 1, 4, 3]), ("fabric/stain", [1]), ("metal_plate/bent", [4]), ("metal_plate/scratch", [])):
+        table = read_table(artefacts_root / name.format(shard), GENERATED_SCHEMA)
+        found = pa.array((attempts * table.num_rows)[: table.num_rows] or [None] * table.num_rows, pa.int32())
+        place = table.schema.get_field_index("attempts")
+        write_table(tmp_path / name.format(shard), table.set_column(place, GENERATED_SCHEMA.field("attempts"), found))
+    for product in params.products:
+        path = Path(f"data/made/samples/{product}.parquet")
+        write_table(tmp_path / path, read_table(artefacts_root / path, SAMPLE_SCHEMA))
+    table = second_look_table(Artefacts(params, tmp_path))
+    assert table.columns[3:] == ["Off the product", "Not seen, or mask not filled"]
+    assert [(row.heads[1:], [cell.text for cell in row.cells]) for row in table.rows] == [
+        (["fabric", "hole"], ["15 of 30", "–"]), (["fabric", "stain"], ["0 of 30", "–"]), (["metal_plate", "bent"], ["–", "30 of 30"]),
+    ]  # fmt: skip
+    assert second_look_table(Artefacts(params, artefacts_root)).rows == [], "older images do not say"
 
 
 def test_attention_of_a_window_is_not_outlined_by_the_pictures_mask(artefacts_root: Path) -> None:

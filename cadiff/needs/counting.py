@@ -1,18 +1,17 @@
-"""What a preset takes before it is started: memory of a training step, hours, disk.
+"""One step of training and of drawing, counted without weights.
 
-One step of the base's own architecture is run on torch's meta device, which computes shapes and no values: its peak of live bytes and
-its floating-point operations are counted, not guessed. Nothing is loaded but the base's configurations.
+Each, of the base's own architecture, is run on torch's meta device, which computes shapes and no values: its peak of live bytes and its
+floating-point operations are counted, not guessed. Nothing is loaded but the base's configurations.
 """
 
 from __future__ import annotations
 
-import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import diffusers
 import torch
@@ -24,18 +23,17 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from cadiff.backbone import EMBEDDED, CrossAttentionTap, recompute
-from cadiff.backbone.load import reduction_of
+from cadiff.backbone import EMBEDDED, CrossAttentionTap, recompute, sd15
+from cadiff.backbone.load import in_portions, reduction_of
 from cadiff.control import SpatialControl
-from cadiff.devices import pick_device, pick_dtype
+from cadiff.generator.reweighting import Reweighting, tapped
 from cadiff.params import BaseParams, Params
-from cadiff.progress import duration
 
 GIB = 2**30
+BY_NAME = "by SD 1.5's published shapes"
 # What CUDA's context and its libraries' work space take. With it a batch of 16 is 36.5 GB, where an H200 took about 39: its allocator's
 # unused pieces are not counted.
 CUDA_SPACE = 0.6 * GIB
-ATTAINED = 0.35  # of what a matrix product reaches on the same card: one H200 took 0.44 s for a step at 512 px
 Shapes: TypeAlias = tuple[dict[str, Any], dict[str, Any], CLIPTextConfig]  # of U-Net, autoencoder and text encoder
 
 
@@ -130,6 +128,21 @@ class Step:
         return float(trained + frozen + activations + (CUDA_SPACE if cuda else 0))
 
 
+@dataclass(frozen=True)
+class Drawing:
+    """Drawing ``pictures`` together: bytes of activations at most, of a denoising step in half precision and of the autoencoder in
+    float32."""
+
+    pictures: int
+    denoising: int
+    decoding: int
+
+    def memory(self, step: Step, narrow: bool, cuda: bool) -> float:
+        """Bytes at most. U-Net and control have 2 a weight where they are narrow, else 4, as autoencoder and text encoder always."""
+        weights = (step.frozen + step.trained) * (2 if narrow else 4) + 4 * (step.autoencoder + step.text)
+        return float(weights + max(self.denoising * (1 if narrow else 2), self.decoding) + (CUDA_SPACE if cuda else 0))
+
+
 def configurations(base: BaseParams) -> Shapes | None:
     """Those of the base's parts, from its folder or the hub's cache; None: not on this machine yet."""
     path = str(EMBEDDED) if base.path == "embedded" else base.path
@@ -141,23 +154,53 @@ def configurations(base: BaseParams) -> Shapes | None:
         return None
 
 
+def shapes_of(base: BaseParams) -> tuple[Shapes, str] | None:
+    """The base's configurations and how they are known: its own ("" then), or by its name. None: they are not."""
+    if (found := configurations(base)) is not None:
+        return found, ""
+    return (sd15.configurations(), BY_NAME) if sd15.is_sd15(base.path) else None
+
+
+class _Parts(NamedTuple):
+    """The base's parts and a control on the meta device, those that compute narrowly in half precision; the latents' channels and side."""
+
+    unet: UNet2DConditionModel
+    vae: Any
+    encoder: CLIPTextModel
+    control: SpatialControl
+    channels: int
+    side: int
+
+    def inputs(self, pictures: int, size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Latents, text, mask and t of so many pictures."""
+        length, width = self.encoder.config.max_position_embeddings, self.encoder.config.hidden_size
+        shapes = ((self.channels, self.side, self.side), (length, width), (1, size, size))
+        latents, text, mask = (torch.empty(pictures, *shape, dtype=torch.bfloat16, device="meta") for shape in shapes)
+        return latents, text, mask, torch.empty(pictures, dtype=torch.long, device="meta")
+
+
+def _on_meta(params: Params, unet_config: dict[str, Any], vae_config: dict[str, Any], text_config: CLIPTextConfig) -> _Parts:
+    size = params.base.size
+    with torch.device("meta"):
+        unet = UNet2DConditionModel.from_config(unet_config).requires_grad_(False)
+        vae, encoder = getattr(diffusers, vae_config["_class_name"]).from_config(vae_config), CLIPTextModel(text_config)
+        side = size // reduction_of(vae_config)
+        control = SpatialControl.copy_of(unet, size // side, params.control)
+    for parameter in (*unet.parameters(), *control.controlnet.parameters()):  # not SAIM's, which norms in float32 as under autocast
+        parameter.data = parameter.data.to(torch.bfloat16)
+    return _Parts(unet, vae, encoder, control, int(unet.config["in_channels"]), side)
+
+
 def step_of(params: Params, unet_config: dict[str, Any], vae_config: dict[str, Any], text_config: CLIPTextConfig) -> Step:
     """One pass of ``train.batch`` / ``train.accumulate`` pictures of ``base.size``, in half precision, on the meta device.
 
     Gradients of weights are let go as they come, so that what is counted is activations.
     """
     size, pictures = params.base.size, params.train.batch // params.train.accumulate
-    with torch.device("meta"):
-        unet = UNet2DConditionModel.from_config(unet_config).requires_grad_(False)
-        vae, encoder = getattr(diffusers, vae_config["_class_name"]).from_config(vae_config), CLIPTextModel(text_config)
-        side, channels = size // reduction_of(vae_config), int(unet.config["in_channels"])
-        control = SpatialControl.copy_of(unet, size // side, params.control)
-        latents = torch.empty(pictures, channels, side, side, dtype=torch.bfloat16)
-        text = torch.empty(pictures, text_config.max_position_embeddings, text_config.hidden_size, dtype=torch.bfloat16)
-        mask, t = torch.empty(pictures, 1, size, size, dtype=torch.bfloat16), torch.empty(pictures, dtype=torch.long)
-        image = torch.empty(1, 3, size, size)
-    for parameter in (*unet.parameters(), *control.controlnet.parameters()):  # not SAIM's, which norms in float32 as under autocast
-        parameter.data = parameter.data.to(torch.bfloat16)
+    parts = _on_meta(params, unet_config, vae_config, text_config)
+    unet, vae, encoder, control, *_ = parts
+    latents, text, mask, t = parts.inputs(pictures, size)
+    image = torch.empty(1, 3, size, size, device="meta")
     text.requires_grad_()
     for parameter in control.parameters():
         parameter.register_post_accumulate_grad_hook(_let_go)
@@ -168,64 +211,40 @@ def step_of(params: Params, unet_config: dict[str, Any], vae_config: dict[str, A
         control.denoise(unet, latents, t, text, mask).float().square().mean().backward()
     for part in (control, vae, text):  # the counter hooks onto what has gradients
         part.requires_grad_(False)
-    denoising = _flops(lambda: control.denoise(unet, latents[:1], t[:1], text[:1], mask[:1]))
-    encoding, decoding = _flops(lambda: vae.encoder(image)), _flops(lambda: vae.decoder(latents[:1].float()))
+    denoising = flops_of(lambda: control.denoise(unet, latents[:1], t[:1], text[:1], mask[:1]))
+    encoding, decoding = flops_of(lambda: vae.encoder(image)), flops_of(lambda: vae.decoder(latents[:1].float()))
     frozen, trained, autoencoder, reading = (sum(p.numel() for p in part.parameters()) for part in (unet, control, vae, encoder))
     return Step(frozen, trained, autoencoder, reading, pictures, live.peak, learning.get_total_flops(), denoising, encoding, decoding)
+
+
+@torch.no_grad()
+def drawing_of(params: Params, unet_config: dict[str, Any], vae_config: dict[str, Any], text_config: CLIPTextConfig) -> Drawing:
+    """A denoising step of ``generate.batch`` pictures of ``base.size``, re-weighted, their empty prompts with them where guidance asks for
+    these; and their decoding as an accelerator does it (``in_portions``). On the meta device."""
+    size, pictures = params.base.size, params.generate.batch
+    parts = _on_meta(params, unet_config, vae_config, text_config)
+    asked = pictures * (2 if params.generate.guidance_scale > 1 else 1)
+    latents, text, mask, t = parts.inputs(asked, size)
+    positions, weights = (torch.ones(pictures, 1, dtype=kind, device="meta") for kind in (torch.long, torch.float32))
+    rewriting = Reweighting(positions, mask[:pictures] > 0, weights, params.intensity, parts.side, torch.zeros_like(positions) > 0)
+    there = (*parts.unet.parameters(), *parts.control.parameters(), latents, text, mask, t, positions, weights)
+    with tapped(parts.unet, parts.control.controlnet, rewriting, params.intensity.in_control) as tap, _fused(), Live(there) as denoising:
+        parts.control.denoise(parts.unet, latents, t, text, mask)
+        rewriting.observe(tap.maps, 0)
+        tap.clear()
+    found = latents[:pictures].float()
+    with _fused(), Live((*parts.vae.parameters(), found)) as decoding:
+        in_portions(lambda part: parts.vae.decode(part).sample, found, size**2, found.device)
+    return Drawing(pictures, denoising.peak, decoding.peak)
 
 
 def _let_go(parameter: Tensor) -> None:
     parameter.grad = None
 
 
-def _flops(call: Callable[[], object]) -> int:
+def flops_of(call: Callable[[], object]) -> int:
+    """Floating-point operations of a call."""
     with _fused(), FlopCounterMode(display=False) as counter:
         call()
     counted: int = counter.get_total_flops()
     return counted
-
-
-def attained(device: torch.device, dtype: torch.dtype, seconds: float = 0.3) -> float:
-    """Operations a second of a large matrix product on a device."""
-    side = 4096 if device.type == "cuda" else 1024
-    one = torch.ones(side, side, device=device, dtype=dtype)
-    (one @ one).sum().item()
-    began, count = time.monotonic(), 0
-    while time.monotonic() - began < seconds:
-        (one @ one).sum().item()
-        count += 1
-    return 2 * side**3 * count / (time.monotonic() - began)
-
-
-def needs(params: Params) -> list[tuple[str, str]]:
-    """What training and drawing one product takes, as pairs of a name and what was found."""
-    found = configurations(params.base)
-    if found is None:
-        return [("need", "known once the base's config.json files are here; it counts one step of its architecture")]
-    device = pick_device(params.base.device)
-    dtype, train = pick_dtype(params.base.dtype, device, scaled=True), params.train
-    step, narrow, cuda = step_of(params, *found), dtype != torch.float32, device.type == "cuda"
-    memory = step.memory(train.optimizer, narrow, cuda) / GIB
-    passes = f"train.batch {train.batch} in {train.accumulate} passes of {step.pictures} at {params.base.size} px"
-    rate = ATTAINED * attained(device, dtype)
-    step_seconds = train.accumulate * (step.learning + step.pictures * step.encoding) / rate
-    image_seconds = (params.generate.steps * step.denoising * (2 if params.generate.guidance_scale > 1 else 1) + step.decoding) / rate
-    shard = 2 * params.base.size**2 * params.generate.per_type
-    return [
-        ("need memory", f"{memory:.1f} GiB of weights, gradients and activations ({passes}){_room(memory, device)}"),
-        ("need time", f"{duration(1000 * step_seconds)} for 1000 steps, {duration(1000 * image_seconds)} for 1000 images: "
-         f"arithmetic, {ATTAINED:.0%} of what a matrix product reaches on {device} ({rate / ATTAINED / 1e12:.3g} TFLOPS)"),
-        ("need disk", f"a product: generator {4 * step.trained / GIB:.2f} GiB, checkpoint {12 * step.trained / GIB:.2f} GiB until it is "
-         f"trained, {params.generate.per_type} images {shard / GIB:.2f} GiB; as much again in DVC's cache where it cannot link"),
-    ]  # fmt: skip
-
-
-def _room(memory: float, device: torch.device) -> str:
-    if device.type != "cuda":
-        return ""
-    there = torch.cuda.get_device_properties(device).total_memory / GIB
-    if memory <= there:
-        return f"; {device} has {there:.1f} GiB"
-    return (
-        f"; error: {device} has {there:.1f} GiB: set train.accumulate higher, train.checkpointing: true, or train.optimizer: adamw-8bit"
-    )
