@@ -48,7 +48,7 @@ def cell(run: Run, network: str, size: int, seed: int, times: int) -> dict[str, 
     params = run.params.model_copy(update={"detector": detector.model_copy(update=own)})
     task = dataclasses.replace(run.task, params=params)
     made_from = digest([params.model_dump(mode="json"), *map(content_digest, (PACKAGE, *run.sources))])
-    file = KEPT / f"{task.product}-{network}-{size}-{seed}-{made_from}.json"
+    file = KEPT / f"{task.product}-{task.method}-{network}-{size}-{seed}-{made_from}.json"
     if not file.is_file():
         with tempfile.TemporaryDirectory(prefix="cadiff-") as name:
             folder, started = Path(name), time.monotonic()
