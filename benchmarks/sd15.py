@@ -71,6 +71,8 @@ def write_params(folder: Path, changes: list[str]) -> None:
     values["draw"] = {"products": [PRODUCT], "normals": 2, "test_good": 1, "anomalies_per_type": 3}
     values["products"] = {PRODUCT: {}}
     values["base"] |= {"path": "base"}
+    values["metrics"] |= {"inception": None, "lpips": None}  # nothing is scored here, so what scores need not be there
+    values["recipe"]["classifier"]["weights"] = None
     values["train"] |= {"steps": 2, "epochs": None, "batch": 1, "accumulate": 1}
     for change in changes:
         key, _, value = change.partition("=")
