@@ -59,6 +59,7 @@ test-slow: env
 
 check-sd15: env
 	$(BIN)/python benchmarks/sd15.py .cadiff/sd15
+	$(BIN)/python benchmarks/sd15_gradients.py .cadiff/sd15 --dtype float32
 
 bench: env
 	$(BIN)/python -m benchmarks.bench
