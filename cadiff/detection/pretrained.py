@@ -2,10 +2,14 @@
 
 What is thin or small lives at high resolution, so a skip comes in at every stride (32, 16, 8, 4, 2) and the last one is the image
 itself at its full resolution, through one convolution of its own.
+
+Training starts from a rare anomaly (``PRIOR``): the focal loss hardly moves what is below a fifth, so a background that starts at a half
+stays grey there, while Dice takes what is around an anomaly to nothing, and the good parts of a picture outrank a missed defect.
 """
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cache
@@ -24,6 +28,7 @@ LEVELS = (0, 2, 4, 10, 15)  # the encoder's last blocks at strides 2, 4, 8, 16 a
 CHANNELS = (16, 24, 40, 112, 320)  # what comes out of them
 WIDTH = 16  # channels of the decoder at full resolution; times 2, 3, 4 and 8 at strides 2, 4, 8 and 16
 DECODER = (8, 4, 3, 2, 1)
+PRIOR = 0.01  # the probability of anomaly that an untrained head gives; Lin et al., "Focal Loss for Dense Object Detection", section 4.1
 
 
 class EncoderUNet(nn.Module, ABC):
@@ -49,6 +54,7 @@ class EncoderUNet(nn.Module, ABC):
             nn.Sequential(_convolution(a + skip, b), _convolution(b, b)) for (a, b), skip in zip(pairwise(sides), skips, strict=True)
         )
         self.head = nn.Conv2d(width, 2, 1)
+        self.head.bias = nn.Parameter(torch.tensor([0.0, -math.log((1 - PRIOR) / PRIOR)]))
 
     @abstractmethod
     def prepared(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:

@@ -193,6 +193,17 @@ def test_the_pretrained_network_sees_a_single_pixel_at_full_resolution() -> None
     assert abs(column - 33) <= 4
 
 
+def test_an_untrained_pretrained_network_takes_an_anomaly_for_rare() -> None:
+    """Of any picture: an anomaly's probability is about the prior of the focal loss's paper, in odds within a factor of three."""
+    torch.manual_seed(0)
+    model = network_of("efficientnet-lite0").build(DetectorParams(), True).eval()
+    pictures = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    with torch.no_grad():
+        logits = model(pictures)
+    odds = (logits[:, 0] - logits[:, 1]).mean().exp()
+    assert 99 / 3 < odds < 99 * 3
+
+
 def test_the_encoder_learns_slower_than_the_decoder(toy) -> None:
     """After one step of Adam each parameter has moved by its own rate, whatever its gradient is."""
     params = toy.params.model_copy(
