@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 
 from cadiff.data.images import to_tensor, to_uint8
 from cadiff.generator.model import Generator, Paster
@@ -205,15 +205,18 @@ def _request(
     seed = scene.seed if step == 0 else derive_seed(scene.seed, "window", step)
     if work.original is None:
         return Request(prompt, types, masks, weights, seed), None
-    backbone = generator.backbone
-    background = backbone.encode(to_tensor(piece.window.picture(work.image, size)[None]))[0]
-    if not _starts_from_a_picture(params, scene):
-        return Request(prompt, types, masks, weights, seed, background, scene.edits, asked=scene.named), None
-    if params.generate.start == "background" or not scene.named:
-        return Request(prompt, types, masks, weights, seed, background, scene.edits, background, scene.named), None
-    pasted = paste_exemplars(work.image, piece.window, scene, params, read)
-    start = backbone.encode(to_tensor(resize_picture(pasted, (size, size))[None]))[0]
-    return Request(prompt, types, masks, weights, seed, background, scene.edits, start), pasted
+    if scene.named and params.generate.start == "exemplar" and _starts_from_a_picture(params, scene):
+        # what is kept beside the mask is as it was set in too: an exemplar's blurred edge, say
+        pasted = paste_exemplars(work.image, piece.window, scene, params, read, params.generate.blend or 0.0)
+        start = _latents(generator, resize_picture(pasted, (size, size)))
+        return Request(prompt, types, masks, weights, seed, start, scene.edits, start), pasted
+    there = _latents(generator, piece.window.picture(work.image, size))
+    begun = there if _starts_from_a_picture(params, scene) else None
+    return Request(prompt, types, masks, weights, seed, there, scene.edits, begun, scene.named), None
+
+
+def _latents(generator: Generator, picture: UInt8[np.ndarray, "s s 3"]) -> Float[torch.Tensor, "c hl wl"]:
+    return generator.backbone.encode(to_tensor(picture[None]))[0]
 
 
 def _starts_from_a_picture(params: Params, scene: Scene) -> bool:

@@ -170,7 +170,8 @@ def set_in(
     around: UInt8[np.ndarray, "h w 3"], drawn: Float[np.ndarray, "s s 3"], known: Float[np.ndarray, "s s 3"],
     part: Bool[np.ndarray, "h w"], blend: float, rng: np.random.Generator, start: UInt8[np.ndarray, "h w 3"] | None = None,
 ) -> UInt8[np.ndarray, "h w 3"]:  # fmt: skip
-    """A window of the picture with what was drawn in ``part``, fading out over ``blend`` px; beyond that ``around``, byte for byte.
+    """A window of the picture with what was drawn in ``part``, fading over ``blend`` px into what it started from; beyond that
+    ``around``, byte for byte.
 
     ``drawn`` is what the base made of the window (grey levels), ``known`` what its autoencoder makes of what the drawing started from:
     ``start``, or where that is None ``around``. Where the two differ by no more than the picture's own grain would, nothing was drawn
@@ -185,8 +186,7 @@ def set_in(
     drawn, known = enlarged(drawn, shape), enlarged(known, shape)
     begun = (around if start is None else start).astype(np.float32)
     new = changed(drawn - known, begun, scale)[..., None]
-    full = begun + new * (drawn + grain(begun - known, rng) - begun)
-    mixed = np.clip(around + share * (full - around), 0, 255).round().astype(np.uint8)
+    mixed = np.clip(begun + share * new * (drawn + grain(begun - known, rng) - begun), 0, 255).round().astype(np.uint8)
     return np.where(share > 0, mixed, around)
 
 

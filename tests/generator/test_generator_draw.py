@@ -302,7 +302,8 @@ def test_a_mask_beside_the_product_that_was_drawn_is_drawn_again_and_counted(
 def test_drawing_starts_from_the_exemplar_of_its_mask_where_asked(
     generator: Generator, params: Params, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first latents that the networks see are those of the window with the exemplar in the mask, noised by the scene's own noise."""
+    """The first latents that the networks see are those of the window with the exemplar in the mask, fading out beside it, noised by the
+    scene's own noise."""
     shape = (128, 128)
     mask = box(shape, 50, 40, 70, 80)
     exemplar, row = write(shape, 11, mask), write(shape, 12)
@@ -327,9 +328,13 @@ def test_drawing_starts_from_the_exemplar_of_its_mask_where_asked(
         window = pieces(mask, params.window, SIZE)[0].window
         return generator.backbone.encode(to_tensor(window.picture(picture, SIZE)[None]))[0]
 
+    rows, columns = np.indices(shape)
+    away = np.hypot(np.maximum(50 - rows, rows - 69).clip(0), np.maximum(40 - columns, columns - 79).clip(0))
+    share = np.where(away <= 2, 1 - away / 3, 0.0)[..., None]  # generate.blend: 2
+
     def planted(w: float) -> np.ndarray:
-        mixed = pixels_of(row) + w * (pixels_of(exemplar).astype(float) - pixels_of(row))
-        return np.where(mask[..., None], mixed.clip(0, 255).round(), pixels_of(row)).astype(np.uint8)
+        mixed = pixels_of(row) + w * share * (pixels_of(exemplar).astype(float) - pixels_of(row))
+        return mixed.clip(0, 255).round().astype(np.uint8)
 
     for w in (0.0, 0.5, 1.0):
         torch.testing.assert_close(start(whole.at(w), start="exemplar"), latents(planted(w)), atol=1e-4, rtol=1e-3)

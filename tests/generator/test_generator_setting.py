@@ -213,6 +213,17 @@ def test_where_nothing_was_drawn_every_byte_is_the_pictures_inside_of_the_mask_t
             assert (set_in(around, known.copy(), known, middle((96, 96)), blend, rng) == around).all()
 
 
+def test_what_a_drawing_started_from_is_kept_whole_where_nothing_was_drawn() -> None:
+    """A start that fades into the picture, as a blurred defect does, is not faded a second time; beyond it nothing is."""
+    rng = np.random.default_rng(0)
+    around, start = rng.integers(0, 256, (2, 96, 96, 3), dtype=np.uint8)
+    part, known = middle((96, 96)), rng.uniform(0, 255, (48, 48, 3))
+    near = ndimage.distance_transform_edt(~part) <= 2
+    mixed = set_in(around, known.copy(), known, part, 2.0, rng, start)
+    assert (mixed[near] == start[near]).all()
+    assert (mixed[~near] == around[~near]).all()
+
+
 @pytest.mark.parametrize("blend", [0.0, 1.0, 2.0, 5.0])
 def test_beyond_the_blend_every_byte_is_the_pictures(blend: float) -> None:
     around, part = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8), np.zeros((64, 64), bool)
