@@ -3,10 +3,10 @@
     python benchmarks/networks.py PRODUCT [--seeds 0 1 2] [--networks unet efficientnet-lite0] [--sizes 64 128 256]
 
 Run it in a folder with params.yaml after `synthesize --method exemplars`: detectors are trained on augmented exemplars alone, so that
-no generator's images choose between them, or on those of another ``--method``. Each network has as many steps at each size (``STEPS``) as
-take about the time of the demo's detector, 150 steps at 128 px; the seconds that they took here, beside whatever else ran, are printed.
-``--times 6`` is about the time of `presets/own-data.yaml`. Each cell is kept in ``.cadiff/networks`` and made once, so a stopped run goes
-on.
+no generator's images choose between them, or on those of another ``--method``, ``--beside`` those of one more. Each network has as many
+steps at each size (``STEPS``) as take about the time of the demo's detector, 150 steps at 128 px; the seconds that they took here, beside
+whatever else ran, are printed. ``--times 6`` is about the time of `presets/own-data.yaml`. Each cell is kept in ``.cadiff/networks`` and
+made once, so a stopped run goes on.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ KEPT = Path(".cadiff/networks")
 PACKAGE = Path(__file__).resolve().parents[1] / "cadiff"
 
 
-def cell(run: Run, network: str, size: int, seed: int, times: int) -> dict[str, float]:
-    """A detector's figures and the seconds of its training."""
+def cell(run: Run, sources: list[Path], network: str, size: int, seed: int, times: int) -> dict[str, float]:
+    """A detector's figures and the seconds of its training on the images of ``sources``."""
     steps, detector = times * STEPS[network][size], run.params.detector
     own = {"network": network, "size": size, "epochs": 1, "samples_per_epoch": steps * detector.batch, "protocol": "strict"}
     params = run.params.model_copy(update={"detector": detector.model_copy(update=own)})
     task = dataclasses.replace(run.task, params=params)
-    made_from = digest([params.model_dump(mode="json"), *map(content_digest, (PACKAGE, *run.sources))])
+    made_from = digest([params.model_dump(mode="json"), *map(content_digest, (PACKAGE, *sources))])
     file = KEPT / f"{task.product}-{task.method}-{network}-{size}-{seed}-{made_from}.json"
     if not file.is_file():
         with tempfile.TemporaryDirectory(prefix="cadiff-") as name:
             folder, started = Path(name), time.monotonic()
-            train_detector(task, run.sources, seed, folder, folder / "work")
+            train_detector(task, sources, seed, folder, folder / "work")
             found = {"steps": float(steps), "seconds": time.monotonic() - started}
             write_json(file, found | {row.metric: row.value for row in score(task, seed, folder) if row.metric in SHOWN})
     return dict(read_json(file))
@@ -75,13 +75,18 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", choices=list(STEPS["unet"]), default=list(STEPS["unet"]))
     parser.add_argument("--times", type=int, default=1, help="of the demo's time")
     parser.add_argument("--method", default=EXEMPLARS, help="whose images they are trained on")
+    parser.add_argument("--beside", help="a method whose images they are trained on too, as `both` is on cadiff's and exemplars'")
     options = parser.parse_args()
 
     def work() -> None:
-        run = resolve("detect", load_params(), options.product, options.method)
+        params = load_params()
+        run = resolve("detect", params, options.product, options.method)
+        sources = run.sources
+        if options.beside:
+            sources = [*sources, *resolve("detect", params, options.product, options.beside).sources]
         rows = []
         for seed, network, size in itertools.product(options.seeds, options.networks, options.sizes):
-            found = cell(run, network, size, seed, options.times)
+            found = cell(run, sources, network, size, seed, options.times)
             rows.append({"network": network, "size": size, **found})
             print(f"seed {seed} {network} {size} px: pixel AP {100 * found['pixel_ap']:.1f}, {found['seconds']:.0f} s", flush=True)
         print(shown(pd.DataFrame(rows)))

@@ -47,6 +47,25 @@ def test_each_cell_has_its_steps_and_is_made_once(networks: ModuleType, monkeypa
     assert found["seconds"] > 0
 
 
+def test_images_of_two_methods_make_another_cell(networks: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setattr(networks, "STEPS", {"unet": {64: 2, 128: 1, 256: 1}, "efficientnet-lite0": {64: 1, 128: 1, 256: 1}})
+    values = values_of("smoke")
+    values["methods"]["synthesizers"] = ["exemplars", "cutpaste"]
+    Path("params.yaml").write_text(file_text(values))
+    for stage, product, method in (("settings", "", ""), ("synthesize", "nut", "cutpaste")):
+        run_stage(stage, load_params(), product, method)
+    seen = []
+    own = networks.train_detector
+    monkeypatch.setattr(networks, "train_detector", lambda task, sources, *rest: seen.append(sources) or own(task, sources, *rest))
+    call = ["networks.py", "nut", "--seeds", "0", "--networks", "unet", "--sizes", "64", "--method", "cutpaste"]
+    for beside in ([], ["--beside", "exemplars"]):
+        monkeypatch.setattr(sys, "argv", [*call, *beside])
+        with pytest.raises(SystemExit, match="0"):
+            networks.main()
+    assert [[folder.parent.name for folder in sources] for sources in seen] == [["cutpaste"], ["cutpaste", "exemplars"]]
+    assert len([*networks.KEPT.iterdir()]) == 2
+
+
 def test_the_table_says_mean_and_spread_over_seeds(networks: ModuleType) -> None:
     own = {"network": "unet", "size": 64, "steps": 3.0, **dict.fromkeys(networks.SHOWN, 0.5)}
     rows = [{**own, "seconds": 2 * seed, "pixel_ap": 0.6 + 0.1 * seed} for seed in range(3)]
