@@ -5,11 +5,12 @@ export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help env demo demo-full check test test-slow test-schedule test-kill check-sd15 bench lint
+.PHONY: help env dev demo demo-full check test test-slow test-schedule test-kill check-sd15 bench lint
 
 help:
 	@echo "make demo       environment, then the whole pipeline on params.yaml; ends with reports/index.html"
 	@echo "make demo-full  the same with all four products and three seeds of each detector: hours"
+	@echo "make env        what a run needs, into .venv; make dev: what tests and lint need besides"
 	@echo "make check      lint, types, import rule, and the tests that were changed"
 	@echo "make test       environment, lint, types, import rule, tests"
 	@echo "make test-slow  the tests that take minutes"
@@ -19,11 +20,17 @@ help:
 	@echo "make test-kill  kill -9 at random moments, 24 times: nothing lost, doubled or orphaned"
 
 env: .venv.stamp .dvc/config.local
+dev: .venv.dev.stamp .dvc/config.local
 
 .venv.stamp: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, found " + sys.version.split()[0] + ". Name one with: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e .
+	@touch $@
+
+# What tests and `make lint` need besides: a third more.
+.venv.dev.stamp: .venv.stamp
 	$(BIN)/python -m pip install --quiet -e ".[dev]"
 	@touch $@
 
@@ -41,7 +48,7 @@ demo-full: env
 	$(BIN)/cadiff preset demo-full
 	$(MAKE) demo
 
-lint: env
+lint: dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
@@ -54,7 +61,7 @@ check: lint
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-test-slow: env
+test-slow: dev
 	$(BIN)/python -m pytest -m slow
 
 check-sd15: env
@@ -64,8 +71,8 @@ check-sd15: env
 bench: env
 	$(BIN)/python -m benchmarks.bench
 
-test-schedule: env
+test-schedule: dev
 	$(BIN)/python -m pytest -m schedule
 
-test-kill: env
+test-kill: dev
 	$(BIN)/python -m pytest -m kill
