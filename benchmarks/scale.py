@@ -60,7 +60,7 @@ def detector_images(params: Params, size: Size, method: str) -> float:
     """Images that the detectors and classifiers of all seeds are trained on, each as often as it is seen."""
     generated = size.images * (2 if params.kind_of(method) == "union" else 1)
     classifier = params.classifier.epochs * generated if size.types >= 2 else 0
-    return len(params.detector.seeds) * (total_steps(params.detector) * params.detector.batch + classifier)
+    return len(params.detector.seeds) * (total_steps(params.detector.settled(round(size.exemplars))) * params.detector.batch + classifier)
 
 
 def peer_images(params: Params, size: Size, method: str) -> float:

@@ -108,7 +108,7 @@ def train_detector(task: Task, generated: Sequence[Path], seed: int, out: Path, 
         CADiffError: if images are missing or do not fit, training diverges, or the checkpoint is broken.
     """
     params, product, samples = task.params, task.product, task.samples
-    settings = params.detector
+    settings = params.detector.settled(sum(row.role == "exemplar" for row in samples))
     device = pick_device(params.base.device)
     legacy = settings.protocol == "legacy"
     data = load_training_data(product, samples, generated, View.of(params), *((MOST, "half") if legacy else ()))
@@ -126,7 +126,8 @@ def train_detector(task: Task, generated: Sequence[Path], seed: int, out: Path, 
 
 
 def total_steps(settings: DetectorParams) -> int:
-    """Optimiser steps of a whole run; the last epoch's incomplete batch counts as a step."""
+    """Optimiser steps of a whole run of ``settled`` ones; the last epoch's incomplete batch counts as a step."""
+    assert settings.samples_per_epoch is not None
     return -(-settings.epochs * settings.samples_per_epoch // settings.batch)
 
 
@@ -191,6 +192,7 @@ class _Judge:
 
 def epoch_ends(settings: DetectorParams) -> dict[int, int]:
     """The number of steps taken when an epoch is over, and its number (from 1)."""
+    assert settings.samples_per_epoch is not None
     return {-(-epoch * settings.samples_per_epoch // settings.batch): epoch for epoch in range(1, settings.epochs + 1)}
 
 

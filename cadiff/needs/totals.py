@@ -83,23 +83,23 @@ def loads(params: Params, content: Content, step: Step) -> dict[str, Load]:
     found = {
         "training": training_step(params, step).times(learnt * params.train.steps_for(content.exemplars) + adapted),
         "drawing": image(params, step).times(drawing * images),
-        "detectors": detectors(params),
+        "detectors": detectors(params, content),
         "classifiers": classifiers(params, content),
     }
     if params.detector.published:
         as_published = published(params)
-        found["detectors"] += detectors(as_published)
+        found["detectors"] += detectors(as_published, content)
         found["classifiers"] += classifiers(as_published, content)
     return found
 
 
-def detectors(params: Params) -> Load:
+def detectors(params: Params, content: Content) -> Load:
     """Of every method that one is trained for and every seed, forward and backward."""
     settings, side = params.detector, params.detector.tile
     if isinstance(shorter := settings.size or params.dataset.size, int):
         side = min(side, shorter)
     forward = _forward(network_of(settings.network).build(settings, False), side // 32 * 32)
-    count = total_steps(settings) * len(settings.seeds) * len(params.taking("detect"))
+    count = total_steps(settings.settled(content.exemplars)) * len(settings.seeds) * len(params.taking("detect"))
     return _in_precision(params, count, BACKWARD * settings.batch * forward)
 
 

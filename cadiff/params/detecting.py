@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any, ClassVar, Literal
 
@@ -13,6 +14,7 @@ from cadiff.storage import MaskRule
 
 NETWORKS = ("unet", "efficientnet-lite0")  # of a detector
 SMP = "smp:"  # before the name of an encoder of segmentation-models-pytorch
+LEAST_STEPS = 150  # of a detector whose length follows its exemplars
 OF_FILE = "PATH, or PATH@SHA256 where its digest is another than the published one's"
 
 
@@ -36,14 +38,16 @@ class DetectorParams(Section):
     size: int | None = Field(128, ge=32, description="px of the shorter side that it sees pictures at; null: the canvas (dataset.size)")
     tile: int = Field(256, ge=32, description="side in px of the squares that a larger picture is seen in")
     standardise: bool = Field(False, description="each square to mean 0 and deviation 1 first: for products under several exposures")
-    epochs: int = Field(18, ge=1, description="of recipe.detector.samples_per_epoch pictures each; reading: 200")
+    epochs: int = Field(50, ge=1, description="of recipe.detector.samples_per_epoch pictures each; reading: 200")
     seeds: list[int] = Field([0, 1, 2], min_length=1, description="a detector of each; three tell a gain from chance")
     false_alarms: float = Field(0.01, gt=0, lt=1, description="share of good pictures that may be called defective")
     threshold: Literal["good", "generated"] = Field(
         "generated", description="good: from calibration normals alone; generated: half way from there to the scores of generated anomalies"
     )
     width: int = Field(16, ge=4, description="of unet: base width (reading: 64, DRAEM's)")
-    samples_per_epoch: int = Field(400, ge=1, description="reading: 500")
+    samples_per_epoch: int | None = Field(
+        None, ge=1, description="null: the product's exemplars and as many normals, whatever else it is trained on; reading: 500"
+    )
     batch: int = Field(8, ge=1, description="reading: 8")
     learning_rate: float = Field(1e-3, gt=0, description="an encoder that knows ImageNet takes a tenth of it; reading: 1e-4")
     pooling: int = Field(
@@ -51,6 +55,14 @@ class DetectorParams(Section):
     )
     protocol: ChosenProtocol = Field("strict", description="strict, filtered or legacy: docs/method.md, Protocol")
     published: bool = Field(False, description="the published evaluation as well, in rows of their own: the time of a second detector")
+
+    def settled(self, exemplars: int) -> DetectorParams:
+        """With the length that these have for a product of so many exemplars: all methods of a product take the same steps, at least
+        ``LEAST_STEPS`` of them, below which a network has not learnt what is normal."""
+        if self.samples_per_epoch is not None:
+            return self
+        least = math.ceil(LEAST_STEPS * self.batch / self.epochs)
+        return self.model_copy(update={"samples_per_epoch": max(2 * exemplars, least)})
 
     @field_validator("network")
     @classmethod

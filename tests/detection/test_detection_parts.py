@@ -23,8 +23,8 @@ from cadiff.devices import pick_device
 from cadiff.errors import CADiffError, UsageError
 from cadiff.metrics import imagenet
 from cadiff.params import DetectorParams, MetricParams
-from cadiff.records import GENERATED_SCHEMA, SampleRow, to_table
-from cadiff.storage import Spill, decode_image, encode_png, write_image, write_table
+from cadiff.records import CURVE_SCHEMA, GENERATED_SCHEMA, SampleRow, to_table
+from cadiff.storage import Spill, decode_image, encode_png, read_table, write_image, write_table
 from cadiff.task import Task
 
 
@@ -343,6 +343,19 @@ def test_what_cannot_be_trained_on_is_named(toy, make_row, tmp_path) -> None:
             load_training_data("cube", toy.samples, [tmp_path / name], view)
     with pytest.raises(UsageError, match=r"detector\.size: expected pictures of at least 32 px"):
         load_training_data("cube", toy.samples, [toy.generated], View(32, 16, 256))
+
+
+def test_a_detector_sees_each_exemplar_as_often_whatever_their_number(toy, tmp_path) -> None:
+    """50 times, in batches of 4 anomalies and 4 normals; at least 150 steps. The file of its loss has its last step."""
+    lengths = [total_steps(DetectorParams().settled(exemplars)) for exemplars in (3, 12, 24, 128)]
+    assert lengths == [150, 150, 300, 1600]
+    assert total_steps(DetectorParams(epochs=3, samples_per_epoch=400).settled(128)) == 150, "what is set stays"
+    own = {"epochs": 600, "samples_per_epoch": None, "width": 4}
+    params = toy.params.model_copy(update={"detector": toy.params.detector.model_copy(update=own)})
+    only = next(row for row in toy.samples if row.role == "exemplar")
+    rows = [*toy.samples, *(dataclasses.replace(only, sample_id=f"more-{k}") for k in range(2))]
+    train_detector(Task(params, "cube", "exemplars", rows), [toy.generated], 0, tmp_path, tmp_path / "work")
+    assert read_table(tmp_path / "curve-0.parquet", CURVE_SCHEMA)["step"].to_pylist()[-1] == 600 * 3 * 2 // 8
 
 
 def test_learning_rate_drops_at_80_and_90_percent() -> None:

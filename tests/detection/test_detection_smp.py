@@ -56,7 +56,7 @@ def test_the_published_evaluation_draws_an_encoder_from_scratch_and_no_other() -
     """Weights from N(0, 0.02), which no layer of these has by its own initialisation."""
 
     def deviations(network: str) -> list[float]:
-        settings = DetectorParams(network=network, protocol="legacy", size=256, tile=256)
+        settings = DetectorParams(network=network, protocol="legacy", size=256, tile=256).settled(1)
         model = _start(settings, "cube", 0, torch.device("cpu"), torch.float32).model
         large = [m.weight for m in model.modules() if isinstance(m, torch.nn.Conv2d) and m.weight.numel() > 5000]
         return [weight.std().item() for weight in large]
