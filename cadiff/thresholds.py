@@ -68,8 +68,12 @@ def conformal(scores: Float[np.ndarray, " n"], false_alarms: float) -> Threshold
 
 
 def beyond(score: float) -> float:
-    """The least threshold that is above a score, wherever the picture is scored."""
-    return score + ROUNDING * abs(score)
+    """The least threshold that is above a score, wherever the picture is scored.
+
+    Of a probability above a half the margin is a share of what is left to 1: that is how its rounding shrinks, down to that of float32
+    itself, and a share of the score would end above 1, where nothing is ever called defective.
+    """
+    return score + ROUNDING * (max(1 - score, 0.01) if 0.5 < score < 1 else abs(score))
 
 
 def between(good: Threshold, anomalous: Float[np.ndarray, " n"]) -> Threshold:
