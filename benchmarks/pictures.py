@@ -20,7 +20,7 @@ from cadiff.storage import decode_image, read_table
 
 MADE, SIDE, GAP, REAL, GENERATED = Path("data/made"), 256, 6, 2, 4
 LADDER_SIDE, HEAD = 96, 18
-OUTLINE = (220, 40, 40)
+OUTLINE, AWAY = (220, 40, 40), 4
 
 
 def enlarged(image: np.ndarray, side: int = SIDE) -> np.ndarray:
@@ -30,9 +30,10 @@ def enlarged(image: np.ndarray, side: int = SIDE) -> np.ndarray:
 
 
 def outlined(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The picture at ``SIDE``, an outline around its mask."""
+    """The picture at ``SIDE``, an outline around its mask, ``AWAY`` px from it: a seam would be at the mask's edge."""
     large, shape = enlarged(image).copy(), enlarged(mask.astype(np.uint8) * 255) > 127
-    large[ndimage.binary_dilation(shape) & ~shape] = OUTLINE
+    near = ndimage.binary_dilation(shape, iterations=AWAY)
+    large[ndimage.binary_dilation(near) & ~near] = OUTLINE
     return large
 
 
