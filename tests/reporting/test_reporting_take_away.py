@@ -108,7 +108,8 @@ def test_what_other_shares_of_false_alarms_would_give_stands_beside_what_was_ask
     write_table(root / "data/made/samples/fabric.parquet", type(samples).from_pylist(kept, schema=samples.schema))
     found = {row.heads[0]: [cell.order for cell in row.cells] for row in of(root).choices.rows}
     assert list(found) == ["1\u202f%", "5\u202f%", "10\u202f%", "20\u202f%"], "2 % takes 49"
-    assert found["10\u202f%"] == pytest.approx([35 / 40 + 1e-4 * 5 / 40, 0.1, 0.25, 0.8], rel=1e-6), "the fourth largest: good 00 and anomalies 00 above"
+    fourth = [35 / 40 + 1e-4 * 5 / 40, 0.1, 0.25, 0.8]
+    assert found["10\u202f%"] == pytest.approx(fourth, rel=1e-6), "the fourth largest: good 00 and anomalies 00 above"
     assert found["20\u202f%"] == pytest.approx([31 / 40 + 1e-4 * 9 / 40, 0.2, 0.5, 0.6], rel=1e-6)
     for role in ("held_out", "test_good"):
         rescore(root, role, beyond(35 / 40))
