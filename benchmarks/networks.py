@@ -1,12 +1,12 @@
-"""What a detector learns in the demo's time, by its network and the size that it sees pictures at.
+"""What a detector learns in equal time, by its network and the size that it sees pictures at.
 
     python benchmarks/networks.py PRODUCT [--seeds 0 1 2] [--networks unet efficientnet-lite0] [--sizes 64 128 256]
 
 Run it in a folder with params.yaml after `synthesize --method exemplars`: detectors are trained on augmented exemplars alone, so that
 no generator's images choose between them, or on those of another ``--method``, ``--beside`` those of one more. Each network has as many
-steps at each size (``STEPS``) as take about the time of the demo's detector, 150 steps at 128 px; the seconds that they took here, beside
-whatever else ran, are printed. ``--times 6`` is about the time of `presets/own-data.yaml`. Each cell is kept in ``.cadiff/networks`` and
-made once, so a stopped run goes on.
+steps at each size (``STEPS``) as take about the time of the pretrained one's 150 at 128 px, half of the demo's; the seconds that they
+took here, beside whatever else ran, are printed. ``--times`` multiplies the steps. Each cell is kept in ``.cadiff/networks`` and made
+once, so a stopped run goes on.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--networks", nargs="+", choices=list(STEPS), default=list(STEPS))
     parser.add_argument("--sizes", type=int, nargs="+", choices=list(STEPS["unet"]), default=list(STEPS["unet"]))
-    parser.add_argument("--times", type=int, default=1, help="of the demo's time")
+    parser.add_argument("--times", type=int, default=1, help="as many steps")
     parser.add_argument("--method", default=EXEMPLARS, help="whose images they are trained on")
     parser.add_argument("--beside", help="a method whose images they are trained on too, as `both` is on cadiff's and exemplars'")
     options = parser.parse_args()
